@@ -1,0 +1,39 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test slow-test lint types wheel clean
+
+# Segments a rendered street, or your own picture: make demo IMAGE=my.jpg
+demo: .venv/installed
+	$(BIN)/python scripts/predict.py $(if $(IMAGE),"$(IMAGE)") --output demo
+
+test: lint types
+	$(BIN)/python -m pytest --quiet
+
+slow-test: .venv/installed-dev
+	$(BIN)/python -m pytest --quiet -m slow
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+wheel: .venv/installed-dev
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

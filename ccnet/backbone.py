@@ -1,0 +1,125 @@
+"""torchvision's ResNets as backbones for segmentation: deep stem, dilated stages, two outputs."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+_RESNETS = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+BACKBONES = tuple(_RESNETS)
+
+OUTPUT_STRIDES = (8, 16, 32)
+DEEP_STEM = (64, 64, 128)
+"""Widths of the three 3x3 convolutions in the stem of CCNet's published ResNets."""
+
+
+class Backbone(nn.Module):
+    """A ResNet without its classifier, whose last two stages keep the resolution by dilation.
+
+    Args:
+        name: one of "resnet18", "resnet50", "resnet101".
+        stem_widths: the output channels of the stem's 3x3 convolutions, the first of stride 2;
+            empty for torchvision's single 7x7 convolution; None for the network's usual stem
+            (7x7 for "resnet18", 64-64-128 for the others).
+        output_stride: input pixels per step of the last map: 8, 16 or 32 (no dilation).
+        contract_dilation: halve the dilation of a dilated stage's first block, as OpenMMLab does.
+        ceil_mode: round the size of the max-pool's output up, as the authors' code does.
+
+    Attributes:
+        channels: the channels (C3, C4) of the two outputs.
+
+    Raises:
+        ValueError: if there is no such network, stem or output stride.
+
+    Source:
+        ResNet (https://arxiv.org/abs/1512.03385), dilated as in https://arxiv.org/abs/1606.00915.
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet101",
+        *,
+        stem_widths: Sequence[int] | None = None,
+        output_stride: int = 8,
+        contract_dilation: bool = False,
+        ceil_mode: bool = True,
+    ) -> None:
+        super().__init__()
+        if name not in _RESNETS:
+            raise ValueError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}")
+        if output_stride not in OUTPUT_STRIDES:
+            raise ValueError(f"output_stride must be one of {OUTPUT_STRIDES}, not {output_stride}")
+        if stem_widths is None:
+            stem_widths = () if name == "resnet18" else DEEP_STEM
+        if any(width < 1 for width in stem_widths):
+            raise ValueError(f"stem_widths must be positive, not {list(stem_widths)}")
+        block, depths = _RESNETS[name]
+        resnet = ResNet(block, list(depths))
+        if stem_widths:
+            stem = _deep_stem(stem_widths)
+            if stem_widths[-1] != 64:
+                resnet.inplanes = stem_widths[-1]
+                resnet.layer1 = resnet._make_layer(block, 64, depths[0])
+        else:
+            stem = [resnet.conv1, resnet.bn1, resnet.relu]
+        pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=ceil_mode)
+        self.stem = nn.Sequential(*stem, pool)
+        self.layer1: nn.Module = resnet.layer1
+        self.layer2: nn.Module = resnet.layer2
+        self.layer3: nn.Module = resnet.layer3
+        self.layer4: nn.Module = resnet.layer4
+        self.channels = (256 * block.expansion, 512 * block.expansion)
+        dilation = 1
+        for stage, stride in ((self.layer3, 16), (self.layer4, 32)):
+            if output_stride < stride:
+                contracted, dilation = dilation, 2 * dilation
+                _dilate(stage, dilation, contracted if contract_dilation else dilation)
+        for module in (self.stem, self.layer1):
+            _initialise(module)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the last two stages' maps.
+
+        Args:
+            x: (N, 3, H, W), normalised.
+
+        Returns:
+            (N, C3, h, w) and (N, C4, h', w'), of one size if `output_stride` is 8.
+        """
+        stage3: Tensor = self.layer3(self.layer2(self.layer1(self.stem(x))))
+        stage4: Tensor = self.layer4(stage3)
+        return stage3, stage4
+
+
+def _deep_stem(widths: Sequence[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for index, (previous, width) in enumerate(zip((3, *widths), widths, strict=False)):
+        stride = 2 if index == 0 else 1
+        layers += [
+            nn.Conv2d(previous, width, kernel_size=3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
+    return layers
+
+
+def _dilate(stage: nn.Module, dilation: int, first_dilation: int) -> None:
+    """Gives up the stage's stride for dilation; `first_dilation` is that of its first block."""
+    for index, block in enumerate(stage.children()):
+        amount = first_dilation if index == 0 else dilation
+        for conv in block.modules():
+            if isinstance(conv, nn.Conv2d):
+                conv.stride = (1, 1)
+                if conv.kernel_size == (3, 3):
+                    conv.dilation = conv.padding = (amount, amount)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Initialises as torchvision does, for the layers that it did not make itself."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,155 @@
+"""Label sets: the names and colours of classes, and how a data set's own label ids map to them."""
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Color = tuple[int, int, int]
+
+IGNORE_INDEX = 255
+"""The label of pixels that count neither in the loss nor in an evaluation."""
+
+MAX_CLASSES = IGNORE_INDEX
+"""Labels are stored in 8 bits, and one of their values is `IGNORE_INDEX`."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a data set, in the order of the network's output channels.
+
+    Attributes:
+        categories: a name for each class.
+        colors: an RGB colour for each class, each channel in 0..255.
+        label_ids: the number that the data set's own files use for each class. The same as the
+            class's index where the data set has no numbering of its own.
+    """
+
+    categories: tuple[str, ...]
+    colors: tuple[Color, ...]
+    label_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.categories) <= MAX_CLASSES:
+            raise ValueError(f"a label set has 1 to {MAX_CLASSES} classes, not {len(self)}")
+        if not self.label_ids:
+            object.__setattr__(self, "label_ids", tuple(range(len(self))))
+        for field in ("colors", "label_ids"):
+            values = getattr(self, field)
+            if len(values) != len(self):
+                raise ValueError(f"{len(self)} categories need {len(self)} {field}: {values}")
+        for color in self.colors:
+            if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
+                raise ValueError(f"a colour is three numbers in 0..255, not {color}")
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    @property
+    def palette(self) -> list[int]:
+        """256 RGB colours in one flat list, as an indexed PNG stores them; unused ones black."""
+        flat = [channel for color in self.colors for channel in color]
+        return flat + [0] * (3 * 256 - len(flat))
+
+    def to_config(self) -> dict[str, Any]:
+        """The label set as JSON-able values, which `from_config` reads back."""
+        return {
+            "categories": list(self.categories),
+            "colors": [list(color) for color in self.colors],
+            "label_ids": list(self.label_ids),
+        }
+
+    @classmethod
+    def from_config(cls, config: "str | Mapping[str, Any] | LabelSet") -> "LabelSet":
+        """A label set from its name, from the fields of one, or from one.
+
+        Args:
+            config: a name in `LABEL_SETS`, or a mapping with `categories` and optionally `colors`
+                and `label_ids`.
+
+        Raises:
+            ValueError: if there is no label set of that name, or the fields do not fit together.
+        """
+        if isinstance(config, LabelSet):
+            return config
+        if isinstance(config, str):
+            if config not in LABEL_SETS:
+                raise ValueError(f"no label set {config!r}; there are {', '.join(LABEL_SETS)}")
+            return LABEL_SETS[config]
+        unknown = set(config) - {"categories", "colors", "label_ids"}
+        if unknown or "categories" not in config:
+            raise ValueError(
+                "a label set has categories, and optionally colors and label_ids, "
+                f"not {sorted(config)}"
+            )
+        categories = tuple(str(name) for name in config["categories"])
+        colors = config.get("colors") or distinct_colors(len(categories))
+        return cls(
+            categories,
+            tuple((int(r), int(g), int(b)) for r, g, b in colors),
+            tuple(int(label) for label in config.get("label_ids", ())),
+        )
+
+    @classmethod
+    def numbered(cls, num_classes: int) -> "LabelSet":
+        """Classes without names of their own: "class 0", "class 1", ..., in distinct colours."""
+        if not 1 <= num_classes <= MAX_CLASSES:
+            raise ValueError(f"num_classes must be in 1..{MAX_CLASSES}, not {num_classes}")
+        names = tuple(f"class {index}" for index in range(num_classes))
+        return cls(names, tuple(distinct_colors(num_classes)))
+
+
+def distinct_colors(count: int) -> Sequence[Color]:
+    """`count` colours whose hues are spread by the golden ratio."""
+    colors = []
+    for index in range(count):
+        hue = (index * 0.618033988749895) % 1.0
+        r, g, b = colorsys.hsv_to_rgb(hue, 0.85 - 0.3 * (index % 2), 0.95 - 0.25 * (index % 3))
+        colors.append((round(255 * r), round(255 * g), round(255 * b)))
+    return colors
+
+
+def _label_set(*rows: tuple[str, Color, int]) -> LabelSet:
+    categories, colors, label_ids = zip(*rows, strict=True)
+    return LabelSet(categories, colors, label_ids)
+
+
+# The classes, colours and label ids of the Cityscapes benchmark (Cordts et al., CVPR 2016).
+CITYSCAPES = _label_set(
+    ("road", (128, 64, 128), 7),
+    ("sidewalk", (244, 35, 232), 8),
+    ("building", (70, 70, 70), 11),
+    ("wall", (102, 102, 156), 12),
+    ("fence", (190, 153, 153), 13),
+    ("pole", (153, 153, 153), 17),
+    ("traffic light", (250, 170, 30), 19),
+    ("traffic sign", (220, 220, 0), 20),
+    ("vegetation", (107, 142, 35), 21),
+    ("terrain", (152, 251, 152), 22),
+    ("sky", (70, 130, 180), 23),
+    ("person", (220, 20, 60), 24),
+    ("rider", (255, 0, 0), 25),
+    ("car", (0, 0, 142), 26),
+    ("truck", (0, 0, 70), 27),
+    ("bus", (0, 60, 100), 28),
+    ("train", (0, 80, 100), 31),
+    ("motorcycle", (0, 0, 230), 32),
+    ("bicycle", (119, 11, 32), 33),
+)
+
+# The eleven classes of CamVid (Brostow et al., PRL 2009) in common use, and their usual colours.
+CAMVID = _label_set(
+    ("sky", (128, 128, 128), 0),
+    ("building", (128, 0, 0), 1),
+    ("pole", (192, 192, 128), 2),
+    ("road", (128, 64, 128), 3),
+    ("pavement", (60, 40, 222), 4),
+    ("tree", (128, 128, 0), 5),
+    ("sign symbol", (192, 128, 128), 6),
+    ("fence", (64, 64, 128), 7),
+    ("car", (64, 0, 128), 8),
+    ("pedestrian", (64, 64, 0), 9),
+    ("bicyclist", (0, 128, 192), 10),
+)
+
+LABEL_SETS = {"cityscapes": CITYSCAPES, "camvid": CAMVID}

@@ -1,0 +1,255 @@
+"""CCNet: a dilated ResNet, recurrent criss-cross attention, and an auxiliary classifier."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ccnet import inference
+from ccnet.attention import CrissCrossAttention2d
+from ccnet.backbone import Backbone
+from ccnet.classes import LabelSet
+from ccnet.inference import Segmentation
+from ccnet.serialization import StrictHubMixin
+from ccnet.transforms import ImageLike, Preprocessing
+
+
+def _conv_norm_act(in_channels: int, out_channels: int, negative_slope: float) -> nn.Sequential:
+    activation = nn.LeakyReLU(negative_slope, inplace=True) if negative_slope else nn.ReLU(True)
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        activation,
+    )
+
+
+class RCCAHead(nn.Module):
+    """Recurrent criss-cross attention between two convolutions, beside the features themselves.
+
+    One shared criss-cross module is applied `recurrence` times to features of `in_channels // 4`
+    channels. After two loops every position has seen the whole map.
+
+    Args:
+        in_channels: C, the channels of the features.
+        num_classes: K.
+        recurrence: R, the number of loops; 0 is the same head without attention.
+        dropout: the probability of dropping a whole channel before the classifier.
+        negative_slope: that of the activations: 0 is ReLU.
+
+    Source:
+        CCNet, section 3.3 (https://arxiv.org/abs/1811.11721).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        recurrence: int = 2,
+        dropout: float = 0.1,
+        negative_slope: float = 0.0,
+    ) -> None:
+        super().__init__()
+        width = in_channels // 4
+        self.recurrence = recurrence
+        self.conva = _conv_norm_act(in_channels, width, negative_slope)
+        self.cca = CrissCrossAttention2d(width) if recurrence else None
+        self.convb = _conv_norm_act(width, width, negative_slope)
+        self.bottleneck = _conv_norm_act(in_channels + width, width, negative_slope)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(width, num_classes, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Classifies features (N, C, h, w): logits (N, K, h, w)."""
+        context = self.conva(features)
+        if self.cca is not None:
+            for _ in range(self.recurrence):
+                context = self.cca(context)
+        context = self.convb(context)
+        fused = self.bottleneck(torch.cat([features, context], dim=1))
+        logits: Tensor = self.classifier(self.dropout(fused))
+        return logits
+
+
+class FCNHead(nn.Module):
+    """One 3x3 convolution and a classifier: the auxiliary head.
+
+    Args:
+        in_channels: C, the channels of the features.
+        channels: the channels between convolution and classifier.
+        num_classes: K.
+        dropout: the probability of dropping a whole channel before the classifier.
+        negative_slope: that of the activation: 0 is ReLU.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        dropout: float = 0.1,
+        negative_slope: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv = _conv_norm_act(in_channels, channels, negative_slope)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Classifies features (N, C, h, w): logits (N, K, h, w)."""
+        logits: Tensor = self.classifier(self.dropout(self.conv(features)))
+        return logits
+
+
+class CCNet(
+    nn.Module,
+    StrictHubMixin,
+    library_name="ccnet-pytorch",
+    license="mit",
+    pipeline_tag="image-segmentation",
+    paper_url="https://arxiv.org/abs/1811.11721",
+    tags=["semantic-segmentation", "criss-cross-attention", "ccnet"],
+):
+    """Semantic segmentation with criss-cross attention.
+
+    Every argument is JSON-able, and together they are config.json on the Hugging Face Hub. The
+    defaults are the authors' network; preprocessing and classes travel with it.
+
+    Args:
+        backbone: "resnet18", "resnet50" or "resnet101".
+        num_classes: K, 1 to 255.
+        recurrence: the loops of criss-cross attention; 0 is the baseline without attention.
+        backbone_options: the keyword arguments of `backbone.Backbone`.
+        aux_channels: the width of the auxiliary head; 0 for none, None for half the channels of
+            the backbone's third stage.
+        dropout: the probability of dropping a channel before the classifiers.
+        negative_slope: that of the heads' activations: 0 is ReLU.
+        align_corners: how logits are brought to the size of the input.
+        preprocessing: the fields of `transforms.Preprocessing` that differ from its defaults.
+        label_set: a name in `classes.LABEL_SETS`, or a mapping with `categories` and optionally
+            `colors` and `label_ids`; None for numbered classes.
+
+    Attributes:
+        config: these arguments as JSON-able values.
+        preprocessing: a `transforms.Preprocessing`.
+        label_set: a `classes.LabelSet`.
+
+    Raises:
+        ValueError: if an argument is out of range, or the label set does not have `num_classes`.
+
+    Source:
+        CCNet (https://arxiv.org/abs/1811.11721).
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet101",
+        num_classes: int = 19,
+        recurrence: int = 2,
+        *,
+        backbone_options: Mapping[str, Any] | None = None,
+        aux_channels: int | None = None,
+        dropout: float = 0.1,
+        negative_slope: float = 0.0,
+        align_corners: bool = True,
+        preprocessing: Mapping[str, Any] | None = None,
+        label_set: str | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if recurrence < 0:
+            raise ValueError(f"recurrence must be 0 or more, not {recurrence}")
+        self.preprocessing = Preprocessing.from_config(preprocessing)
+        if label_set is None:
+            self.label_set = LabelSet.numbered(num_classes)
+        else:
+            self.label_set = LabelSet.from_config(label_set)
+        if len(self.label_set) != num_classes:
+            raise ValueError(
+                f"num_classes is {num_classes}, but the label set has {len(self.label_set)} classes"
+            )
+        self.align_corners = align_corners
+        self.backbone = Backbone(backbone, **(backbone_options or {}))
+        stage3, stage4 = self.backbone.channels
+        self.head = RCCAHead(stage4, num_classes, recurrence, dropout, negative_slope)
+        if aux_channels is None:
+            aux_channels = stage3 // 2
+        self.aux_head = (
+            FCNHead(stage3, aux_channels, num_classes, dropout, negative_slope)
+            if aux_channels
+            else None
+        )
+        self.config = {
+            "backbone": backbone,
+            "num_classes": num_classes,
+            "recurrence": recurrence,
+            "backbone_options": {
+                name: list(value) if isinstance(value, Sequence) else value
+                for name, value in (backbone_options or {}).items()
+            },
+            "aux_channels": aux_channels,
+            "dropout": dropout,
+            "negative_slope": negative_slope,
+            "align_corners": align_corners,
+            "preprocessing": self.preprocessing.to_config(),
+            "label_set": self.label_set.to_config(),
+        }
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Computes the logits of every pixel.
+
+        Args:
+            x: (N, 3, H, W), floating point, as `transforms()` gives it.
+
+        Returns:
+            "out": (N, K, H, W), logits in float32 (float64 for a float64 network). In training
+            mode also "aux", the auxiliary head's, likewise.
+
+        Raises:
+            ValueError: if x is no such batch.
+        """
+        if x.dim() != 4 or x.shape[1] != 3 or not x.is_floating_point():
+            raise ValueError(
+                "expected a normalised floating-point batch (N, 3, H, W), as model.transforms() "
+                f"gives, not {x.dtype} {tuple(x.shape)}"
+            )
+        stage3, stage4 = self.backbone(x)
+        size = x.shape[-2:]
+        outputs = {"out": self._to_pixels(self.head(stage4), size)}
+        if self.training and self.aux_head is not None:
+            outputs["aux"] = self._to_pixels(self.aux_head(stage3), size)
+        return outputs
+
+    def _to_pixels(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.interpolate(wide, size, mode="bilinear", align_corners=self.align_corners)
+
+    def transforms(self) -> Preprocessing:
+        """The preprocessing that makes this network's input (N, 3, H, W) of pictures."""
+        return self.preprocessing
+
+    def predict(self, image: ImageLike, *, return_probabilities: bool = False) -> Segmentation:
+        """Segments one picture at its own size.
+
+        Args:
+            image: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W): RGB, uint8 in
+                0..255 or floating point in 0..1.
+            return_probabilities: also keep the probabilities (K, H, W), float32.
+
+        Returns:
+            The labels, with `colorize()`, `overlay()` and `save(path)`.
+
+        Raises:
+            FileNotFoundError: if there is no file at the path.
+            ValueError: if the image cannot be read or is not one image.
+
+        Example:
+            >>> model.predict("street.jpg").overlay().save("overlay.png")
+        """
+        return inference.segment(
+            self,
+            image,
+            self.preprocessing,
+            self.label_set,
+            return_probabilities=return_probabilities,
+        )

@@ -1,0 +1,190 @@
+"""Weights on disk: safetensors that carry their configuration, read and written strictly."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ccnet.files import atomic_write
+
+Model = TypeVar("Model", bound="StrictHubMixin")
+
+
+def save_weights(
+    path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> None:
+    """Writes a safetensors file with the configuration in its header, all or nothing."""
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state_dict.items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "config": json.dumps(config)})
+
+
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a safetensors file.
+
+    Returns:
+        The state dict on the CPU, and the configuration: empty if the file carries none.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no safetensors file, or a damaged one.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config = json.loads(metadata.get("config", "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not an intact safetensors file: {error}") from error
+    return state_dict, config
+
+
+def load_strictly(
+    module: nn.Module, state_dict: Mapping[str, Tensor], fresh: Iterable[str] = ()
+) -> None:
+    """Copies the weights into the module, whose dtypes stay, or changes nothing and raises.
+
+    Args:
+        module: what the weights are for.
+        state_dict: a tensor for every parameter and buffer of the module, and no other.
+        fresh: prefixes of the module's names that keep their initial values. The state dict may
+            have none of them.
+
+    Raises:
+        ValueError: names every missing, unexpected and misshapen tensor.
+    """
+    kept = tuple(fresh)
+    own = {
+        name: tuple(tensor.shape)
+        for name, tensor in module.state_dict().items()
+        if not name.startswith(kept)
+    }
+    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    problems = [f"missing {name} {own[name]}" for name in own.keys() - given.keys()]
+    problems += [f"unexpected {name} {given[name]}" for name in given.keys() - own.keys()]
+    problems += [
+        f"{name} is {given[name]} instead of {own[name]}"
+        for name in own.keys() & given.keys()
+        if own[name] != given[name]
+    ]
+    if problems:
+        shown = "\n  ".join(sorted(problems)[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise ValueError(f"these weights are not for this network:\n  {shown}{more}")
+    module.load_state_dict(state_dict, strict=not kept)
+
+
+class StrictHubMixin(PyTorchModelHubMixin):
+    """huggingface_hub's model mixin, made strict.
+
+    As it comes, the mixin loads what fits and skips the rest, makes a default model where the
+    configuration is missing, falls back to a pickle and prints. Here each of these is an error.
+    """
+
+    config: dict[str, Any]
+    """The constructor's arguments as JSON-able values: config.json on the Hub."""
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], **push_to_hub_options: Any
+    ) -> str | None:
+        """Writes model.safetensors, config.json and a model card into a folder.
+
+        Each file is complete or untouched; weights and configuration replace older ones, a model
+        card that is already there stays.
+
+        Args:
+            save_directory: the folder, made if need be.
+            push_to_hub_options: with `push_to_hub=True`, also uploads to `repo_id` (default: the
+                folder's name); the rest goes to `push_to_hub`.
+
+        Returns:
+            The address of the upload, or None.
+        """
+        folder = Path(save_directory)
+        assert isinstance(self, nn.Module)
+        save_weights(folder / SAFETENSORS_SINGLE_FILE, self.state_dict(), self.config)
+        with atomic_write(folder / CONFIG_NAME) as temporary:
+            temporary.write_text(json.dumps(self.config, indent=2) + "\n")
+        card_options = push_to_hub_options.pop("model_card_kwargs", None) or {}
+        if not (folder / "README.md").exists():
+            self.generate_model_card(**card_options).save(folder / "README.md")
+        if push_to_hub_options.pop("push_to_hub", False):
+            repo_id = push_to_hub_options.pop("repo_id", None) or folder.name
+            url: str = self.push_to_hub(
+                repo_id=repo_id, model_card_kwargs=card_options, **push_to_hub_options
+            )
+            return url
+        return None
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model],
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **model_kwargs: Any,
+    ) -> Model:
+        """Loads a model in evaluation mode from a folder or from the Hugging Face Hub.
+
+        Args:
+            pretrained_model_name_or_path: a folder that `save_pretrained` wrote, or "owner/name".
+            force_download: fetch again what is cached.
+            token: for a private repository; by default the one that is logged in.
+            cache_dir: where downloads are kept; by default where huggingface_hub keeps its own.
+            local_files_only: do not use the network.
+            revision: branch, tag or commit.
+            model_kwargs: constructor arguments that replace those of the configuration.
+
+        Raises:
+            FileNotFoundError: if the folder lacks config.json or model.safetensors.
+            ValueError: if the configuration or the weights do not fit the network.
+            huggingface_hub.errors.HfHubHTTPError: if the Hub does not have or give the files.
+        """
+        location = os.fspath(pretrained_model_name_or_path)
+
+        def locate(filename: str) -> Path:
+            if not Path(location).is_dir():
+                return Path(
+                    hf_hub_download(
+                        location,
+                        filename,
+                        force_download=force_download,
+                        token=token,
+                        cache_dir=cache_dir,
+                        local_files_only=local_files_only,
+                        revision=revision,
+                    )
+                )
+            path = Path(location, filename)
+            if not path.is_file():
+                raise FileNotFoundError(f"no {filename} in {location}; a saved model has one")
+            return path
+
+        config_path = locate(CONFIG_NAME)
+        try:
+            config = json.loads(config_path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{config_path} is not JSON: {error}") from error
+        try:
+            model = cls(**{**config, **model_kwargs})
+        except TypeError as error:
+            raise ValueError(
+                f"{config_path} does not describe a {cls.__name__}: {error}"
+            ) from error
+        state_dict, _ = read_weights(locate(SAFETENSORS_SINGLE_FILE))
+        assert isinstance(model, nn.Module)
+        load_strictly(model, state_dict)
+        return model.eval()

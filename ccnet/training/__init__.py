@@ -1,0 +1,1 @@
+"""Training: recipes, data order, the loop and its checkpoints. Needs the extra `train`."""

@@ -1,0 +1,131 @@
+"""torch.hub entry points: the criss-cross module and the CCNet models."""
+
+dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors"]
+
+from pathlib import Path as _Path  # noqa: E402
+
+import ccnet as _ccnet  # noqa: E402
+
+_imported = _Path(_ccnet.__path__[0]).resolve()
+_own = _Path(__file__).resolve().parent / "ccnet"
+if _imported != _own:
+    raise ImportError(
+        f"this process has already imported a package 'ccnet' from {_imported}, which is not the "
+        f"one in {_own}. Load this repository in a process of its own, or before the other one."
+    )
+
+from ccnet import attention as _attention  # noqa: E402
+from ccnet import zoo as _zoo  # noqa: E402
+
+
+def criss_cross_attention_2d(in_channels, reduction=8):
+    """The bare criss-cross attention module, to put into a network of your own.
+
+    Every position of a map gathers from the H + W - 1 positions of its row and column; applied
+    twice, with the same weights, it has gathered from the whole map. The cost grows as
+    H W (H + W), not as (H W) ** 2.
+
+    The module maps (N, C, H, W) to (N, C, H, W), in any floating-point dtype, on any device and for
+    any H and W. It is the identity until its `gamma`, which starts at 0, has been trained.
+
+    Args:
+        in_channels (int): C.
+        reduction (int): query and key have C // reduction channels.
+
+    Returns:
+        ccnet.CrissCrossAttention2d, untrained.
+
+    Example:
+        >>> import torch
+        >>> attention = torch.hub.load(".", "criss_cross_attention_2d", source="local",
+        ...                            in_channels=64)
+        >>> features = torch.randn(2, 64, 48, 80)
+        >>> attention(attention(features)).shape    # two loops see the whole map
+        torch.Size([2, 64, 48, 80])
+    """
+    return _attention.CrissCrossAttention2d(in_channels, reduction)
+
+
+def ccnet_resnet18(*, weights="DEFAULT", **config):
+    """CCNet on ResNet-18, pretrained on CamVid's eleven classes: 27 MB, bundled, loads offline.
+
+    Mean IoU on CamVid val is in the weights' card, `weights/ccnet_resnet18_camvid.md`, with the
+    command that measures it.
+
+    The model takes a normalised batch (N, 3, H, W), as `model.transforms()` gives, of any H and W,
+    and returns {"out": logits (N, K, H, W)}; in training mode, with an auxiliary head, also "aux".
+    `model.predict(image)` does all of it for a file, a PIL image, an array or a tensor.
+
+    Args:
+        weights (str): a member of `ccnet.CCNet_ResNet18_Weights`, its name, the path of a
+            .safetensors file, or None for an untrained network.
+        num_classes (int): K. If it is not that of the weights, the classifiers start fresh.
+        recurrence (int): the loops of criss-cross attention; 0 for none.
+        config: further arguments of `ccnet.CCNet`, such as `aux_channels=128` for fine-tuning with
+            an auxiliary head.
+
+    Returns:
+        ccnet.CCNet, in evaluation mode if it has weights.
+
+    Example:
+        >>> import torch
+        >>> from PIL import Image
+        >>> model = torch.hub.load(".", "ccnet_resnet18", source="local")
+        >>> street = Image.new("RGB", (480, 360))    # or the path of a picture
+        >>> result = model.predict(street)
+        >>> result.labels.shape
+        torch.Size([360, 480])
+        >>> result.overlay().size
+        (480, 360)
+    """
+    return _zoo.ccnet_resnet18(weights=weights, **config)
+
+
+def ccnet_resnet50(*, weights="DEFAULT", **config):
+    """CCNet on ResNet-50, with the deep stem, at output stride 8.
+
+    No weights are published here yet: `weights=None` makes an untrained network, the path of a
+    .safetensors file that this project wrote loads one of your own.
+
+    Args:
+        weights (str): the path of a .safetensors file, or None for an untrained network.
+        num_classes (int): K; 19 by default.
+        recurrence (int): the loops of criss-cross attention; 2 by default, 0 for none.
+        config: further arguments of `ccnet.CCNet`.
+
+    Returns:
+        ccnet.CCNet, in evaluation mode if it has weights.
+
+    Example:
+        >>> import torch
+        >>> model = torch.hub.load(".", "ccnet_resnet50", source="local", weights=None)
+        >>> model.eval()(torch.randn(1, 3, 65, 97))["out"].shape
+        torch.Size([1, 19, 65, 97])
+    """
+    return _zoo.ccnet_resnet50(weights=weights, **config)
+
+
+def ccnet_resnet101(*, weights="DEFAULT", **config):
+    """CCNet on ResNet-101, the network of the paper, with the deep stem, at output stride 8.
+
+    The authors report 79.74, 79.22 and 78.40 mIoU on Cityscapes val for three runs with R = 2
+    (their README). No weights are published here yet: `weights=None` makes an untrained network,
+    the path of a .safetensors file that this project wrote loads one of your own.
+
+    Args:
+        weights (str): the path of a .safetensors file, or None for an untrained network.
+        num_classes (int): K; 19 by default.
+        recurrence (int): the loops of criss-cross attention; 2 by default, 0 for none.
+        config: further arguments of `ccnet.CCNet`.
+
+    Returns:
+        ccnet.CCNet, in evaluation mode if it has weights.
+
+    Example:
+        >>> import torch
+        >>> model = torch.hub.load(".", "ccnet_resnet101", source="local", weights=None,
+        ...                        num_classes=5, recurrence=1)
+        >>> model.eval()(torch.randn(1, 3, 65, 97))["out"].shape
+        torch.Size([1, 5, 65, 97])
+    """
+    return _zoo.ccnet_resnet101(weights=weights, **config)

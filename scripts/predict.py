@@ -1,0 +1,72 @@
+"""Segments pictures, or, without one, a rendered street whose labels are known.
+
+    python scripts/predict.py street.jpg --output results
+
+Writes two PNGs for each picture: NAME.overlay.png, the classes over the picture, and
+NAME.labels.png, whose pixel values are the classes and whose palette is their colours.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+import ccnet
+from ccnet.evaluation import Scores, confusion_matrix
+from ccnet.files import atomic_write
+from ccnet.street_scenes import StreetScenes
+from ccnet.transforms import ImageLike
+
+DEMO_SEED = 20181128
+"""Of the rendered street. Training uses small seeds, so no network has seen it."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", nargs="*", type=Path, help="pictures of streets")
+    parser.add_argument("--output", type=Path, default=Path(), help="folder of the results")
+    parser.add_argument("--weights", default="DEFAULT", help="a name, or a .safetensors file")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
+
+
+def segment(model: ccnet.CCNet, image: ImageLike, output: Path) -> ccnet.Segmentation:
+    start = time.perf_counter()
+    result = model.predict(image)
+    seconds = time.perf_counter() - start
+    overlay_path, labels_path = (
+        output.with_name(f"{output.name}.{kind}.png") for kind in ("overlay", "labels")
+    )
+    with atomic_write(overlay_path) as temporary:
+        result.overlay().save(temporary)
+    result.save(labels_path)
+    height, width = result.labels.shape
+    print(f"{output.name}: {width} x {height} pixels in {seconds:.2f} s")
+    for name, share in result.shares().items():
+        print(f"  {name:<14}{100 * share:5.1f} %")
+    print(f"  overlay     {overlay_path}\n  colour map  {labels_path}")
+    return result
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    model = ccnet.ccnet_resnet18(weights=arguments.weights).to(arguments.device)
+    for path in arguments.images:
+        segment(model, path, arguments.output / path.stem)
+    if not arguments.images:
+        scene, labels = StreetScenes(1, seed=DEMO_SEED)[0]
+        result = segment(model, scene, arguments.output / "rendered-street")
+        scores = Scores(
+            confusion_matrix(labels, result.labels, len(model.label_set)), model.label_set
+        )
+        print(
+            f"  against the rendered labels: pixel accuracy {scores.pixel_accuracy:.1f} %, "
+            f"mIoU {scores.miou:.1f} %"
+        )
+
+
+if __name__ == "__main__":
+    main()
