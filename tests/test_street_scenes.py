@@ -1,0 +1,172 @@
+"""Street scenes: reproducible, of the stated form, with labels that fit their pictures."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+
+from ccnet.classes import CAMVID
+from ccnet.street_scenes import StreetScenes, render_scene
+
+SMALL = (72, 96)
+SKY, BUILDING, ROAD, PAVEMENT, TREE, CAR = 0, 1, 3, 4, 5, 8
+
+
+@pytest.fixture(scope="module", params=[(0, 100), (1, 50)], ids=["seed 0", "seed 1"])
+def scenes(request):
+    """The first scenes of a seed: pictures (count, 180, 240, 3), labels (count, 180, 240)."""
+    seed, count = request.param
+    drawn = [render_scene((seed, i), (180, 240)) for i in range(count)]
+    return tuple(np.stack([np.asarray(pair[part]) for pair in drawn]) for part in (0, 1))
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_every_class_is_present_in_plausible_shares(scenes):
+    labels = scenes[1]
+    assert labels.max() <= 10
+    shares = np.bincount(labels.ravel(), minlength=11) / labels.size
+    assert len(shares) == len(CAMVID) == 11
+    assert shares.min() >= 0.005, dict(zip(CAMVID.categories, shares, strict=True))
+    for label, low, high in [
+        (SKY, 0.1, 0.22),
+        (BUILDING, 0.18, 0.3),
+        (ROAD, 0.25, 0.36),
+        (PAVEMENT, 0.04, 0.12),
+        (TREE, 0.06, 0.15),
+        (CAR, 0.04, 0.1),
+    ]:
+        assert low < shares[label] < high
+
+
+def test_people_signs_and_poles_are_sometimes_large(scenes):
+    labels = scenes[1]
+    for label in (2, 6, 7, 9, 10):
+        assert (labels == label).mean(axis=(1, 2)).max() > 0.02
+
+
+def test_sky_lies_above_buildings_above_the_road(scenes):
+    labels = scenes[1]
+    heights = [np.nonzero(labels == label)[1].mean() for label in (SKY, BUILDING, ROAD)]
+    assert heights == sorted(heights)
+    assert (labels[:, -1, 60:180] == ROAD).mean() > 0.7
+    assert not (labels[:, -20:] == SKY).any()
+
+
+def test_pictures_fit_their_labels(scenes):
+    pictures, labels = scenes[0][::4].astype(np.float32), scenes[1][::4]
+    blue_over_red = pictures[..., 2] - pictures[..., 0]
+    green_over_blue = pictures[..., 1] - pictures[..., 2]
+    assert pictures[labels == SKY].mean() > pictures[labels == ROAD].mean() + 40
+    assert pictures[labels == PAVEMENT].mean() > pictures[labels == ROAD].mean() + 20
+    assert blue_over_red[labels == SKY].mean() > blue_over_red[labels == BUILDING].mean() + 10
+    assert green_over_blue[labels == TREE].mean() > green_over_blue[labels == ROAD].mean() + 10
+
+
+def test_edges_of_the_picture_lie_on_edges_of_the_labels(scenes):
+    """The sky's label, moved two pixels sideways, takes in pixels of other colours."""
+    pictures, labels = (part[::4] for part in scenes)
+    brightness = pictures[:, :, 4:-4].astype(np.float32).mean(axis=3)
+    spread = [
+        brightness[np.roll(labels, shift, axis=2)[:, :, 4:-4] == SKY].std() for shift in (0, 2, -2)
+    ]
+    assert spread[0] < min(spread[1:])
+
+
+def test_no_region_is_a_flat_colour(scenes):
+    pictures, labels = (part[::4] for part in scenes)
+    for label in range(11):
+        assert pictures[labels == label].std() > 10
+
+
+@pytest.mark.parametrize("size", [(32, 32), (360, 480), (97, 131), (64, 256), (200, 80)])
+def test_form_at_several_sizes(size):
+    image, mask = StreetScenes(1, size=size)[0]
+    assert isinstance(image, tv_tensors.Image) and isinstance(mask, tv_tensors.Mask)
+    assert image.shape == (3, *size) and image.dtype == torch.uint8
+    assert mask.shape == size and mask.dtype == torch.uint8
+    assert mask.max() <= 10 and {SKY, ROAD} <= set(mask.unique().tolist())
+    assert image.float().std() > 20
+
+
+def test_render_scene_gives_pillow_images_of_what_the_data_set_holds():
+    picture, labels = render_scene((5, 2), SMALL)
+    assert isinstance(picture, Image.Image) and picture.mode == "RGB" and labels.mode == "L"
+    assert picture.size == labels.size == SMALL[::-1]
+    image, mask = StreetScenes(3, size=SMALL, seed=5)[2]
+    assert np.array_equal(image.permute(1, 2, 0), np.asarray(picture))
+    assert np.array_equal(mask, np.asarray(labels))
+    assert render_scene(7, SMALL)[0].tobytes() == render_scene(7, SMALL)[0].tobytes()
+
+
+def test_a_scene_is_the_same_street_at_every_size():
+    large = np.asarray(render_scene((0, 3), (360, 480))[1])
+    small = np.asarray(render_scene((0, 3), (180, 240))[1])
+    assert (large[::2, ::2] == small).mean() > 0.97
+
+
+def test_scenes_depend_on_seed_and_index_alone():
+    first = StreetScenes(6, size=SMALL, seed=1)
+    forwards = [first[i] for i in range(6)]
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    second = StreetScenes(60, size=SMALL, seed=1)
+    backwards = [second[i] for i in reversed(range(6))][::-1]
+    assert all(same(a, b) for a, b in zip(forwards, backwards, strict=True))
+    other = StreetScenes(6, size=SMALL, seed=2)
+    assert not any(same(a, b) for a, b in zip(forwards, other, strict=True))
+    assert not any(same(forwards[0], later) for later in forwards[1:])
+
+
+def test_global_random_states_are_left_alone():
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    StreetScenes(1, size=SMALL)[0]
+    assert random.getstate() == before[0]
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_indexing_and_iteration():
+    scenes = StreetScenes(3, size=SMALL)
+    assert len(scenes) == 3 and len(list(scenes)) == 3 and list(StreetScenes(0)) == []
+    assert same(scenes[-1], scenes[2])
+    for index in (3, -4):
+        with pytest.raises(IndexError, match=str(index)):
+            scenes[index]
+    assert StreetScenes.label_set is CAMVID
+
+
+def test_transforms_are_given_image_and_mask():
+    plain = StreetScenes(1, size=SMALL)[0]
+    calls = []
+
+    def transforms(image, mask):
+        calls.append((image, mask))
+        return image.flip(2), mask.flip(1)
+
+    flipped = StreetScenes(1, size=SMALL, transforms=transforms)[0]
+    assert len(calls) == 1 and same(calls[0], plain)
+    assert same(flipped, (plain[0].flip(2), plain[1].flip(1)))
+
+
+def test_workers_draw_the_same_scenes():
+    scenes = StreetScenes(6, size=SMALL, seed=4)
+    alone, shared = (list(DataLoader(scenes, batch_size=2, num_workers=n)) for n in (0, 2))
+    assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="length is -1.*0 or more"):
+        StreetScenes(-1)
+    for size in ((31, 480), (360, 16)):
+        with pytest.raises(ValueError, match="at least 32"):
+            StreetScenes(1, size=size)
+        with pytest.raises(ValueError, match="at least 32"):
+            render_scene(0, size)
