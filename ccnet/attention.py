@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ccnet import attention_kernel
+
 
 def criss_cross_attention(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0
@@ -31,55 +33,35 @@ def criss_cross_attention(
         CCNet, section 3.2 (https://arxiv.org/abs/1811.11721).
     """
     _check_inputs(query, key, value)
-    axes = range(1, query.dim() - 1)
-    with torch.autocast(query.device.type, enabled=False):
-        wide = torch.promote_types(query.dtype, torch.float32)
-        query, key, value = (tensor.movedim(1, -1) for tensor in (query, key, value))
-        query = query.to(wide) * scale
-        key = key.to(wide)
-        energies = [_axis_energies(query, key, axis) for axis in axes]
-        lengths = [energy.shape[-1] for energy in energies]
-        weights = torch.cat(energies, dim=-1).softmax(dim=-1).to(value.dtype)
-        branches = zip(weights.split(lengths, dim=-1), axes, strict=True)
-        output = sum(_axis_values(weight, value, axis) for weight, axis in branches)
-    assert isinstance(output, Tensor)
-    return output.movedim(-1, 1)
-
-
-def _axis_energies(query: Tensor, key: Tensor, axis: int) -> Tensor:
-    """Energies (N, *spatial, L) of each position with the L positions along one axis.
-
-    The position itself lies on every axis; it is counted on the last and masked on the others.
-    """
-    energy = query.movedim(axis, -2) @ key.movedim(axis, -2).transpose(-1, -2)
-    if axis < query.dim() - 2:
-        itself = torch.eye(energy.shape[-1], dtype=torch.bool, device=energy.device)
-        energy = energy.masked_fill(itself, -torch.inf)
-    return energy.movedim(-2, axis)
-
-
-def _axis_values(weight: Tensor, value: Tensor, axis: int) -> Tensor:
-    """The sum (N, *spatial, Cv) of the values along one axis, by their weights (N, *spatial, L)."""
-    return (weight.movedim(axis, -2) @ value.movedim(axis, -2)).movedim(-2, axis)
+    if scale != 1.0:
+        query = query * scale
+    if torch.compiler.is_compiling():
+        with torch.autocast(query.device.type, enabled=False):
+            return attention_kernel.dense(query, key, value)
+    output: Tensor = attention_kernel.CrissCross.apply(query, key, value)[0]
+    return output
 
 
 def _check_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
-    tensors = {"query": query, "key": key, "value": value}
-    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
     if query.dim() < 3:
-        raise ValueError(f"expected (N, C, *spatial) with at least one spatial axis: {shapes}")
-    if query.shape != key.shape:
-        raise ValueError(f"query and key must have one shape: {shapes}")
-    if value.shape[:1] + value.shape[2:] != query.shape[:1] + query.shape[2:]:
-        raise ValueError(f"value must have the batch and spatial sizes of query: {shapes}")
-    if 0 in query.shape or 0 in value.shape:
-        raise ValueError(f"every size must be at least 1: {shapes}")
-    dtypes = {str(tensor.dtype) for tensor in tensors.values()}
-    if len(dtypes) > 1 or not query.is_floating_point():
-        raise ValueError(f"expected one floating-point dtype, not {', '.join(sorted(dtypes))}")
-    devices = {str(tensor.device) for tensor in tensors.values()}
-    if len(devices) > 1:
-        raise ValueError(f"expected one device, not {', '.join(sorted(devices))}")
+        problem = "expected (N, C, *spatial) with at least one spatial axis"
+    elif query.shape != key.shape:
+        problem = "query and key must have one shape"
+    elif value.shape[:1] != query.shape[:1] or value.shape[2:] != query.shape[2:]:
+        problem = "value must have the batch and spatial sizes of query"
+    elif 0 in query.shape or 0 in value.shape:
+        problem = "every size must be at least 1"
+    elif not query.dtype == key.dtype == value.dtype:
+        problem = "query, key and value must have one dtype"
+    elif not query.is_floating_point():
+        problem = "expected a floating-point dtype"
+    elif not query.device == key.device == value.device:
+        problem = "query, key and value must be on one device"
+    else:
+        return
+    tensors = (("query", query), ("key", key), ("value", value))
+    given = [f"{name} {tuple(x.shape)} {x.dtype} on {x.device}" for name, x in tensors]
+    raise ValueError(f"{problem}, not {', '.join(given)}")
 
 
 class CrissCrossAttention2d(nn.Module):

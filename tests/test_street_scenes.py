@@ -88,16 +88,22 @@ def test_no_region_is_a_flat_colour(scenes):
 @pytest.mark.parametrize("size", [(32, 32), (360, 480), (97, 131), (64, 256), (200, 80)])
 def test_form_at_several_sizes(size):
     image, mask = StreetScenes(1, size=size)[0]
-    assert isinstance(image, tv_tensors.Image) and isinstance(mask, tv_tensors.Mask)
-    assert image.shape == (3, *size) and image.dtype == torch.uint8
-    assert mask.shape == size and mask.dtype == torch.uint8
-    assert mask.max() <= 10 and {SKY, ROAD} <= set(mask.unique().tolist())
+    assert isinstance(image, tv_tensors.Image)
+    assert isinstance(mask, tv_tensors.Mask)
+    assert image.shape == (3, *size)
+    assert image.dtype == torch.uint8
+    assert mask.shape == size
+    assert mask.dtype == torch.uint8
+    assert mask.max() <= 10
+    assert {SKY, ROAD} <= set(mask.unique().tolist())
     assert image.float().std() > 20
 
 
 def test_render_scene_gives_pillow_images_of_what_the_data_set_holds():
     picture, labels = render_scene((5, 2), SMALL)
-    assert isinstance(picture, Image.Image) and picture.mode == "RGB" and labels.mode == "L"
+    assert isinstance(picture, Image.Image)
+    assert picture.mode == "RGB"
+    assert labels.mode == "L"
     assert picture.size == labels.size == SMALL[::-1]
     image, mask = StreetScenes(3, size=SMALL, seed=5)[2]
     assert np.array_equal(image.permute(1, 2, 0), np.asarray(picture))
@@ -135,7 +141,9 @@ def test_global_random_states_are_left_alone():
 
 def test_indexing_and_iteration():
     scenes = StreetScenes(3, size=SMALL)
-    assert len(scenes) == 3 and len(list(scenes)) == 3 and list(StreetScenes(0)) == []
+    assert len(scenes) == 3
+    assert len(list(scenes)) == 3
+    assert list(StreetScenes(0)) == []
     assert same(scenes[-1], scenes[2])
     for index in (3, -4):
         with pytest.raises(IndexError, match=str(index)):
@@ -152,7 +160,8 @@ def test_transforms_are_given_image_and_mask():
         return image.flip(2), mask.flip(1)
 
     flipped = StreetScenes(1, size=SMALL, transforms=transforms)[0]
-    assert len(calls) == 1 and same(calls[0], plain)
+    assert len(calls) == 1
+    assert same(calls[0], plain)
     assert same(flipped, (plain[0].flip(2), plain[1].flip(1)))
 
 
@@ -163,7 +172,7 @@ def test_workers_draw_the_same_scenes():
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="length is -1.*0 or more"):
+    with pytest.raises(ValueError, match=r"length is -1.*0 or more"):
         StreetScenes(-1)
     for size in ((31, 480), (360, 16)):
         with pytest.raises(ValueError, match="at least 32"):

@@ -1,0 +1,360 @@
+import itertools
+import math
+
+import pytest
+import reference
+import torch
+import torch._dynamo.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ccnet import CrissCrossAttention2d, attention_kernel, criss_cross_attention
+
+SHAPES = [
+    (5, 7),
+    (4, 3),
+    (1, 6),
+    (6, 1),
+    (1, 1),
+    (2, 2),
+    (7,),
+    (1,),
+    (3, 4, 2),
+    (1, 3, 4),
+    (3, 1, 2),
+]
+TOLERANCES = {
+    torch.float64: 1e-12,
+    torch.float32: 1e-5,
+    torch.float16: 1e-2,
+    torch.bfloat16: 8e-2,
+}
+
+
+def random_inputs(
+    shape: tuple[int, ...],
+    *,
+    batch: int = 2,
+    channels: tuple[int, int] = (3, 5),
+    dtype: torch.dtype = torch.float64,
+    channels_last: bool = False,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = []
+    for count in (channels[0], channels[0], channels[1]):
+        tensor = torch.randn(batch, count, *shape, dtype=torch.float64, generator=generator)
+        tensor = tensor.to(dtype)
+        if channels_last:
+            tensor = tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+        tensors.append(tensor.requires_grad_())
+    return tensors[0], tensors[1], tensors[2]
+
+
+def assert_equals_reference(inputs: tuple[Tensor, Tensor, Tensor], tolerance: float) -> None:
+    """Output and every gradient, relative to the largest value."""
+    expected = reference.criss_cross_attention(*inputs)
+    actual = criss_cross_attention(*inputs)
+    assert actual.dtype == inputs[2].dtype
+    assert actual.shape == inputs[2].shape
+    weights = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator())
+    weights = weights.to(actual.dtype)
+    expected_gradients = torch.autograd.grad(expected, inputs, weights.double())
+    actual_gradients = torch.autograd.grad(actual, inputs, weights)
+    for wanted, got in zip(
+        (expected, *expected_gradients), (actual, *actual_gradients), strict=True
+    ):
+        size = max(1.0, wanted.abs().max().item())
+        assert (wanted.double() - got.double()).abs().max().item() <= tolerance * size
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_equals_the_reference(shape, channels_last, dtype):
+    inputs = random_inputs(shape, dtype=dtype, channels_last=channels_last)
+    assert_equals_reference(inputs, TOLERANCES[dtype])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple),
+    batch=st.integers(1, 3),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 5)),
+    dtype=st.sampled_from(list(TOLERANCES)),
+    order=st.permutations(range(3)),
+    step=st.integers(1, 2),
+    seed=st.integers(0, 2**16),
+)
+def test_no_shape_dtype_or_stride_differs_from_the_reference(
+    shape, batch, channels, dtype, order, step, seed
+):
+    def strided(tensor: Tensor) -> Tensor:
+        """The same values behind other strides: permuted storage, every second element."""
+        axes = [axis for axis in order if axis < tensor.dim()]
+        axes += [axis for axis in range(tensor.dim()) if axis not in axes]
+        permuted = tensor.detach().permute(axes)
+        storage = permuted.new_zeros([*permuted.shape[:-1], permuted.shape[-1] * step])
+        view = storage[..., ::step]
+        view.copy_(permuted)
+        inverse = sorted(range(len(axes)), key=axes.__getitem__)
+        return view.permute(inverse).requires_grad_()
+
+    inputs = random_inputs(shape, batch=batch, channels=channels, dtype=dtype, seed=seed)
+    query, key, value = (strided(tensor) for tensor in inputs)
+    assert torch.equal(query, inputs[0])
+    assert_equals_reference((query, key, value), TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 2)])
+@pytest.mark.parametrize("block", [1, 40, 10**9])
+@pytest.mark.parametrize("stash", [0, 10**9])
+def test_the_size_of_blocks_changes_nothing(monkeypatch, shape, block, stash):
+    monkeypatch.setitem(attention_kernel._BLOCK_WEIGHTS, "cpu", block)
+    monkeypatch.setattr(attention_kernel, "_STASH_WEIGHTS", stash)
+    assert_equals_reference(random_inputs(shape), 1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dense_form_equals_the_reference(shape):
+    inputs = random_inputs(shape)
+    actual = attention_kernel.dense(*inputs)
+    expected = reference.criss_cross_attention(*inputs)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def mutant(query: Tensor, key: Tensor, value: Tensor, *, kind: str) -> Tensor:
+    """Criss-cross attention on maps with one of the errors that are known from public code."""
+    rows = torch.einsum("nchw,nchv->nhwv", query, key)
+    columns = torch.einsum("nchw,ncgw->nhwg", query, key)
+    height, width = query.shape[2:]
+    if kind != "no mask":
+        itself = torch.eye(height, dtype=torch.bool)[:, None, :]
+        columns = columns.masked_fill(itself, -math.inf)
+    if kind == "both masked":
+        rows = rows.masked_fill(torch.eye(width, dtype=torch.bool)[None], -math.inf)
+    weights = torch.cat([columns, rows], dim=-1).softmax(dim=-1)
+    columns, rows = weights.split([height, width], dim=-1)
+    if kind == "axes swapped":
+        gathered = torch.einsum("nhwg,ncwg->nchw", columns, value)
+        return gathered + torch.einsum("nhwv,ncvh->nchw", rows, value)
+    gathered = torch.einsum("nhwg,ncgw->nchw", columns, value)
+    return gathered + torch.einsum("nhwv,nchv->nchw", rows, value)
+
+
+@pytest.mark.parametrize("kind", ["none", "no mask", "both masked", "axes swapped"])
+def test_known_mutants_differ_from_the_reference(kind):
+    inputs = random_inputs((4, 4))
+    difference = mutant(*inputs, kind=kind) - reference.criss_cross_attention(*inputs)
+    assert (difference.abs().max() < 1e-12) == (kind == "none")
+
+
+def test_gradients_by_finite_differences():
+    inputs = random_inputs((3, 4), channels=(2, 2))
+    assert torch.autograd.gradcheck(criss_cross_attention, inputs)
+    assert torch.autograd.gradgradcheck(criss_cross_attention, inputs)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_one_tensor_as_query_key_and_value(channels_last):
+    tensor, _, _ = random_inputs((4, 5), channels_last=channels_last)
+    expected = reference.criss_cross_attention(tensor, tensor, tensor)
+    actual = criss_cross_attention(tensor, tensor, tensor)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    weights = torch.randn_like(expected)
+    (wanted,) = torch.autograd.grad(expected, tensor, weights)
+    (got,) = torch.autograd.grad(actual, tensor, weights)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+
+
+def test_scale_multiplies_the_energies():
+    inputs = random_inputs((4, 5))
+    expected = reference.criss_cross_attention(*inputs, scale=0.3)
+    actual = criss_cross_attention(*inputs, scale=0.3)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_large_energies_and_values_stay_finite_and_right(dtype):
+    query, key, value = random_inputs((9, 11), channels=(4, 6))
+    inputs = tuple((30 * x).detach().to(dtype) for x in (query, key))
+    value = (200 * value).detach().to(dtype)
+    expected = reference.criss_cross_attention(*inputs, value)
+    actual = criss_cross_attention(*inputs, value)
+    assert actual.isfinite().all()
+    size = expected.abs().max().item()
+    assert (actual - expected).abs().max().item() <= TOLERANCES[dtype] * size
+
+
+def test_equal_weights_do_not_overflow_in_half_precision():
+    value = torch.full((1, 2, 100, 120), 1000.0, dtype=torch.float16)
+    query = torch.zeros(1, 2, 100, 120, dtype=torch.float16)
+    output = criss_cross_attention(query, query, value)
+    torch.testing.assert_close(output, value, rtol=2e-3, atol=0)
+
+
+def test_constant_inputs_come_out_exactly():
+    for height, width in [(2, 2), (2, 5), (7, 3), (13, 13), (10, 29), (31, 40)]:
+        query = torch.ones(1, 8, height, width)
+        value = torch.full((1, 4, height, width), 3.0)
+        output = criss_cross_attention(query, 2 * query, value)
+        assert torch.equal(output, value), (height, width)
+
+
+def test_nothing_but_the_inputs_and_two_numbers_a_position_is_kept_for_backward():
+    query, key, value = random_inputs((97, 97), batch=1, channels=(4, 8), dtype=torch.float32)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = criss_cross_attention(query, key, value)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (query, key, value)}
+    extra = sum(size for pointer, size in kept.items() if pointer not in own)
+    assert 0 < extra <= 2 * 4 * 97 * 97
+    assert output.untyped_storage().data_ptr() not in kept
+
+
+def test_is_deterministic():
+    inputs = random_inputs((20, 30), dtype=torch.float32)
+    assert torch.equal(criss_cross_attention(*inputs), criss_cross_attention(*inputs))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_keeps_the_memory_format(channels_last):
+    inputs = random_inputs((4, 5), channels_last=channels_last)
+    output = criss_cross_attention(*inputs)
+    assert output.stride() == inputs[2].stride()
+
+
+def test_vmap_and_functional_gradients():
+    query, key, value = (tensor.detach() for tensor in random_inputs((3, 4), batch=6))
+    per_sample = [tensor.unflatten(0, (3, 2)) for tensor in (query, key, value)]
+    batched = torch.vmap(criss_cross_attention)(*per_sample)
+    torch.testing.assert_close(batched.flatten(0, 1), criss_cross_attention(query, key, value))
+    shared = torch.vmap(criss_cross_attention, in_dims=(0, 0, None))
+    expected = [criss_cross_attention(q, k, value[:2]) for q, k, _ in zip(*per_sample, strict=True)]
+    torch.testing.assert_close(
+        shared(per_sample[0], per_sample[1], value[:2]), torch.stack(expected)
+    )
+
+    def loss(query: Tensor) -> Tensor:
+        return criss_cross_attention(query, key, value).square().sum()
+
+    functional = torch.func.grad(loss)(query)
+    tracked = query.clone().requires_grad_()
+    (expected_gradient,) = torch.autograd.grad(loss(tracked), tracked)
+    torch.testing.assert_close(functional, expected_gradient)
+
+
+def test_autocast_computes_energies_in_float32():
+    module = CrissCrossAttention2d(16, reduction=2)
+    torch.nn.init.constant_(module.gamma, 0.7)
+    x = torch.randn(2, 16, 6, 7)
+    expected = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = module(x)
+    torch.testing.assert_close(actual.float(), expected, rtol=0, atol=0.1)
+    query, key, value = (20 * tensor.detach().float() for tensor in random_inputs((6, 7)))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = criss_cross_attention(query, key, value)
+    assert torch.equal(inside, criss_cross_attention(query, key, value))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiles_to_one_graph_for_many_sizes():
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(criss_cross_attention, fullgraph=True, dynamic=True, backend=counter)
+    for shape in [(5, 6), (7, 3), (9, 4)]:
+        inputs = random_inputs(shape)
+        actual = compiled(*inputs)
+        expected = reference.criss_cross_attention(*inputs)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+        weights = torch.randn_like(expected)
+        wanted = torch.autograd.grad(expected, inputs, weights)
+        torch.testing.assert_close(torch.autograd.grad(actual, inputs, weights), wanted)
+    assert counter.frame_count == 1
+
+
+def test_exports_with_dynamic_sizes():
+    module = CrissCrossAttention2d(8, reduction=2).eval()
+    torch.nn.init.constant_(module.gamma, 0.7)
+    sizes = {0: torch.export.Dim("n", max=64), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    exported = torch.export.export(
+        module, (torch.randn(2, 8, 5, 6),), dynamic_shapes={"x": sizes}, strict=False
+    )
+    for shape in [(1, 8, 3, 9), (4, 8, 7, 2)]:
+        x = torch.randn(shape)
+        torch.testing.assert_close(exported.module()(x), module(x))
+
+
+@pytest.mark.parametrize("recurrence", [1, 2])
+@pytest.mark.parametrize("position", [(2, 4), (0, 0), (4, 6)])
+def test_gradient_reaches_the_criss_cross_and_then_the_whole_map(recurrence, position):
+    module = CrissCrossAttention2d(8, reduction=2).double()
+    torch.nn.init.constant_(module.gamma, 0.7)
+    x = torch.randn(1, 8, 5, 7, dtype=torch.float64, requires_grad=True)
+    y = x
+    for _ in range(recurrence):
+        y = module(y)
+    (gradient,) = torch.autograd.grad(y[0, :, position[0], position[1]].sum(), x)
+    reached = {tuple(at) for at in gradient[0].abs().sum(0).nonzero().tolist()}
+    everywhere = set(itertools.product(range(5), range(7)))
+    criss_cross = set(reference.criss_cross_positions(position, (5, 7)))
+    assert len(criss_cross) == 5 + 7 - 1
+    assert reached == (criss_cross if recurrence == 1 else everywhere)
+
+
+def test_module_is_gamma_times_attention_plus_input():
+    module = CrissCrossAttention2d(16)
+    assert module.gamma.shape == (1,)
+    assert {name.split(".")[0] for name, _ in module.named_parameters()} == {
+        "query_conv",
+        "key_conv",
+        "value_conv",
+        "gamma",
+    }
+    x = torch.randn(2, 16, 3, 4)
+    assert torch.equal(module(x), x)
+    torch.nn.init.constant_(module.gamma, -1.3)
+    projected = [conv(x) for conv in (module.query_conv, module.key_conv, module.value_conv)]
+    expected = -1.3 * reference.criss_cross_attention(*projected) + x
+    torch.testing.assert_close(module(x), expected.float())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"key": (2, 3, 4, 6)}, r"one shape.*key \(2, 3, 4, 6\)"),
+        ({"value": (2, 5, 4, 6)}, r"value must have.*value \(2, 5, 4, 6\)"),
+        ({"value": (1, 5, 4, 5)}, r"value must have.*value \(1, 5, 4, 5\)"),
+        ({"query": (2, 3), "key": (2, 3)}, r"at least one spatial axis.*query \(2, 3\)"),
+        (dict.fromkeys(("query", "key", "value"), (2, 3, 0, 5)), "at least 1"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(changes, message):
+    shapes = {"query": (2, 3, 4, 5), "key": (2, 3, 4, 5), "value": (2, 5, 4, 5), **changes}
+    with pytest.raises(ValueError, match=message):
+        criss_cross_attention(**{name: torch.zeros(shape) for name, shape in shapes.items()})
+
+
+def test_dtypes_and_devices_that_do_not_fit_are_named():
+    x = torch.zeros(1, 2, 3, 4)
+    with pytest.raises(ValueError, match=r"one dtype.*torch\.float64"):
+        criss_cross_attention(x, x, x.double())
+    with pytest.raises(ValueError, match=r"floating-point dtype.*torch\.int64"):
+        criss_cross_attention(x.long(), x.long(), x.long())
+    with pytest.raises(ValueError, match=r"one device.*on meta"):
+        criss_cross_attention(x, x.to("meta"), x)
+
+
+@pytest.mark.parametrize(("channels", "reduction"), [(4, 8), (8, 0)])
+def test_a_module_without_query_channels_is_refused(channels, reduction):
+    with pytest.raises(ValueError, match=f"in_channels \\({channels}\\)"):
+        CrissCrossAttention2d(channels, reduction)
