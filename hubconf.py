@@ -46,6 +46,35 @@ def criss_cross_attention_2d(in_channels, reduction=8):
     return _attention.CrissCrossAttention2d(in_channels, reduction)
 
 
+def criss_cross_attention_3d(in_channels, reduction=8):
+    """The bare criss-cross attention module for volumes and video clips.
+
+    Every position gathers from the T + H + W - 2 positions that share two of its three coordinates;
+    applied three times, with the same weights, it has gathered from everywhere. With T = 1 it is
+    the two-dimensional module.
+
+    The module maps (N, C, T, H, W) to (N, C, T, H, W), in any floating-point dtype, on any device
+    and for any T, H and W. It is the identity until its `gamma`, which starts at 0, has been
+    trained.
+
+    Args:
+        in_channels (int): C.
+        reduction (int): query and key have C // reduction channels.
+
+    Returns:
+        ccnet.CrissCrossAttention3d, untrained.
+
+    Example:
+        >>> import torch
+        >>> attention = torch.hub.load(".", "criss_cross_attention_3d", source="local",
+        ...                            in_channels=32)
+        >>> clip = torch.randn(1, 32, 5, 12, 20)
+        >>> attention(clip).shape
+        torch.Size([1, 32, 5, 12, 20])
+    """
+    return _attention.CrissCrossAttention3d(in_channels, reduction)
+
+
 def ccnet_resnet18(*, weights="DEFAULT", **config):
     """CCNet on ResNet-18, pretrained on CamVid's eleven classes: 27 MB, bundled, loads offline.
 

@@ -1,6 +1,11 @@
 """Criss-cross attention and CCNet in pure PyTorch (https://arxiv.org/abs/1811.11721)."""
 
-from ccnet.attention import CrissCrossAttention2d, criss_cross_attention
+from ccnet.attention import (
+    CrissCrossAttention2d,
+    CrissCrossAttention3d,
+    attention_map,
+    criss_cross_attention,
+)
 from ccnet.inference import Segmentation
 from ccnet.model import CCNet
 from ccnet.weights import (
@@ -18,7 +23,9 @@ __all__ = [
     "CCNet_ResNet50_Weights",
     "CCNet_ResNet101_Weights",
     "CrissCrossAttention2d",
+    "CrissCrossAttention3d",
     "Segmentation",
+    "attention_map",
     "ccnet_resnet18",
     "ccnet_resnet50",
     "ccnet_resnet101",

@@ -1,5 +1,7 @@
 """Criss-cross attention: every position attends to the rows and columns that it lies on."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -64,11 +66,42 @@ def _check_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
     raise ValueError(f"{problem}, not {', '.join(given)}")
 
 
-class CrissCrossAttention2d(nn.Module):
-    """The criss-cross attention module: `gamma` times the attention's output, plus the input.
+class _CrissCrossAttention(nn.Module):
+    """`gamma` times the attention's output, plus the input; see the subclasses."""
 
-    Query, key and value are 1x1 convolutions of the input. `gamma`, of shape (1,), is learned and
-    starts at 0, so that a new module is the identity.
+    convolution: type[nn.Module]
+
+    def __init__(self, in_channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        if reduction < 1 or in_channels < reduction:
+            raise ValueError(
+                f"in_channels ({in_channels}) must be at least reduction ({reduction}), "
+                "and reduction at least 1"
+            )
+        self.query_conv = self.convolution(in_channels, in_channels // reduction, kernel_size=1)
+        self.key_conv = self.convolution(in_channels, in_channels // reduction, kernel_size=1)
+        self.value_conv = self.convolution(in_channels, in_channels, kernel_size=1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the module once.
+
+        Args:
+            x: (N, C, *spatial), in the dtype of the parameters.
+
+        Returns:
+            (N, C, *spatial), in the same dtype.
+        """
+        attended = criss_cross_attention(self.query_conv(x), self.key_conv(x), self.value_conv(x))
+        return self.gamma.to(attended.dtype) * attended + x
+
+
+class CrissCrossAttention2d(_CrissCrossAttention):
+    """The criss-cross attention module for maps (N, C, H, W).
+
+    Each position gathers from the H + W - 1 positions of its row and column. Query, key and value
+    are 1x1 convolutions of the input. `gamma`, of shape (1,), is learned and starts at 0, so that a
+    new module is the identity.
 
     Args:
         in_channels: C, the channels of input and output.
@@ -81,26 +114,63 @@ class CrissCrossAttention2d(nn.Module):
         CCNet, section 3.2 (https://arxiv.org/abs/1811.11721).
     """
 
-    def __init__(self, in_channels: int, reduction: int = 8) -> None:
-        super().__init__()
-        if reduction < 1 or in_channels < reduction:
-            raise ValueError(
-                f"in_channels ({in_channels}) must be at least reduction ({reduction}), "
-                "and reduction at least 1"
-            )
-        self.query_conv = nn.Conv2d(in_channels, in_channels // reduction, kernel_size=1)
-        self.key_conv = nn.Conv2d(in_channels, in_channels // reduction, kernel_size=1)
-        self.value_conv = nn.Conv2d(in_channels, in_channels, kernel_size=1)
-        self.gamma = nn.Parameter(torch.zeros(1))
+    convolution = nn.Conv2d
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Applies the module once.
 
-        Args:
-            x: (N, C, H, W), in the dtype of the parameters.
+class CrissCrossAttention3d(_CrissCrossAttention):
+    """The criss-cross attention module for volumes and clips (N, C, T, H, W).
 
-        Returns:
-            (N, C, H, W), in the same dtype.
-        """
-        attended = criss_cross_attention(self.query_conv(x), self.key_conv(x), self.value_conv(x))
-        return self.gamma.to(attended.dtype) * attended + x
+    Each position gathers from the T + H + W - 2 positions that share two of its coordinates; three
+    loops see everything. Otherwise as `CrissCrossAttention2d`.
+
+    Args:
+        in_channels: C, the channels of input and output.
+        reduction: query and key have `in_channels // reduction` channels.
+
+    Raises:
+        ValueError: if `in_channels` is smaller than `reduction`, or `reduction` is not positive.
+
+    Source:
+        CCNet, TPAMI version, 3-D criss-cross attention (https://arxiv.org/abs/1811.11721).
+    """
+
+    convolution = nn.Conv3d
+
+
+def attention_map(
+    queries_and_keys: Sequence[tuple[Tensor, Tensor]], position: Sequence[int]
+) -> Tensor:
+    """From where, and how much, one position gathers over all loops of criss-cross attention.
+
+    The weights are those of the loops composed: applied to values, they give what the loops give
+    one after the other with their attention as it is, residual and projections left out.
+
+    Args:
+        queries_and_keys: the query and key (N, Ck, *spatial) of each loop, the first loop first.
+        position: the coordinates of the position, one per spatial axis.
+
+    Returns:
+        (N, *spatial), float32 (float64 for float64 queries), in 0..1, of sum 1.
+
+    Raises:
+        ValueError: if there is no loop, or the position is not on the map.
+
+    Source:
+        CCNet, section 3.3, on what recurrence propagates (https://arxiv.org/abs/1811.11721).
+    """
+    if not queries_and_keys:
+        raise ValueError("queries_and_keys is empty; give the query and the key of each loop")
+    query = queries_and_keys[0][0]
+    size = query.shape[2:]
+    on_map = [0 <= at < length for at, length in zip(position, size, strict=False)]
+    if len(position) != len(size) or not all(on_map):
+        raise ValueError(f"position {tuple(position)} is not on a map of size {tuple(size)}")
+    wide = torch.promote_types(query.dtype, torch.float32)
+    weights = torch.zeros(query.shape[0], 1, *size, dtype=wide, device=query.device)
+    weights[(..., *position)] = 1
+    for query, key in reversed(queries_and_keys):
+        with torch.enable_grad():
+            values = torch.zeros_like(weights, requires_grad=True)
+            gathered = criss_cross_attention(query.detach().to(wide), key.detach().to(wide), values)
+        (weights,) = torch.autograd.grad(gathered, values, weights)
+    return weights[:, 0]

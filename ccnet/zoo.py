@@ -96,8 +96,10 @@ def _build(
         arguments.setdefault("label_set", None)
     model = CCNet(**{**trained, **arguments})
     changed = _changed_parts(model.config, trained)
-    if changed:
-        logger.warning("%s: these parts start untrained: %s", path.name, ", ".join(changed))
+    names = list(model.state_dict())
+    fresh = [part for part in changed if any(name.startswith(part) for name in names)]
+    if fresh:
+        logger.warning("%s: these parts start untrained: %s", path.name, ", ".join(fresh))
     kept = {name: value for name, value in state_dict.items() if not name.startswith(changed)}
     load_strictly(model, kept, fresh=changed)
     return model.eval()

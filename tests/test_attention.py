@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ccnet import CrissCrossAttention2d, attention_kernel, criss_cross_attention
+from ccnet import (
+    CrissCrossAttention2d,
+    CrissCrossAttention3d,
+    attention_kernel,
+    attention_map,
+    criss_cross_attention,
+)
 
 SHAPES = [
     (5, 7),
@@ -360,3 +366,47 @@ def test_dtypes_and_devices_that_do_not_fit_are_named():
 def test_a_module_without_query_channels_is_refused(channels, reduction):
     with pytest.raises(ValueError, match=f"in_channels \\({channels}\\)"):
         CrissCrossAttention2d(channels, reduction)
+
+
+def test_three_dimensions_with_one_frame_are_two():
+    flat = CrissCrossAttention2d(16)
+    volume = CrissCrossAttention3d(16)
+    torch.nn.init.constant_(flat.gamma, 0.7)
+    volume.load_state_dict(
+        {
+            name: tensor[..., None] if tensor.dim() == 4 else tensor
+            for name, tensor in flat.state_dict().items()
+        }
+    )
+    x = torch.randn(2, 16, 5, 7)
+    torch.testing.assert_close(volume(x[:, :, None])[:, :, 0], flat(x))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 4), (3, 4, 2)])
+@pytest.mark.parametrize("loops", [1, 2, 3])
+def test_attention_map_gives_what_the_loops_give(shape, loops):
+    queries_and_keys = [random_inputs(shape, seed=seed)[:2] for seed in range(loops)]
+    value = random_inputs(shape)[2].detach()
+    output = value
+    for query, key in queries_and_keys:
+        output = criss_cross_attention(query, key, output)
+    for position in itertools.product(*(range(0, size, 2) for size in shape)):
+        weights = attention_map(queries_and_keys, position)
+        assert weights.min() >= 0
+        torch.testing.assert_close(weights.flatten(1).sum(1), torch.ones(2, dtype=torch.float64))
+        gathered = (weights[:, None] * value).flatten(2).sum(2)
+        torch.testing.assert_close(gathered, output[(..., *position)])
+    reached = {tuple(at) for at in weights[0].nonzero().tolist()}
+    if loops == 1:
+        assert reached == set(reference.criss_cross_positions(position, shape))
+    if loops >= len(shape):
+        assert len(reached) == math.prod(shape)
+
+
+def test_attention_map_refuses_positions_off_the_map():
+    query, key, _ = random_inputs((4, 5))
+    for position in [(4, 0), (0, -1), (1,), (1, 1, 1)]:
+        with pytest.raises(ValueError, match=r"not on a map of size \(4, 5\)"):
+            attention_map([(query, key)], position)
+    with pytest.raises(ValueError, match="empty"):
+        attention_map([], (0, 0))
