@@ -162,15 +162,22 @@ def attention_map(
         raise ValueError("queries_and_keys is empty; give the query and the key of each loop")
     query = queries_and_keys[0][0]
     size = query.shape[2:]
-    on_map = [0 <= at < length for at, length in zip(position, size, strict=False)]
-    if len(position) != len(size) or not all(on_map):
-        raise ValueError(f"position {tuple(position)} is not on a map of size {tuple(size)}")
     wide = torch.promote_types(query.dtype, torch.float32)
     weights = torch.zeros(query.shape[0], 1, *size, dtype=wide, device=query.device)
-    weights[(..., *position)] = 1
+    weights[:, 0].flatten(1)[:, _flat_index(position, size)] = 1
     for query, key in reversed(queries_and_keys):
         with torch.enable_grad():
             values = torch.zeros_like(weights, requires_grad=True)
             gathered = criss_cross_attention(query.detach().to(wide), key.detach().to(wide), values)
         (weights,) = torch.autograd.grad(gathered, values, weights)
     return weights[:, 0]
+
+
+def _flat_index(position: Sequence[int], size: Sequence[int]) -> int:
+    on_map = [0 <= at < length for at, length in zip(position, size, strict=False)]
+    if len(position) != len(size) or not all(on_map):
+        raise ValueError(f"position {tuple(position)} is not on a map of size {tuple(size)}")
+    index = 0
+    for at, length in zip(position, size, strict=True):
+        index = index * length + at
+    return index

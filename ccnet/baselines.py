@@ -40,11 +40,11 @@ def published_criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -
     weights = torch.cat(energies, dim=3).softmax(dim=3)
     column_weights = weights[..., :height].transpose(1, 2).contiguous().flatten(0, 1)
     row_weights = weights[..., height:].contiguous().flatten(0, 1)
-    by_column = columns(value).bmm(column_weights.transpose(1, 2))
-    by_row = rows(value).bmm(row_weights.transpose(1, 2))
-    return by_column.unflatten(0, (batch, width)).permute(0, 2, 3, 1) + by_row.unflatten(
-        0, (batch, height)
-    ).permute(0, 2, 1, 3)
+    by_column: Tensor = columns(value).bmm(column_weights.transpose(1, 2))
+    by_row: Tensor = rows(value).bmm(row_weights.transpose(1, 2))
+    by_column = by_column.view(batch, width, -1, height).permute(0, 2, 3, 1)
+    by_row = by_row.view(batch, height, -1, width).permute(0, 2, 1, 3)
+    return by_column + by_row
 
 
 class NonLocalBlock2d(nn.Module):

@@ -1,0 +1,283 @@
+"""Times criss-cross attention against its published formulation, full attention, bare products.
+
+    python scripts/benchmarks/operator.py --output results
+
+Everything is measured in one process, the implementations taking turns, so that ratios hold where
+absolute times drift. Writes a Markdown table, the same as JSON, and a plot.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.benchmark import Timer
+
+from ccnet import criss_cross_attention
+from ccnet.baselines import published_criss_cross_attention
+
+Operator = Callable[[Tensor, Tensor, Tensor], Tensor]
+Row = dict[str, float | str | int]
+
+SIZES = [(33, 33), (65, 65), (97, 97), (97, 193), (129, 129), (129, 257), (257, 257)]
+LARGEST_FULL_ATTENTION = 129 * 129
+
+
+def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    flat = (tensor.flatten(2).transpose(1, 2) for tensor in (query, key, value))
+    attended = F.scaled_dot_product_attention(*flat, scale=1.0)
+    return attended.transpose(1, 2).unflatten(2, query.shape[2:])
+
+
+def matrix_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The products of the forward pass alone, on channels-last operands and ready weights."""
+    output = value
+    for rows in (True, False):
+        queries, keys, values = (
+            (tensor.permute(0, 2, 3, 1) if rows else tensor.permute(0, 3, 2, 1)).flatten(0, 1)
+            for tensor in (query, key, value)
+        )
+        weights = queries.bmm(keys.transpose(1, 2))
+        output = weights.bmm(values)
+    return output
+
+
+OPERATORS: dict[str, Operator] = {
+    "this": criss_cross_attention,
+    "published": published_criss_cross_attention,
+    "full": full_attention,
+    "products": matrix_products,
+}
+
+
+class PeakMemory(TorchDispatchMode):
+    """The largest sum of live tensor storages, in bytes, that came up inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live, self.peak = 0, 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._track(tensor)
+        return result
+
+    def _track(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        pointer, size = storage.data_ptr(), storage.nbytes()
+        if pointer in self.known:
+            return
+        self.known.add(pointer)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, pointer, size)
+
+    def _forget(self, pointer: int, size: int) -> None:
+        self.known.discard(pointer)
+        self.live -= size
+
+
+def kept_for_backward(operator: Operator, inputs: Sequence[Tensor]) -> int:
+    """Bytes that autograd keeps beyond the inputs."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = operator(*inputs)
+    del result
+    return sum(kept.values())
+
+
+def make_inputs(
+    size: tuple[int, int], batch: int, dtype: torch.dtype, layout: str, device: str
+) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    memory_format = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
+    return [
+        torch.randn(batch, channels, *size, generator=generator)
+        .mul(0.3)
+        .to(device, dtype)
+        .contiguous(memory_format=memory_format)
+        .requires_grad_()
+        for channels in (64, 64, 512)
+    ]
+
+
+def measure(
+    operators: dict[str, Operator], inputs: list[Tensor], backward: bool, seconds: float
+) -> dict[str, Row]:
+    """Median and quartiles of each operator, taking turns, and its memory."""
+    upstream = torch.ones_like(inputs[2])
+
+    def step(operator: Operator) -> None:
+        if backward:
+            torch.autograd.grad(operator(*inputs), inputs, upstream)
+        else:
+            with torch.no_grad():
+                operator(*inputs)
+
+    timers = {
+        name: Timer("step(operator)", globals={"step": step, "operator": operator})
+        for name, operator in operators.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in operators}
+    for name, timer in timers.items():
+        first = timer.timeit(1).median
+        rounds = max(3, min(25, int(seconds / max(first, 1e-6))))
+        times[name] = [math.nan] * rounds
+    for turn in range(max(map(len, times.values()))):
+        for name, timer in timers.items():
+            if turn < len(times[name]):
+                times[name][turn] = timer.timeit(1).median
+    results: dict[str, Row] = {}
+    for name, operator in operators.items():
+        with PeakMemory() as memory:
+            step(operator)
+        low, median, high = statistics.quantiles(times[name], n=4)
+        results[name] = {
+            "median_ms": 1e3 * median,
+            "quartile_low_ms": 1e3 * low,
+            "quartile_high_ms": 1e3 * high,
+            "peak_mb": memory.peak / 1e6,
+            "kept_mb": kept_for_backward(operator, inputs) / 1e6 if backward else 0.0,
+        }
+    return results
+
+
+def run(arguments: argparse.Namespace) -> list[Row]:
+    rows: list[Row] = []
+    cases = itertools.product(
+        arguments.sizes, arguments.batches, arguments.dtypes, arguments.layouts, (False, True)
+    )
+    for size, batch, dtype, layout, backward in cases:
+        operators = dict(OPERATORS)
+        if math.prod(size) > LARGEST_FULL_ATTENTION:
+            del operators["full"]
+        inputs = make_inputs(size, batch, getattr(torch, dtype), layout, arguments.device)
+        results = measure(operators, inputs, backward, arguments.seconds)
+        for name, result in results.items():
+            row: Row = {
+                "map": f"{size[0]}x{size[1]}",
+                "positions": math.prod(size),
+                "batch": batch,
+                "dtype": dtype,
+                "layout": layout,
+                "pass": "forward + backward" if backward else "forward",
+                "operator": name,
+                **result,
+                "published_over_this": (
+                    float(results["published"]["median_ms"]) / float(result["median_ms"])
+                ),
+            }
+            rows.append(row)
+            print(as_markdown([row]).splitlines()[-1], flush=True)
+    return rows
+
+
+def as_markdown(rows: list[Row]) -> str:
+    lines = [
+        "| map | batch | dtype | layout | pass | operator | median ms (quartiles) "
+        "| times faster than published | peak MB | kept MB |",
+        "| --- | ---: | --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        lines.append(
+            "| {map} | {batch} | {dtype} | {layout} | {pass} | {operator} | {median_ms:.1f} "
+            "({quartile_low_ms:.1f} - {quartile_high_ms:.1f}) | {published_over_this:.2f} "
+            "| {peak_mb:.1f} | {kept_mb:.3f} |".format(**row)
+        )
+    return "\n".join(lines) + "\n"
+
+
+def fitted_exponents(rows: list[Row]) -> dict[str, float]:
+    """Of time against positions on square maps: the least-squares slope of the logarithms."""
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        height, width = str(row["map"]).split("x")
+        if height == width:
+            name = ", ".join(str(row[key]) for key in ("operator", "dtype", "layout", "pass"))
+            point = math.log(float(row["positions"])), math.log(float(row["median_ms"]))
+            groups.setdefault(f"{name}, batch {row['batch']}", []).append(point)
+    return {
+        name: statistics.linear_regression(*zip(*points, strict=True)).slope
+        for name, points in groups.items()
+        if len({x for x, _ in points}) > 1
+    }
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for axis, which in zip(axes, ("forward", "forward + backward"), strict=True):
+        for name in OPERATORS:
+            points = sorted(
+                (int(row["positions"]), float(row["median_ms"]))
+                for row in rows
+                if (row["operator"], row["pass"], row["batch"]) == (name, which, 1)
+                and (row["dtype"], row["layout"]) == ("float32", "channels_last")
+            )
+            if points:
+                axis.loglog(*zip(*points, strict=True), marker="o", label=name)
+        axis.set(title=f"{which}, float32, channels_last, batch 1", xlabel="positions", ylabel="ms")
+        axis.legend()
+    figure.savefig(path, dpi=120)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("benchmarks"))
+    parser.add_argument("--sizes", type=parse_size, nargs="+", default=SIZES, help="as in 97x97")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--layouts", nargs="+", default=["NCHW", "channels_last"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=float, default=2.0, help="per operator and case, about")
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    print(as_markdown([]), end="")
+    rows = run(arguments)
+    exponents = fitted_exponents(rows)
+    for name, exponent in exponents.items():
+        print(f"time grows as positions to the power {exponent:.2f}: {name}")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "operator.md").write_text(as_markdown(rows))
+    report = {"torch": torch.__version__, "threads": arguments.threads, "device": arguments.device}
+    (arguments.output / "operator.json").write_text(
+        json.dumps({**report, "rows": rows, "exponents": exponents}, indent=1) + "\n"
+    )
+    plot(rows, arguments.output / "operator.png")
+
+
+if __name__ == "__main__":
+    main()
