@@ -129,10 +129,12 @@ def _attend(
                 lines(total).mul_(rescaling).add_(weights.sum(dim=-1))
                 gathered = torch.bmm(weights.to(value.dtype), lines(value)).to(maximum.dtype)
                 gathered.addcmul_(block.to(maximum.dtype), rescaling[..., None])
+                if axis == axes[-1]:
+                    gathered.div_(lines(total)[..., None])
                 block.copy_(gathered)
             largest.copy_(highest)
-            if axis == axes[-1]:
-                block.div_(lines(total)[..., None])
+    if len(axes) == 1:
+        output.div_(total[..., None])
 
 
 def _differentiate(
@@ -148,17 +150,17 @@ def _differentiate(
 ) -> None:
     """Fills the last three for one sample: (*spatial, C) and (*spatial), channels last.
 
-    With unnormalised weights w, their sum s and g = gradient / s, the gradient of an energy is
-    w (g v - d / s), where d is the sum of w g v over all that the position attends to.
+    The gradient of an energy is w (g - m), where w is its weight, g the product of the output's
+    gradient with the value there, and m the mean of g by the weights of all that is attended to.
     """
     axes = _axes(maximum)
-    gradient = gradient / total[..., None].to(gradient.dtype)
     mean = torch.zeros_like(total)
     keep = maximum.numel() * sum(maximum.shape) <= _STASH_WEIGHTS
 
     def weigh(lines: Lines, axis: int) -> tuple[Tensor, Tensor]:
         weights = _energies(lines(query), lines(key), masked=axis != axes[0])
         _exponentiate(weights, lines(maximum))
+        weights.div_(lines(total)[..., None])
         gathered = torch.bmm(lines(gradient), lines(value).transpose(1, 2))
         return weights, gathered.to(weights.dtype)
 
@@ -169,7 +171,6 @@ def _differentiate(
             lines(mean).add_((weights * gathered).sum(dim=-1))
             if keep:
                 stash.append((weights, gathered))
-    mean.div_(total)
     stash.reverse()
     wide_query, wide_key = torch.empty_like(query), torch.empty_like(key)
     for axis in axes:

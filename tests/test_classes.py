@@ -1,0 +1,71 @@
+"""Label sets: consistent, and rebuilt from their configuration."""
+
+import json
+
+import pytest
+
+from ccnet.classes import CAMVID, CITYSCAPES, LABEL_SETS, LabelSet
+
+
+@pytest.mark.parametrize("name", LABEL_SETS)
+def test_known_label_sets_have_distinct_names_colors_and_ids(name):
+    label_set = LabelSet.from_config(name)
+    assert label_set is LABEL_SETS[name]
+    for values in (label_set.categories, label_set.colors, label_set.label_ids):
+        assert len(set(values)) == len(values) == len(label_set)
+    assert (0, 0, 0) not in label_set.colors  # black is for pixels without a class
+
+
+def test_cityscapes_and_camvid_are_the_benchmarks_own():
+    assert len(CITYSCAPES) == 19
+    assert len(CAMVID) == 11
+    ids = dict(zip(CITYSCAPES.categories, CITYSCAPES.label_ids, strict=True))
+    assert ids["road"] == 7
+    assert ids["train"] == 31
+    assert ids["bicycle"] == 33
+    assert CITYSCAPES.colors[CITYSCAPES.categories.index("car")] == (0, 0, 142)
+    assert CAMVID.categories[0] == "sky"
+    assert CAMVID.categories[10] == "bicyclist"
+
+
+@pytest.mark.parametrize("name", [*LABEL_SETS, 1, 7, 255])
+def test_configuration_goes_through_json_unchanged(name):
+    label_set = LabelSet.numbered(name) if isinstance(name, int) else LABEL_SETS[name]
+    assert LabelSet.from_config(json.loads(json.dumps(label_set.to_config()))) == label_set
+
+
+def test_names_alone_get_distinct_colors():
+    label_set = LabelSet.from_config({"categories": [f"thing {index}" for index in range(20)]})
+    assert len(set(label_set.colors)) == 20
+    assert label_set.label_ids == tuple(range(20))
+
+
+def test_palette_is_that_of_an_indexed_png():
+    palette = CAMVID.palette
+    assert len(palette) == 768
+    assert tuple(palette[3 * 4 : 3 * 5]) == CAMVID.colors[4]
+    assert not any(palette[33:])
+    assert len(LabelSet.numbered(255).palette) == 768
+
+
+@pytest.mark.parametrize("count", [0, -1, 256])
+def test_numbers_of_classes_that_do_not_fit_in_8_bits(count):
+    with pytest.raises(ValueError, match=f"1\\.\\.255, not {count}"):
+        LabelSet.numbered(count)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("cityscape", "no label set 'cityscape'; there are cityscapes, camvid"),
+        ({"names": ["a"]}, "names"),
+        ({"categories": ["a"], "colour": [[0, 0, 0]]}, "colour"),
+        ({"categories": []}, "1 to 255 classes, not 0"),
+        ({"categories": ["a", "b"], "colors": [[1, 2, 3]]}, "2 categories need 2 colors"),
+        ({"categories": ["a"], "colors": [[1, 2, 256]]}, "256"),
+        ({"categories": ["a", "b"], "label_ids": [1]}, "2 categories need 2 label_ids"),
+    ],
+)
+def test_wrong_configurations_say_what_is_wrong(config, message):
+    with pytest.raises(ValueError, match=message):
+        LabelSet.from_config(config)

@@ -1,0 +1,118 @@
+"""The repository as torch.hub sees it."""
+
+import doctest
+import sys
+import types
+
+import pytest
+import torch
+
+ENTRIES = [
+    "ccnet_resnet18",
+    "ccnet_resnet50",
+    "ccnet_resnet101",
+    "criss_cross_attention_2d",
+    "criss_cross_attention_3d",
+]
+
+OFFLINE = """
+import socket, sys
+def refuse(*arguments):
+    raise AssertionError(f"tried to connect: {arguments[1:]}")
+socket.socket.connect = refuse
+import torch
+model = torch.hub.load(sys.argv[1], "ccnet_resnet18", source="local")
+assert not model.training
+result = model.predict(torch.randint(0, 256, (3, 90, 120), dtype=torch.uint8))
+assert result.labels.shape == (90, 120)
+assert "bicyclist" in result.categories
+assert sys.argv[1] not in sys.path
+"""
+
+BESIDE_ANOTHER = """
+import sys
+import torch
+import ccnet
+assert ccnet.NAME == "another"
+try:
+    torch.hub.load(sys.argv[1], "criss_cross_attention_2d", source="local", in_channels=8)
+except ImportError as error:
+    message = str(error)
+    assert ccnet.__path__[0] in message and sys.argv[1] in message, message
+    assert "process of its own" in message
+else:
+    raise AssertionError("loaded a model of another package")
+"""
+
+
+@pytest.fixture
+def hub(repository, tmp_path, monkeypatch):
+    """This repository in torch.hub's cache, where it needs no network."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "owner_ccnet_main").symlink_to(repository, target_is_directory=True)
+    return {"github": "owner/ccnet:main", "trust_repo": True, "skip_validation": True}
+
+
+def test_the_entry_points_are_exactly_these(hub, no_network):
+    assert sorted(torch.hub.list(**hub, verbose=False)) == sorted(ENTRIES)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_the_example_of_every_entry_point_runs(hub, entry, repository, monkeypatch, no_network):
+    text = torch.hub.help(model=entry, **hub)
+    assert "Returns:" in text
+    monkeypatch.chdir(repository)
+    example = doctest.DocTestParser().get_doctest(text, {}, entry, None, None)
+    assert example.examples
+    report = []
+    doctest.DocTestRunner().run(example, out=report.append)
+    assert not report, "".join(report)
+
+
+def test_the_bare_module(repository, no_network):
+    module = torch.hub.load(
+        str(repository), "criss_cross_attention_2d", source="local", in_channels=16, reduction=4
+    )
+    assert module.query_conv.out_channels == 4
+    torch.nn.init.constant_(module.gamma, 0.5)
+    x = torch.randn(2, 16, 5, 8)
+    assert module(x).shape == x.shape
+    assert not torch.allclose(module(x), x)
+
+
+def test_weights_and_options_go_through(repository, weights_file, no_network):
+    model = torch.hub.load(
+        str(repository),
+        "ccnet_resnet18",
+        source="local",
+        weights=str(weights_file),
+        num_classes=3,
+        recurrence=1,
+    )
+    assert not model.training
+    assert (model.config["num_classes"], model.config["recurrence"]) == (3, 1)
+
+
+def test_networks_without_weights_say_so(repository):
+    with pytest.raises(ValueError, match=r"weights=None makes an untrained network"):
+        torch.hub.load(str(repository), "ccnet_resnet101", source="local")
+
+
+def test_the_bundled_weights_load_without_a_network(repository, run_python, tmp_path):
+    run_python("-W", "error", "-c", OFFLINE, repository, cwd=tmp_path, PYTHONPATH="")
+
+
+def test_another_package_of_this_name_is_an_error(repository, run_python, tmp_path):
+    (tmp_path / "ccnet").mkdir()
+    (tmp_path / "ccnet" / "__init__.py").write_text("NAME = 'another'\n")
+    run_python("-c", BESIDE_ANOTHER, repository, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+
+
+def test_another_module_of_this_name_is_an_error(repository, monkeypatch):
+    """A file ccnet.py, which is no package and has no __path__."""
+    other = types.ModuleType("ccnet")
+    other.__file__ = "/elsewhere/ccnet.py"
+    monkeypatch.setitem(sys.modules, "ccnet", other)
+    with pytest.raises(ImportError, match=r"elsewhere.*process of its own"):
+        torch.hub.load(str(repository), "criss_cross_attention_2d", source="local", in_channels=8)

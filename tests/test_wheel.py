@@ -1,0 +1,52 @@
+"""The wheel: all that is needed, weights included, and nothing that is not."""
+
+import zipfile
+
+import pytest
+
+USE = """
+import sys
+from pathlib import Path
+import ccnet
+from ccnet.download import find_weights
+target = Path(sys.argv[1]).resolve()
+assert Path(ccnet.__file__).resolve().is_relative_to(target), ccnet.__file__
+found = find_weights(ccnet.CCNet_ResNet18_Weights.DEFAULT)
+assert found.is_relative_to(target), found
+model = ccnet.ccnet_resnet18(weights="DEFAULT")
+assert not model.training
+assert "bicyclist" in model.label_set.categories
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(repository, run_python, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder)
+    run_python("-m", "pip", "wheel", *options, repository, cwd=folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_the_weights_and_the_licence(wheel, repository):
+    assert wheel.name.startswith("ccnet_pytorch-")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    sources = (repository / "ccnet").rglob("*.py")
+    assert {str(path.relative_to(repository)) for path in sources} <= names
+    assert {
+        "ccnet/py.typed",
+        "ccnet/bundled/ccnet_resnet18_camvid.safetensors",
+        "ccnet/bundled/ccnet_resnet18_camvid.md",
+    } <= names
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"ccnet"}
+    licences = {name.rsplit("/", 1)[1] for name in names if "/licenses/" in name}
+    assert licences == {"LICENSE", "NOTICE"}
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_the_installed_package_finds_the_weights_that_it_holds(wheel, run_python, tmp_path):
+    target = tmp_path / "installed"
+    options = ("--quiet", "--no-deps", "--no-index", "--no-compile", "--target", target)
+    run_python("-m", "pip", "install", *options, wheel, cwd=tmp_path)
+    run_python("-c", USE, target, cwd=tmp_path, PYTHONPATH=str(target))

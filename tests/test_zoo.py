@@ -1,0 +1,166 @@
+"""The networks by name: which weights they take, and what becomes of them."""
+
+import logging
+
+import pytest
+import torch
+from torchvision.models import ResNet18_Weights
+
+import ccnet
+from ccnet.serialization import read_weights, save_weights
+from ccnet.zoo import ccnet_resnet18, ccnet_resnet50, ccnet_resnet101
+
+CLASSIFIERS = ("head.classifier.", "aux_head.classifier.")
+
+
+@pytest.fixture(scope="module")
+def stored(weights_file):
+    return read_weights(weights_file)[0]
+
+
+def differing(model, stored):
+    """Names of the parameters and buffers that are not those of the file."""
+    state = model.state_dict()
+    return {
+        name
+        for name in state.keys() | stored.keys()
+        if name not in state or name not in stored or not torch.equal(state[name], stored[name])
+    }
+
+
+def test_without_weights_a_network_is_untrained():
+    with torch.device("meta"):
+        for build, name in (
+            (ccnet_resnet18, "resnet18"),
+            (ccnet_resnet50, "resnet50"),
+            (ccnet_resnet101, "resnet101"),
+        ):
+            model = build()
+            assert model.training
+            assert model.config["backbone"] == name
+            assert (model.config["num_classes"], model.config["recurrence"]) == (19, 2)
+        model = ccnet_resnet18(num_classes=3, recurrence=1, aux_channels=0)
+        assert (model.config["num_classes"], model.config["recurrence"]) == (3, 1)
+        assert model.aux_head is None
+        assert ccnet_resnet18(label_set="camvid").config["num_classes"] == 11
+
+
+@pytest.mark.parametrize("as_path", [str, lambda path: path])
+def test_a_file_gives_its_network_exactly(weights_file, stored, as_path, caplog):
+    model = ccnet_resnet18(weights=as_path(weights_file))
+    assert not model.training
+    assert differing(model, stored) == set()
+    assert model.config == read_weights(weights_file)[1]
+    assert model.label_set.categories[0] == "sky"
+    assert not caplog.records
+
+
+def test_another_number_of_classes_keeps_all_but_the_classifiers(weights_file, stored, caplog):
+    with caplog.at_level(logging.INFO):
+        model = ccnet_resnet18(weights=weights_file, num_classes=4)
+    assert len(model.label_set) == 4
+    changed = differing(model, stored)
+    assert changed == {f"{part}{kind}" for part in CLASSIFIERS for kind in ("weight", "bias")}
+    assert model.head.classifier.weight.shape[0] == 4
+    assert model.predict(torch.rand(3, 9, 12)).labels.max() < 4
+    assert "head.classifier" in caplog.text
+    assert weights_file.name in caplog.text
+
+
+def test_as_many_classes_of_other_names_start_fresh_too(weights_file, stored, caplog):
+    label_set = {"categories": [f"thing {index}" for index in range(11)]}
+    model = ccnet_resnet18(weights=weights_file, label_set=label_set)
+    changed = differing(model, stored)
+    assert changed
+    assert all(name.startswith(CLASSIFIERS) for name in changed)
+    assert "head.classifier" in caplog.text
+
+
+def test_the_same_number_of_classes_keeps_the_classifiers(weights_file, stored, caplog):
+    model = ccnet_resnet18(weights=weights_file, num_classes=11)
+    assert differing(model, stored) == set()
+    assert model.label_set.categories[0] == "sky"
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("recurrence", [1, 3])
+def test_loops_can_be_chosen(weights_file, stored, recurrence, pixels):
+    model, usual = (ccnet_resnet18(weights=weights_file, recurrence=r) for r in (recurrence, None))
+    assert differing(model, stored) == set()
+    assert model.config["recurrence"] == recurrence
+    batch = model.transforms()(pixels)
+    with torch.no_grad():
+        assert (model(batch)["out"] - usual(batch)["out"]).abs().max() > 1e-4
+
+
+def test_no_loops_drop_the_attention(weights_file, stored):
+    model = ccnet_resnet18(weights=weights_file, recurrence=0)
+    changed = differing(model, stored)
+    assert changed
+    assert all(name.startswith("head.cca.") for name in changed)
+    assert model.head.cca is None
+
+
+@pytest.mark.parametrize("aux_channels", [0, 40])
+def test_the_auxiliary_head_can_be_left_out_or_started_anew(weights_file, stored, aux_channels):
+    model = ccnet_resnet18(weights=weights_file, aux_channels=aux_channels)
+    changed = differing(model, stored)
+    assert changed
+    assert all(name.startswith("aux_head.") for name in changed)
+    assert (model.aux_head is None) == (aux_channels == 0)
+
+
+def test_further_arguments_replace_those_of_the_weights(weights_file, stored):
+    options = {"output_stride": 16}
+    model = ccnet_resnet18(weights=weights_file, align_corners=False, backbone_options=options)
+    assert differing(model, stored) == set()
+    assert model.align_corners is False
+    assert model.backbone.layer4[0].conv1.dilation == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["camvid", "CAMVID2", "cityscapes"])
+def test_a_wrong_name_lists_the_right_ones(name):
+    with pytest.raises(ValueError, match=rf"no weights '{name}': expected one of CAMVID"):
+        ccnet_resnet18(weights=name)
+
+
+@pytest.mark.parametrize("build", [ccnet_resnet50, ccnet_resnet101])
+def test_networks_without_weights_say_so(build):
+    with pytest.raises(ValueError, match=r"no weights 'DEFAULT': .*none are bundled"):
+        build(weights="DEFAULT")
+
+
+@pytest.mark.parametrize("weights", [ResNet18_Weights.DEFAULT, ccnet.CCNet_ResNet18_Weights.CAMVID])
+def test_weights_of_another_network_are_refused(weights):
+    with pytest.raises(ValueError, match="is for another network"):
+        ccnet_resnet50(weights=weights)
+
+
+def test_a_file_for_another_backbone_is_refused(weights_file):
+    with pytest.raises(ValueError, match="holds weights for resnet18, not for resnet50"):
+        ccnet_resnet50(weights=weights_file)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+        ccnet_resnet18(weights=tmp_path / "none.safetensors")
+
+
+def test_a_pickle_is_refused(tmp_path):
+    (tmp_path / "weights.pth").touch()
+    with pytest.raises(ValueError, match=r"weights\.pth.*\.safetensors"):
+        ccnet_resnet18(weights=tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("config", [{}, {"backbone": "resnet18"}, [1]])
+def test_a_file_without_the_networks_configuration_is_refused(tmp_path, config):
+    save_weights(tmp_path / "foreign.safetensors", {"a": torch.zeros(1)}, config)
+    with pytest.raises(ValueError, match=r"foreign\.safetensors"):
+        ccnet_resnet18(weights=tmp_path / "foreign.safetensors")
+
+
+def test_a_file_that_lacks_tensors_is_refused(tmp_path, weights_file, stored):
+    partial = {name: value for name, value in stored.items() if name != "head.cca.gamma"}
+    save_weights(tmp_path / "part.safetensors", partial, read_weights(weights_file)[1])
+    with pytest.raises(ValueError, match=r"missing head\.cca\.gamma"):
+        ccnet_resnet18(weights=tmp_path / "part.safetensors")
