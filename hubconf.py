@@ -6,8 +6,8 @@ from pathlib import Path as _Path  # noqa: E402
 
 import ccnet as _ccnet  # noqa: E402
 
-_imported = _Path(_ccnet.__path__[0]).resolve()
-_own = _Path(__file__).resolve().parent / "ccnet"
+_imported = _Path(_ccnet.__file__ or "a namespace package").resolve()
+_own = _Path(__file__).resolve().parent / "ccnet" / "__init__.py"
 if _imported != _own:
     raise ImportError(
         f"this process has already imported a package 'ccnet' from {_imported}, which is not the "

@@ -38,7 +38,7 @@ def criss_cross_attention(
     if scale != 1.0:
         query = query * scale
     if torch.compiler.is_compiling():
-        with torch.autocast(query.device.type, enabled=False):
+        with attention_kernel.without_autocast(query.device):
             return attention_kernel.dense(query, key, value)
     output: Tensor = attention_kernel.CrissCross.apply(query, key, value)[0]
     return output

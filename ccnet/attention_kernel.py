@@ -8,6 +8,7 @@ axis comes (https://arxiv.org/abs/1805.02867). Backward recomputes the weights f
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,7 @@ class CrissCross(torch.autograd.Function):
         output = torch.empty_like(values)
         maximum = torch.empty(queries.shape[:-1], dtype=wide, device=query.device)
         total = torch.empty_like(maximum)
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device):
             for sample in zip(queries, keys, values, output, maximum, total, strict=True):
                 _attend(sample[0].to(wide), sample[1].to(wide), *sample[2:])
         return _like(value, output), maximum, total
@@ -58,7 +59,7 @@ class CrissCross(torch.autograd.Function):
         wide = maximum.dtype
         inputs = [_channels_last(tensor) for tensor in (query, key, value, gradient)]
         outputs = [torch.empty_like(tensor) for tensor in inputs[:3]]
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device):
             for sample in zip(*inputs, maximum, total, *outputs, strict=True):
                 _differentiate(sample[0].to(wide), sample[1].to(wide), *sample[2:])
         return tuple(map(_like, (query, key, value), outputs))
@@ -79,6 +80,13 @@ class CrissCross(torch.autograd.Function):
         outputs = CrissCross.apply(*merged)
         split = tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs)
         return split, (0,) * len(split)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, products have the precision of their operands."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ class CamVid(Dataset[Sample]):
     def _read_labels(self, path: Path) -> tv_tensors.Mask:
         with Image.open(path) as file:
             labels = np.array(file)
-        if labels.ndim != 2 or labels.max() > len(self.label_set):
+        is_byte_map = labels.ndim == 2 and labels.dtype == np.uint8
+        if not is_byte_map or labels.max() > len(self.label_set):
             raise ValueError(f"{path} is no 8-bit label image with labels 0..{len(self.label_set)}")
         labels[labels == len(self.label_set)] = IGNORE_INDEX
         return tv_tensors.Mask(torch.from_numpy(labels))

@@ -58,9 +58,18 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Ten
 
     Returns:
         (K, K), int64: pixels of class `row` that were labelled `column`.
+
+    Raises:
+        ValueError: if a class is K or more.
     """
     counted = labels != IGNORE_INDEX
-    pairs = labels[counted].long() * num_classes + predicted[counted].long()
+    true, found = labels[counted].long(), predicted[counted].long()
+    for name, classes in (("labels", true), ("predictions", found)):
+        if classes.numel() and classes.max() >= num_classes:
+            raise ValueError(
+                f"{name} go up to {classes.max().item()}, but there are {num_classes} classes"
+            )
+    pairs = true * num_classes + found
     return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

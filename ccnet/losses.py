@@ -52,4 +52,4 @@ class SegmentationLoss(nn.Module):
             normaliser = counted.sum()
         else:
             normaliser = (self.class_weights[labels.where(counted, 0)] * counted).sum()
-        return total / normaliser.clamp(min=torch.finfo(logits.dtype).tiny)
+        return total / normaliser.to(logits.dtype).clamp(min=torch.finfo(logits.dtype).tiny)

@@ -157,8 +157,9 @@ class CCNet(
         label_set: str | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if recurrence < 0:
-            raise ValueError(f"recurrence must be 0 or more, not {recurrence}")
+        for name, value in (("recurrence", recurrence), ("aux_channels", aux_channels)):
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise ValueError(f"{name} must be a whole number, 0 or more, not {value!r}")
         self.preprocessing = Preprocessing.from_config(preprocessing)
         if label_set is None:
             self.label_set = LabelSet.numbered(num_classes)

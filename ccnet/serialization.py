@@ -45,6 +45,8 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         config = json.loads(metadata.get("config", "{}"))
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not an intact safetensors file: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"the configuration in {path} is no mapping but {config!r}")
     return state_dict, config
 
 

@@ -39,7 +39,7 @@ def decode_image(image: ImageLike) -> Tensor:
     if isinstance(image, Tensor):
         return _from_tensor(image, "tensor of shape (3, H, W)")
     if isinstance(image, np.ndarray):
-        tensor = torch.from_numpy(np.ascontiguousarray(image))
+        tensor = torch.from_numpy(np.array(image))
         channels_first = tensor.movedim(-1, 0) if tensor.dim() == 3 else tensor
         return _from_tensor(channels_first, "array of shape (H, W, 3)", shape=image.shape)
     if isinstance(image, Image.Image):

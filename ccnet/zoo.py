@@ -92,6 +92,9 @@ def _build(
     state_dict, trained = read_weights(path)
     if trained.get("backbone") != backbone:
         raise ValueError(f"{path} holds weights for {trained.get('backbone')}, not for {backbone}")
+    absent = {"num_classes", "recurrence", "aux_channels", "label_set"} - trained.keys()
+    if absent:
+        raise ValueError(f"{path} does not say its {', '.join(sorted(absent))}")
     if arguments.get("num_classes", trained["num_classes"]) != trained["num_classes"]:
         arguments.setdefault("label_set", None)
     model = CCNet(**{**trained, **arguments})

@@ -29,6 +29,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is not an intact checkpoint: {error}") from error
-    if not isinstance(state, dict) or "model" not in state or "step" not in state:
+    if not isinstance(state, dict) or not state.keys() >= {"model", "step", "recipe", "config"}:
         raise ValueError(f"{path} is not a checkpoint of a training run")
     return state

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class Trainer:
         self.scheduler = optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: poly_schedule(step, recipe)
         )
-        self.step, self.best = 0, 0.0
+        self.step, self.best, self.loss = 0, 0.0, 0.0
         last = run_dir / "last.pt"
         if last.exists() and not resume:
             raise FileExistsError(f"{run_dir} already holds a run; resume it or name another")
@@ -108,13 +109,13 @@ class Trainer:
         progress = tqdm(loader, initial=self.step, total=recipe.steps, unit="step", mininterval=2)
         self.model.train()
         for images, labels in progress:
-            loss = self._train_step(images, labels, loss_function)
-            progress.set_postfix(loss=f"{loss:.3f}", best=f"{self.best:.2f}")
+            self._train_step(images, labels, loss_function)
+            progress.set_postfix(loss=f"{self.loss:.3f}", best=f"{self.best:.2f}")
             if self.step % recipe.validate_every == 0 and self.step < recipe.steps:
-                self._validate(loss)
-        return self._validate(loss)
+                self._validate()
+        return self._validate()
 
-    def _train_step(self, images: Tensor, labels: Tensor, loss_function: nn.Module) -> float:
+    def _train_step(self, images: Tensor, labels: Tensor, loss_function: nn.Module) -> None:
         torch.manual_seed(combined_seed(self.recipe.seed, self.step))
         batch = self.model.preprocessing(images.to(self.device, non_blocking=True))
         batch = batch.contiguous(memory_format=torch.channels_last)
@@ -122,26 +123,25 @@ class Trainer:
         with self._autocast():
             outputs = self.model(batch)
         loss: Tensor = loss_function(outputs, labels)
-        value = loss.item()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss of step {self.step + 1} is {value}")
+        self.loss = loss.item()
+        if not math.isfinite(self.loss):
+            raise FloatingPointError(f"the loss of step {self.step + 1} is {self.loss}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.scheduler.step()
         self.step += 1
-        return value
 
     def _autocast(self) -> torch.autocast:
         enabled = self.recipe.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    def _validate(self, loss: float) -> Scores:
+    def _validate(self) -> Scores:
         with self._autocast():
             scores = evaluate(self.model, self.val_set)  # type: ignore[arg-type]
-        logger.info("step %d: loss %.3f, mIoU %.2f", self.step, loss, scores.miou)
+        logger.info("step %d: loss %.3f, mIoU %.2f", self.step, self.loss, scores.miou)
         with (self.run_dir / "log.jsonl").open("a") as log:
-            record = {"step": self.step, "loss": loss, "miou": scores.miou}
+            record = {"step": self.step, "loss": self.loss, "miou": scores.miou}
             log.write(json.dumps({**record, "iou": scores.iou.tolist()}) + "\n")
         if scores.miou > self.best:
             self.best = scores.miou
@@ -158,6 +158,7 @@ class Trainer:
             "scheduler": self.scheduler.state_dict(),
             "step": self.step,
             "best": self.best,
+            "loss": self.loss,
             "recipe": asdict(self.recipe),
             "config": self.model.config,
         }
@@ -175,7 +176,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.best, self.loss = state["step"], state["best"], state["loss"]
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> optim.Optimizer:
