@@ -55,7 +55,10 @@ def main() -> None:
     arguments = parse_arguments()
     model = ccnet.ccnet_resnet18(weights=arguments.weights).to(arguments.device)
     for path in arguments.images:
-        segment(model, path, arguments.output / path.stem)
+        try:
+            segment(model, path, arguments.output / path.stem)
+        except (FileNotFoundError, ValueError) as error:
+            raise SystemExit(f"error: {error}") from error
     if not arguments.images:
         scene, labels = StreetScenes(1, seed=DEMO_SEED)[0]
         result = segment(model, scene, arguments.output / "rendered-street")
