@@ -51,7 +51,7 @@ class CrissCross(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, ...]:
-        """The gradients of query, key and value."""
+        """The gradients of query, key and value, in channels-last order."""
         query, key, value, maximum, total = ctx.saved_tensors
         if torch.is_grad_enabled():
             pull_back: Any = torch.func.vjp(dense, query, key, value)[1]
@@ -62,7 +62,7 @@ class CrissCross(torch.autograd.Function):
         with without_autocast(query.device):
             for sample in zip(*inputs, maximum, total, *outputs, strict=True):
                 _differentiate(sample[0].to(wide), sample[1].to(wide), *sample[2:])
-        return tuple(map(_like, (query, key, value), outputs))
+        return tuple(output.movedim(-1, 1) for output in outputs)
 
     @staticmethod
     def vmap(
@@ -262,6 +262,6 @@ def _like(original: Tensor, result: Tensor) -> Tensor:
     copy = torch.empty(result.movedim(-1, 1).shape, dtype=result.dtype, device=result.device)
     target, source = copy.flatten(2), result.flatten(1, -2).transpose(1, 2)
     # In pieces: whole, the strides of wide maps fall on the same cache lines.
-    for piece, values in zip(target.split(128, dim=2), source.split(128, dim=2), strict=True):
+    for piece, values in zip(target.split(512, dim=2), source.split(512, dim=2), strict=True):
         piece.copy_(values)
     return copy

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import torch
+from torchvision.transforms.v2.functional import to_pil_image
 
 import ccnet
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import atomic_write
 from ccnet.street_scenes import StreetScenes
-from ccnet.transforms import ImageLike
 
 DEMO_SEED = 20181128
 """Of the rendered street. Training uses small seeds, so no network has seen it."""
@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def segment(model: ccnet.CCNet, image: ImageLike, output: Path) -> ccnet.Segmentation:
+def segment(model: ccnet.CCNet, image: Path, output: Path) -> ccnet.Segmentation:
     start = time.perf_counter()
     result = model.predict(image)
     seconds = time.perf_counter() - start
@@ -47,7 +47,7 @@ def segment(model: ccnet.CCNet, image: ImageLike, output: Path) -> ccnet.Segment
     print(f"{output.name}: {width} x {height} pixels in {seconds:.2f} s")
     for name, share in result.shares().items():
         print(f"  {name:<14}{100 * share:5.1f} %")
-    print(f"  overlay     {overlay_path}\n  colour map  {labels_path}")
+    print(f"  picture     {image}\n  overlay     {overlay_path}\n  colour map  {labels_path}")
     return result
 
 
@@ -61,7 +61,10 @@ def main() -> None:
             raise SystemExit(f"error: {error}") from error
     if not arguments.images:
         scene, labels = StreetScenes(1, seed=DEMO_SEED)[0]
-        result = segment(model, scene, arguments.output / "rendered-street")
+        picture = arguments.output / "rendered-street.png"
+        with atomic_write(picture) as temporary:
+            to_pil_image(scene).save(temporary)
+        result = segment(model, picture, arguments.output / "rendered-street")
         scores = Scores(
             confusion_matrix(labels, result.labels, len(model.label_set)), model.label_set
         )

@@ -70,6 +70,7 @@ def test_predict_names_a_picture_that_is_missing(repository, run_python, weights
 def test_predict_draws_a_street_and_knows_it(repository, run_python, tmp_path):
     result = run_python(repository / "scripts" / "predict.py", "--output", "out", cwd=tmp_path)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "rendered-street.png",
         "rendered-street.overlay.png",
         "rendered-street.labels.png",
     }
