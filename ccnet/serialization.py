@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError, safe_open
@@ -56,23 +57,29 @@ def load_strictly(
     """Copies the weights into the module, whose dtypes stay, or changes nothing and raises.
 
     Args:
-        module: what the weights are for.
+        module: what the weights are for. On the meta device it takes the tensors themselves, so
+            that nothing is initialised only to be overwritten.
         state_dict: a tensor for every parameter and buffer of the module, and no other.
         fresh: prefixes of the module's names that keep their initial values. The state dict may
             have none of them.
 
     Raises:
-        ValueError: names every missing, unexpected and misshapen tensor.
+        ValueError: names every missing, unexpected and misshapen tensor, and those with values
+            that are not finite.
     """
     kept = tuple(fresh)
+    targets = module.state_dict()
     own = {
-        name: tuple(tensor.shape)
-        for name, tensor in module.state_dict().items()
-        if not name.startswith(kept)
+        name: tuple(tensor.shape) for name, tensor in targets.items() if not name.startswith(kept)
     }
     given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     problems = [f"missing {name} {own[name]}" for name in own.keys() - given.keys()]
     problems += [f"unexpected {name} {given[name]}" for name in given.keys() - own.keys()]
+    problems += [
+        f"{name} has values that are not finite"
+        for name, tensor in state_dict.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
     problems += [
         f"{name} is {given[name]} instead of {own[name]}"
         for name in own.keys() & given.keys()
@@ -82,7 +89,11 @@ def load_strictly(
         shown = "\n  ".join(sorted(problems)[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise ValueError(f"these weights are not for this network:\n  {shown}{more}")
-    module.load_state_dict(state_dict, strict=not kept)
+    if all(target.is_meta for target in targets.values()):
+        state_dict = {name: value.to(targets[name].dtype) for name, value in state_dict.items()}
+        module.load_state_dict(state_dict, assign=True)
+    else:
+        module.load_state_dict(state_dict, strict=not kept)
 
 
 class StrictHubMixin(PyTorchModelHubMixin):
@@ -181,7 +192,8 @@ class StrictHubMixin(PyTorchModelHubMixin):
         except ValueError as error:
             raise ValueError(f"{config_path} is not JSON: {error}") from error
         try:
-            model = cls(**{**config, **model_kwargs})
+            with torch.device("meta"):
+                model = cls(**{**config, **model_kwargs})
         except TypeError as error:
             raise ValueError(
                 f"{config_path} does not describe a {cls.__name__}: {error}"
