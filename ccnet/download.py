@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ BUNDLED_DIRS = (_PACKAGE.parent / "weights", _PACKAGE / "bundled")
 WEIGHTS_DIR_VARIABLE = "CCNET_WEIGHTS_DIR"
 """The environment variable that names one more folder to look into."""
 
+DETAILS = ("dataset", "metrics", "whose", "protocol", "recipe", "license", "source")
+"""What of the registry's knowledge a model card shows."""
+
 _PASSING_FAULTS = (429, 500, 502, 503, 504)
 _TRIES = 3
 
@@ -45,11 +48,13 @@ class Loaded:
         state_dict: on the CPU.
         config: the arguments of `CCNet` that fit them.
         place: where they came from.
+        details: what the registry knows of them, for a model card.
     """
 
     state_dict: Mapping[str, Tensor]
     config: Mapping[str, Any]
     place: str
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_weights(weights: WeightsEnum, *, progress: bool = True) -> Loaded:
@@ -71,7 +76,8 @@ def load_weights(weights: WeightsEnum, *, progress: bool = True) -> Loaded:
             failures.append(str(error))
         else:
             if found is not None:
-                return found
+                shown = {key: weights.meta[key] for key in DETAILS if key in weights.meta}
+                return replace(found, details={"weights": str(weights), **shown})
     tried = "\n  ".join(line for failure in failures for line in failure.splitlines())
     raise FileNotFoundError(f"{weights} was not found. Tried:\n  {tried}\n{_remedy(weights)}")
 

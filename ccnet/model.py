@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +13,7 @@ from ccnet.attention import CrissCrossAttention2d
 from ccnet.backbone import Backbone
 from ccnet.classes import LabelSet
 from ccnet.inference import Segmentation
+from ccnet.model_card import write_model_card
 from ccnet.serialization import StrictHubMixin
 from ccnet.transforms import ImageLike, Preprocessing
 
@@ -102,15 +104,7 @@ class FCNHead(nn.Module):
         return logits
 
 
-class CCNet(
-    nn.Module,
-    StrictHubMixin,
-    library_name="ccnet-pytorch",
-    license="mit",
-    pipeline_tag="image-segmentation",
-    paper_url="https://arxiv.org/abs/1811.11721",
-    tags=["semantic-segmentation", "criss-cross-attention", "ccnet"],
-):
+class CCNet(nn.Module, StrictHubMixin):
     """Semantic segmentation with criss-cross attention.
 
     Every argument is JSON-able, and together they are config.json on the Hugging Face Hub. The
@@ -134,6 +128,7 @@ class CCNet(
         config: these arguments as JSON-able values.
         preprocessing: a `transforms.Preprocessing`.
         label_set: a `classes.LabelSet`.
+        card_details: what is known of the weights, for the model card.
 
     Raises:
         ValueError: if an argument is out of range, or the label set does not have `num_classes`.
@@ -170,6 +165,7 @@ class CCNet(
                 f"num_classes is {num_classes}, but the label set has {len(self.label_set)} classes"
             )
         self.align_corners = align_corners
+        self.card_details: dict[str, Any] = {}
         self.backbone = Backbone(backbone, **(backbone_options or {}))
         stage3, stage4 = self.backbone.channels
         self.head = RCCAHead(stage4, num_classes, recurrence, dropout, negative_slope)
@@ -228,6 +224,10 @@ class CCNet(
     def transforms(self) -> Preprocessing:
         """The preprocessing that makes this network's input (N, 3, H, W) of pictures."""
         return self.preprocessing
+
+    def generate_model_card(self, **details: Any) -> ModelCard:
+        """The card that is saved beside the weights; `details` replace those of `card_details`."""
+        return ModelCard(write_model_card(self.config, {**self.card_details, **details}))
 
     def predict(self, image: ImageLike, *, return_probabilities: bool = False) -> Segmentation:
         """Segments one picture at its own size.

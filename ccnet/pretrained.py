@@ -78,6 +78,9 @@ def build(
         name: value for name, value in loaded.state_dict.items() if not name.startswith(changed)
     }
     load_strictly(model, kept, fresh=changed)
+    model.card_details = dict(loaded.details)
+    if fresh:
+        model.card_details = {"weights": f"fine-tuned from {loaded.details.get('weights')}"}
     return model.eval()
 
 

@@ -127,9 +127,12 @@ class StrictHubMixin(PyTorchModelHubMixin):
         save_weights(folder / SAFETENSORS_SINGLE_FILE, self.state_dict(), self.config)
         with atomic_write(folder / CONFIG_NAME) as temporary:
             temporary.write_text(json.dumps(self.config, indent=2) + "\n")
+        if push_to_hub_options.pop("config", None) is not None:
+            raise ValueError("config.json holds the model's own arguments and takes no others")
         card_options = push_to_hub_options.pop("model_card_kwargs", None) or {}
         if not (folder / "README.md").exists():
-            self.generate_model_card(**card_options).save(folder / "README.md")
+            with atomic_write(folder / "README.md") as temporary:
+                self.generate_model_card(**card_options).save(temporary)
         if push_to_hub_options.pop("push_to_hub", False):
             repo_id = push_to_hub_options.pop("repo_id", None) or folder.name
             url: str = self.push_to_hub(
@@ -137,6 +140,20 @@ class StrictHubMixin(PyTorchModelHubMixin):
             )
             return url
         return None
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes to "owner/name", which is made if need be.
+
+        Args:
+            repo_id: "owner/name".
+            options: those of `huggingface_hub.PyTorchModelHubMixin.push_to_hub`.
+
+        Returns:
+            The address of the upload.
+        """
+        card = {"location": repo_id, **(options.pop("model_card_kwargs", None) or {})}
+        url: str = super().push_to_hub(repo_id, model_card_kwargs=card, **options)
+        return url
 
     @classmethod
     def from_pretrained(

@@ -147,7 +147,7 @@ class CCNet_ResNet18_Weights(WeightsEnum):  # noqa: N801 - torchvision's way of 
         protocol={"mode": "whole", "scales": [1.0], "flip": False},
         recipe="weights/ccnet_resnet18_camvid.md",
         card="weights/ccnet_resnet18_camvid.md",
-        license="CC BY-NC 4.0, that of the CamVid labels: not for commercial use",
+        license="CC-BY-NC-4.0",
         source="this project",
     )
     DEFAULT = CAMVID

@@ -1,0 +1,95 @@
+r"""Converts a checkpoint of another code base to safetensors, config.json and a model card.
+
+    python scripts/convert_checkpoint.py CS_scenes_60000.pth --output converted
+    python scripts/convert_checkpoint.py ccnet_r101.pth --output converted \
+        --registered CCNet_ResNet101_Weights.OPENMMLAB_CITYSCAPES_769X769_80K --push owner/name
+
+With --registered, the file must have the registry's hash, and configuration and card are the
+registry's. --push uploads to the Hugging Face Hub and prints what the registry needs to pin it.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi
+from torch import Tensor
+from torchvision.models import WeightsEnum
+
+from ccnet import weights as registry
+from ccnet.conversion import convert, read_pickle
+from ccnet.download import DETAILS, verify
+from ccnet.model import CCNet
+from ccnet.serialization import load_strictly
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--registered", type=find_member, help="as in ENUM.MEMBER")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="upload to this repository")
+    parser.add_argument("--dry-run", action="store_true", help="check, but write nothing")
+    return parser.parse_args()
+
+
+def find_member(name: str) -> WeightsEnum:
+    choice, _, member = name.partition(".")
+    try:
+        return getattr(registry, choice)[member]
+    except (AttributeError, KeyError) as error:
+        raise argparse.ArgumentTypeError(f"the registry has no {name}") from error
+
+
+def logits_of(model: CCNet) -> Tensor:
+    """The logits of one fixed input."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        return model(torch.randn(1, 3, 96, 128, generator=generator))["out"]
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    member = arguments.registered
+    if member and member.meta["origin"]:
+        verify(arguments.checkpoint, member.meta["origin"]["sha256_prefix"])
+    converted = convert(read_pickle(arguments.checkpoint))
+    config = member.meta["config"] if member else converted.config
+    with torch.device("meta"):
+        model = CCNet(**config)
+    load_strictly(model, converted.state_dict)
+    model.eval()
+    logits = logits_of(model)
+    print(f"family      {converted.source}")
+    print(f"network     {json.dumps({key: config[key] for key in ('backbone', 'recurrence')})}")
+    print(f"tensors     {len(converted.state_dict)}, every name and shape as expected")
+    print(f"logits      {hashlib.sha256(logits.numpy().tobytes()).hexdigest()} (SHA-256)")
+    print(f"            mean {logits.mean():.6f}, deviation {logits.std():.6f}")
+    if arguments.dry_run:
+        return
+    if member:
+        details = {key: member.meta[key] for key in DETAILS}
+        model.card_details = {"weights": str(member), **details}
+    if arguments.push:
+        model.card_details = {**model.card_details, "location": arguments.push}
+    model.save_pretrained(arguments.output)
+    if not torch.equal(logits_of(CCNet.from_pretrained(arguments.output)), logits):
+        raise SystemExit(f"{arguments.output} does not give the logits of the checkpoint")
+    path = arguments.output / "model.safetensors"
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    print(f"written     {arguments.output} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"sha256      {sha256}")
+    if arguments.push:
+        api = HfApi()
+        api.create_repo(arguments.push, exist_ok=True)
+        commit = api.upload_folder(repo_id=arguments.push, folder_path=arguments.output)
+        pin = {"repo_id": arguments.push, "revision": commit.oid, "filename": path.name}
+        print(f"for the registry: hub={json.dumps({**pin, 'sha256': sha256})}")
+
+
+if __name__ == "__main__":
+    main()
