@@ -71,3 +71,7 @@ def ccnet_resnet101(
     """CCNet on ResNet-101, the published network. Arguments as in `ccnet_resnet18`."""
     config = {"num_classes": num_classes, "recurrence": recurrence, **config}
     return build("resnet101", CCNet_ResNet101_Weights, weights, weights_backbone, progress, config)
+
+
+NETWORKS = {make.__name__: make for make in (ccnet_resnet18, ccnet_resnet50, ccnet_resnet101)}
+"""The builders by name."""

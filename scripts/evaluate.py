@@ -15,7 +15,7 @@ from torch import Tensor
 from ccnet.datasets import CamVid
 from ccnet.evaluation import evaluate
 from ccnet.street_scenes import StreetScenes
-from ccnet.zoo import ccnet_resnet18
+from ccnet.zoo import NETWORKS
 
 UNSEEN_SEED = 1_000_000
 """Of the rendered scenes. Training uses small seeds, so no network has seen them."""
@@ -28,7 +28,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("dataset", choices=("camvid", "street-scenes"))
     parser.add_argument("--root", type=Path, default=os.environ.get("CAMVID_ROOT"))
     parser.add_argument("--split", default="val")
-    parser.add_argument("--weights", default="DEFAULT", help="a name, or a .safetensors file")
+    parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
+    parser.add_argument("--weights", default="DEFAULT", help="a name, or the path of a file")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
@@ -42,7 +43,8 @@ def main() -> None:
         raise SystemExit("name the folder of CamVid: --root, or the variable CAMVID_ROOT")
     else:
         samples = CamVid(arguments.root, arguments.split)  # type: ignore[assignment]
-    scores = evaluate(ccnet_resnet18(weights=arguments.weights).to(arguments.device), samples)
+    model = NETWORKS[arguments.network](weights=arguments.weights).to(arguments.device)
+    scores = evaluate(model, samples)
     print(scores.table())
     print(f"\npixel accuracy {scores.pixel_accuracy:.2f} %")
 

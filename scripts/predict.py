@@ -17,6 +17,7 @@ import ccnet
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import atomic_write
 from ccnet.street_scenes import StreetScenes
+from ccnet.zoo import NETWORKS
 
 DEMO_SEED = 20181128
 """Of the rendered street. Training uses small seeds, so no network has seen it."""
@@ -28,7 +29,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("images", nargs="*", type=Path, help="pictures of streets")
     parser.add_argument("--output", type=Path, default=Path(), help="folder of the results")
-    parser.add_argument("--weights", default="DEFAULT", help="a name, or a .safetensors file")
+    parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
+    parser.add_argument("--weights", default="DEFAULT", help="a name, or the path of a file")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
@@ -53,7 +55,7 @@ def segment(model: ccnet.CCNet, image: Path, output: Path) -> ccnet.Segmentation
 
 def main() -> None:
     arguments = parse_arguments()
-    model = ccnet.ccnet_resnet18(weights=arguments.weights).to(arguments.device)
+    model = NETWORKS[arguments.network](weights=arguments.weights).to(arguments.device)
     for path in arguments.images:
         try:
             segment(model, path, arguments.output / path.stem)
