@@ -117,8 +117,8 @@ def ccnet_resnet50(*, weights="DEFAULT", **config):
     keeps them; later calls need no network. Input and output are those of `ccnet_resnet18`.
 
     Args:
-        weights (str): a member of `ccnet.CCNet_ResNet50_Weights`, its name, the path of a .safetensors
-            file or of a checkpoint of the authors, CCNet-Pure-Pytorch or OpenMMLab,
+        weights (str): a member of `ccnet.CCNet_ResNet50_Weights`, its name, the path of a
+            .safetensors file or of a checkpoint of the authors, CCNet-Pure-Pytorch or OpenMMLab,
             "hf://owner/name@revision", or None for an untrained network.
         weights_backbone (str): ImageNet weights of the backbone alone, for `weights=None`.
         num_classes (int): K. If it is not that of the weights, the classifiers start fresh.
@@ -146,8 +146,8 @@ def ccnet_resnet101(*, weights="DEFAULT", **config):
     no network. Input and output are those of `ccnet_resnet18`.
 
     Args:
-        weights (str): a member of `ccnet.CCNet_ResNet101_Weights`, its name, the path of a .safetensors
-            file or of a checkpoint of the authors, CCNet-Pure-Pytorch or OpenMMLab,
+        weights (str): a member of `ccnet.CCNet_ResNet101_Weights`, its name, the path of a
+            .safetensors file or of a checkpoint of the authors, CCNet-Pure-Pytorch or OpenMMLab,
             "hf://owner/name@revision", or None for an untrained network.
         weights_backbone (str): ImageNet weights of the backbone alone, for `weights=None`.
         num_classes (int): K. If it is not that of the weights, the classifiers start fresh.

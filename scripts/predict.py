@@ -14,6 +14,7 @@ import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
 import ccnet
+from ccnet.classes import CAMVID
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import atomic_write
 from ccnet.street_scenes import StreetScenes
@@ -67,13 +68,13 @@ def main() -> None:
         with atomic_write(picture) as temporary:
             to_pil_image(scene).save(temporary)
         result = segment(model, picture, arguments.output / "rendered-street")
-        scores = Scores(
-            confusion_matrix(labels, result.labels, len(model.label_set)), model.label_set
-        )
-        print(
-            f"  against the rendered labels: pixel accuracy {scores.pixel_accuracy:.1f} %, "
-            f"mIoU {scores.miou:.1f} %"
-        )
+        if model.label_set.categories == CAMVID.categories:
+            confusion = confusion_matrix(labels, result.labels, len(CAMVID))
+            scores = Scores(confusion, CAMVID)
+            print(
+                f"  against the rendered labels: pixel accuracy {scores.pixel_accuracy:.1f} %, "
+                f"mIoU {scores.miou:.1f} %"
+            )
 
 
 if __name__ == "__main__":
