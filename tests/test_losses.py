@@ -75,4 +75,6 @@ def test_a_batch_without_a_counted_pixel_costs_nothing(class_weights, dtype):
 
 def test_class_weights_move_with_the_module():
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert SegmentationLoss(class_weights=weights).double().class_weights.dtype == torch.float64
+    assert (
+        SegmentationLoss(class_weights=weights).double().main.class_weights.dtype == torch.float64
+    )
