@@ -1,6 +1,6 @@
 """Times criss-cross attention against its published formulation, full attention, bare products.
 
-    python scripts/benchmarks/operator.py --output results
+    python scripts/benchmarks/attention_operator.py --output results
 
 Everything is measured in one process, the implementations taking turns, so that ratios hold where
 absolute times drift. Writes a Markdown table, the same as JSON, and a plot.
@@ -25,7 +25,7 @@ from torch.utils.benchmark import Timer
 from ccnet import criss_cross_attention
 from ccnet.baselines import published_criss_cross_attention
 
-Operator = Callable[[Tensor, Tensor, Tensor], Tensor]
+Operator = Callable[[Tensor, Tensor, Tensor], Tensor | list[Tensor]]
 Row = dict[str, float | str | int]
 
 SIZES = [(33, 33), (65, 65), (97, 97), (97, 193), (129, 129), (129, 257), (257, 257)]
@@ -38,17 +38,14 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return attended.transpose(1, 2).unflatten(2, query.shape[2:])
 
 
-def matrix_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The products of the forward pass alone, on channels-last operands and ready weights."""
-    output = value
-    for rows in (True, False):
-        queries, keys, values = (
-            (tensor.permute(0, 2, 3, 1) if rows else tensor.permute(0, 3, 2, 1)).flatten(0, 1)
-            for tensor in (query, key, value)
-        )
-        weights = queries.bmm(keys.transpose(1, 2))
-        output = weights.bmm(values)
-    return output
+def matrix_products(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+    """The products alone, as their operands lie in channels-last order: no softmax, no sum."""
+    outputs = []
+    for sample in zip(query, key, value, strict=True):
+        for axes in ((1, 2, 0), (2, 1, 0)):
+            queries, keys, values = (tensor.permute(axes) for tensor in sample)
+            outputs.append(queries.bmm(keys.transpose(1, 2)).bmm(values))
+    return outputs
 
 
 OPERATORS: dict[str, Operator] = {
@@ -125,19 +122,21 @@ def measure(
     operators: dict[str, Operator], inputs: list[Tensor], backward: bool, seconds: float
 ) -> dict[str, Row]:
     """Median and quartiles of each operator, taking turns, and its memory."""
-    upstream = torch.ones_like(inputs[2])
 
-    def step(operator: Operator) -> None:
+    def step(operator: Operator, upstream: list[Tensor]) -> None:
         if backward:
-            torch.autograd.grad(operator(*inputs), inputs, upstream)
+            torch.autograd.grad(tree_leaves(operator(*inputs)), inputs, upstream)
         else:
             with torch.no_grad():
                 operator(*inputs)
 
-    timers = {
-        name: Timer("step(operator)", globals={"step": step, "operator": operator})
-        for name, operator in operators.items()
-    }
+    timers, upstreams = {}, {}
+    for name, operator in operators.items():
+        with torch.no_grad():
+            upstream = [torch.ones_like(output) for output in tree_leaves(operator(*inputs))]
+        upstreams[name] = upstream if backward else []
+        names = {"step": step, "operator": operator, "upstream": upstreams[name]}
+        timers[name] = Timer("step(operator, upstream)", globals=names)
     times: dict[str, list[float]] = {name: [] for name in operators}
     for name, timer in timers.items():
         first = timer.timeit(1).median
@@ -150,7 +149,7 @@ def measure(
     results: dict[str, Row] = {}
     for name, operator in operators.items():
         with PeakMemory() as memory:
-            step(operator)
+            step(operator, upstreams[name])
         low, median, high = statistics.quantiles(times[name], n=4)
         results[name] = {
             "median_ms": 1e3 * median,
