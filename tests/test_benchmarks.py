@@ -1,4 +1,4 @@
-"""The measuring scripts run and report what they measured; how fast anything is, they decide not."""
+"""The measuring scripts run and report what they measured; they do not judge how fast it was."""
 
 import json
 import re
