@@ -76,6 +76,8 @@ class LabelSet:
             if config not in LABEL_SETS:
                 raise ValueError(f"no label set {config!r}; there are {', '.join(LABEL_SETS)}")
             return LABEL_SETS[config]
+        if not isinstance(config, Mapping):
+            raise ValueError(f"a label set is a name or a mapping, not {config!r}")
         unknown = set(config) - {"categories", "colors", "label_ids"}
         if unknown or "categories" not in config:
             raise ValueError(

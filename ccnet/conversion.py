@@ -11,7 +11,7 @@ weights compute what they computed at home. What can be folded into the weights 
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,15 +171,18 @@ def convert(checkpoint: Mapping[str, Any]) -> Converted:
     Raises:
         ValueError: if the checkpoint is of no known family, or its network of no known depth.
     """
-    if {"model", "config"} <= checkpoint.keys():
-        state_dict, config = dict(checkpoint["model"]), dict(checkpoint["config"])
-        return Converted(state_dict, config, "this project's training")
     tensors = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
     if not isinstance(tensors, Mapping) or not all(
-        isinstance(tensor, Tensor) for tensor in tensors.values()
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
         raise ValueError(f"no state dict among {sorted(map(str, checkpoint))[:10]}")
-    theirs = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name} {tuple(tensor.shape)} is larger than what is stored of it")
+    config = checkpoint.get("config")
+    if "model" in checkpoint and isinstance(config, Mapping):
+        return Converted(dict(tensors), dict(config), "this project's training")
+    theirs = _renamed(tensors, lambda name: name.removeprefix("module."))
     families = [family for family in FAMILIES if family.marker in theirs]
     if len(families) != 1:
         raise ValueError(
@@ -188,9 +191,9 @@ def convert(checkpoint: Mapping[str, Any]) -> Converted:
             + ", ".join(f"{family.name} (with {family.marker})" for family in FAMILIES)
         )
     family = families[0]
-    state_dict = {_rename(name, family.names): tensor for name, tensor in theirs.items()}
+    state_dict = _renamed(theirs, lambda name: _rename(name, family.names))
     _fold(state_dict, family.in_place_norm)
-    recurrence = 2 if "head.cca.gamma" in state_dict else 0
+    recurrence = 2 if any(name.startswith("head.cca.") for name in state_dict) else 0
     config = {**family.config, **_measure(state_dict), "recurrence": recurrence}
     recorded = checkpoint.get("meta")
     if family is OPENMMLAB and isinstance(recorded, Mapping):
@@ -210,6 +213,15 @@ def convert_backbone(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**{f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}, **converted}
 
 
+def _renamed(state_dict: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        if rename(name) in renamed:
+            raise ValueError(f"the checkpoint has {rename(name)} twice, once as {name}")
+        renamed[rename(name)] = tensor
+    return renamed
+
+
 def _rename(name: str, names: Mapping[str, str]) -> str:
     for pattern, replacement in names.items():
         renamed, count = re.subn(pattern, replacement, name)
@@ -222,17 +234,18 @@ def _fold(state_dict: dict[str, Tensor], in_place_norm: bool) -> None:
     """Makes every normalisation a plain one and every convolution before one unbiased."""
     norms = [name.removesuffix(".running_mean") for name in state_dict if "running_mean" in name]
     for norm in norms:
-        if in_place_norm:
-            state_dict[f"{norm}.weight"] = state_dict[f"{norm}.weight"].abs() + 1e-5
+        scale = state_dict.get(f"{norm}.weight")
+        if in_place_norm and scale is not None:
+            state_dict[f"{norm}.weight"] = scale.abs() + 1e-5
         state_dict.setdefault(f"{norm}.num_batches_tracked", torch.tensor(0))
         parent, _, index = norm.rpartition(".")
         bias = f"{parent}.{int(index) - 1}.bias" if index.isdigit() else ""
-        if bias in state_dict:
-            mean = f"{norm}.running_mean"
+        mean = f"{norm}.running_mean"
+        if bias in state_dict and state_dict[bias].shape == state_dict[mean].shape:
             state_dict[mean] = state_dict[mean] - state_dict.pop(bias)
     gamma = state_dict.get("head.cca.gamma")
-    if gamma is not None:
-        state_dict["head.cca.gamma"] = gamma.reshape(1)
+    if gamma is not None and gamma.dim() == 0:
+        state_dict["head.cca.gamma"] = gamma[None]
 
 
 def _measure(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 from torch import Tensor
 from torchvision.models import WeightsEnum
@@ -36,6 +36,7 @@ WEIGHTS_DIR_VARIABLE = "CCNET_WEIGHTS_DIR"
 DETAILS = ("dataset", "metrics", "whose", "protocol", "recipe", "license", "source")
 """What of the registry's knowledge a model card shows."""
 
+_NOT_REACHED = (OSError, HTTPError, OfflineModeIsEnabled)
 _PASSING_FAULTS = (429, 500, 502, 503, 504)
 _TRIES = 3
 
@@ -72,7 +73,7 @@ def load_weights(weights: WeightsEnum, *, progress: bool = True) -> Loaded:
     for look in (_in_folders, _on_the_hub, _at_the_origin):
         try:
             found = look(weights, progress)
-        except (OSError, OfflineModeIsEnabled) as error:
+        except OSError as error:
             failures.append(str(error))
         else:
             if found is not None:
@@ -96,7 +97,7 @@ def load_from_hub(repo_id: str, revision: str | None = None, *, progress: bool =
     """
     try:
         path = _hub_file(repo_id, constants.SAFETENSORS_SINGLE_FILE, revision, progress)
-    except (OSError, OfflineModeIsEnabled) as error:
+    except _NOT_REACHED as error:
         raise FileNotFoundError(
             f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}\n"
             "Check the name and the revision; a private repository needs HF_TOKEN."
@@ -130,7 +131,7 @@ def _on_the_hub(weights: WeightsEnum, progress: bool) -> Loaded | None:
     place = f"hf://{hub['repo_id']}@{hub['revision']}/{hub['filename']}"
     try:
         path = _hub_file(hub["repo_id"], hub["filename"], hub["revision"], progress)
-    except (OSError, OfflineModeIsEnabled) as error:
+    except _NOT_REACHED as error:
         raise FileNotFoundError(f"{place}: {error}") from error
     try:
         verify(path, hub["sha256"])
@@ -148,7 +149,10 @@ def _at_the_origin(weights: WeightsEnum, progress: bool) -> Loaded | None:
     url = origin["url"]
     cached = Path(constants.HF_HOME, "ccnet", weights.meta["file"])
     if cached.is_file():
-        return Loaded(*read_weights(cached), str(cached))
+        try:
+            return Loaded(*read_weights(cached), str(cached))
+        except ValueError as error:
+            logger.warning("fetched again, for what was kept is damaged: %s", error)
     if constants.HF_HUB_OFFLINE:
         raise FileNotFoundError(f"{cached}\n{url}: not asked, HF_HUB_OFFLINE is set")
     with tempfile.TemporaryDirectory() as folder:
@@ -201,6 +205,8 @@ def verify(path: Path, sha256: str | None) -> None:
     """
     if sha256 is None:
         return
+    if not sha256:
+        raise ValueError(f"{path} cannot be verified against an empty hash")
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**24):

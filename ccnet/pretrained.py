@@ -67,8 +67,11 @@ def build(
         raise ValueError(f"{loaded.place} does not say its {', '.join(sorted(absent))}")
     if arguments.get("num_classes", trained["num_classes"]) != trained["num_classes"]:
         arguments.setdefault("label_set", None)
-    with torch.device("meta"):
-        model = CCNet(**{**trained, **arguments})
+    try:
+        with torch.device("meta"):
+            model = CCNet(**{**trained, **arguments})
+    except TypeError as error:
+        raise ValueError(f"{loaded.place} with {arguments} makes no CCNet: {error}") from error
     changed = _changed_parts(model.config, trained)
     fresh = [part for part in changed if any(name.startswith(part) for name in model.state_dict())]
     if fresh:

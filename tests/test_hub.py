@@ -94,9 +94,18 @@ def test_weights_and_options_go_through(repository, weights_file, no_network):
     assert (model.config["num_classes"], model.config["recurrence"]) == (3, 1)
 
 
-def test_networks_without_weights_say_so(repository):
-    with pytest.raises(ValueError, match=r"weights=None makes an untrained network"):
-        torch.hub.load(str(repository), "ccnet_resnet101", source="local")
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.startswith("ccnet")])
+def test_an_unknown_name_lists_the_known_ones(repository, entry):
+    with pytest.raises(ValueError, match=r"no weights 'mine': expected one of .*_80K|CAMVID"):
+        torch.hub.load(str(repository), entry, source="local", weights="mine")
+
+
+@pytest.mark.parametrize("entry", ["ccnet_resnet50", "ccnet_resnet101"])
+def test_without_a_network_published_weights_are_an_error(repository, entry, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="OPENMMLAB_CITYSCAPES_769X769_80K was not found"):
+        torch.hub.load(str(repository), entry, source="local")
 
 
 def test_the_bundled_weights_load_without_a_network(repository, run_python, tmp_path):

@@ -4,11 +4,12 @@ import hashlib
 import json
 
 import pytest
+import torch
 from torchvision.models import Weights, WeightsEnum
 
 import ccnet
 from ccnet import download
-from ccnet.download import find_weights
+from ccnet.download import load_weights
 from ccnet.serialization import read_weights
 from ccnet.transforms import Preprocessing
 
@@ -21,14 +22,18 @@ def member(weights_file):
     sha256 = hashlib.sha256(weights_file.read_bytes()).hexdigest()
 
     class OwnWeights(WeightsEnum):
-        OWN = Weights(url="", transforms=None, meta={"file": weights_file.name, "sha256": sha256})
+        OWN = Weights(
+            url="",
+            transforms=None,
+            meta={"file": weights_file.name, "sha256": sha256, "hub": None, "origin": None},
+        )
 
     return OwnWeights.OWN
 
 
 def test_the_bundled_file_is_what_its_entry_says(repository):
-    path = find_weights(BUNDLED)
-    assert path == repository / "weights" / BUNDLED.meta["file"]
+    path = repository / "weights" / BUNDLED.meta["file"]
+    assert load_weights(BUNDLED).place == str(path)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == BUNDLED.meta["sha256"]
     _, config = read_weights(path)
     assert config["backbone"] == "resnet18"
@@ -59,20 +64,25 @@ def test_every_member_is_json_able_and_complete():
     ):
         for weights in choice:
             json.dumps(weights.meta)
-            assert len(weights.meta["sha256"]) == 64
             assert {"file", "num_params", "categories", "dataset", "license"} <= weights.meta.keys()
+    assert len(BUNDLED.meta["sha256"]) == 64
 
 
 def test_a_folder_named_by_the_variable_is_used(member, weights_file, monkeypatch):
     monkeypatch.setenv("CCNET_WEIGHTS_DIR", str(weights_file.parent))
-    assert find_weights(member) == weights_file
+    loaded = load_weights(member)
+    assert loaded.place == str(weights_file)
+    state_dict, config = read_weights(weights_file)
+    assert loaded.config == config
+    assert loaded.state_dict.keys() == state_dict.keys()
+    assert all(torch.equal(loaded.state_dict[name], state_dict[name]) for name in state_dict)
 
 
 def test_weights_beside_the_code_come_first(member, weights_file, tmp_path, monkeypatch):
     (tmp_path / weights_file.name).write_bytes(weights_file.read_bytes())
     monkeypatch.setattr(download, "BUNDLED_DIRS", (tmp_path,))
     monkeypatch.setenv("CCNET_WEIGHTS_DIR", str(weights_file.parent))
-    assert find_weights(member) == tmp_path / weights_file.name
+    assert load_weights(member).place == str(tmp_path / weights_file.name)
 
 
 def test_another_file_of_that_name_is_refused(member, weights_file, tmp_path, monkeypatch):
@@ -82,7 +92,7 @@ def test_another_file_of_that_name_is_refused(member, weights_file, tmp_path, mo
     monkeypatch.setenv("CCNET_WEIGHTS_DIR", str(tmp_path))
     found = hashlib.sha256(content).hexdigest()
     with pytest.raises(ValueError, match=f"its SHA-256 is {found}, not {member.meta['sha256']}"):
-        find_weights(member)
+        load_weights(member)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -93,7 +103,7 @@ def test_missing_weights_name_every_place(member, tmp_path, repository, monkeypa
         monkeypatch.setenv("CCNET_WEIGHTS_DIR", str(tmp_path))
         places.append(tmp_path)
     with pytest.raises(FileNotFoundError, match="CCNET_WEIGHTS_DIR") as caught:
-        find_weights(member)
+        load_weights(member)
     for place in places:
         assert str(place / member.meta["file"]) in str(caught.value)
 

@@ -8,11 +8,11 @@ USE = """
 import sys
 from pathlib import Path
 import ccnet
-from ccnet.download import find_weights
+from ccnet.download import load_weights
 target = Path(sys.argv[1]).resolve()
 assert Path(ccnet.__file__).resolve().is_relative_to(target), ccnet.__file__
-found = find_weights(ccnet.CCNet_ResNet18_Weights.DEFAULT)
-assert found.is_relative_to(target), found
+found = load_weights(ccnet.CCNet_ResNet18_Weights.DEFAULT).place
+assert Path(found).is_relative_to(target), found
 model = ccnet.ccnet_resnet18(weights="DEFAULT")
 assert not model.training
 assert "bicyclist" in model.label_set.categories

@@ -1,0 +1,163 @@
+"""A local server that speaks the Hugging Face Hub's protocol, with faults on demand."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Repository:
+    """What the server holds under one name, and how it misbehaves there.
+
+    Attributes:
+        files: contents by name.
+        revisions: names under which the one commit is known.
+        token: if not empty, what a request must be authorised with.
+        failures: statuses of the next answers, used up one by one.
+        cuts: after how many bytes each of the next downloads breaks off, used up one by one.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    revisions: tuple[str, ...] = ("main", COMMIT)
+    token: str = ""
+    failures: list[int] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+
+
+class HubServer:
+    """Serves `repositories`, and plain files under /files/; a context manager.
+
+    Attributes:
+        address: for HF_ENDPOINT.
+        repositories: by "owner/name"; "" holds the plain files.
+        asked: (method, path, Range header) of every request.
+    """
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {"": Repository()}
+        self.asked: list[tuple[str, str, str | None]] = []
+        hub = self
+
+        class Handler(_Handler):
+            server_state = hub
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> "HubServer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+
+    def requests(self, method: str, part: str) -> list[tuple[str, str, str | None]]:
+        """The requests of this method whose path contains `part`."""
+        return [request for request in self.asked if request[0] == method and part in request[1]]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_state: HubServer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, status: int, content: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _json(self, content: object) -> None:
+        self._answer(200, json.dumps(content).encode(), Content_Type="application/json")
+
+    def do_HEAD(self) -> None:
+        state = self.server_state
+        path = self.path.partition("?")[0]
+        state.asked.append((self.command, path, self.headers.get("Range")))
+        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        name, revision, filename = found.groups() if found else ("", "main", path[len("/files/") :])
+        repository = state.repositories.get(name)
+        if repository is None:
+            return self._answer(404, X_Error_Code="RepoNotFound")
+        if repository.failures:
+            return self._answer(repository.failures.pop(0))
+        if repository.token and self.headers.get("Authorization") != f"Bearer {repository.token}":
+            return self._answer(401, X_Error_Code="RepoNotFound")
+        if revision not in repository.revisions:
+            return self._answer(404, X_Error_Code="RevisionNotFound")
+        if filename not in repository.files:
+            return self._answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+        return self._send_file(repository, repository.files[filename])
+
+    do_GET = do_HEAD  # noqa: N815 - the names that http.server calls
+
+    def _send_file(self, repository: Repository, content: bytes) -> None:
+        etag = hashlib.sha256(content).hexdigest()
+        span = re.fullmatch(r"bytes=(\d+)-\d*", self.headers.get("Range", ""))
+        begin = int(span[1]) if span else 0
+        self.send_response(206 if span else 200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{etag}"')
+        self.send_header("Accept-Ranges", "bytes")
+        if span:
+            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        end = len(content)
+        if repository.cuts:
+            end = begin + repository.cuts.pop(0)
+            self.close_connection = True
+        self.wfile.write(content[begin:end])
+
+    def do_POST(self) -> None:
+        state = self.server_state
+        path = self.path.partition("?")[0]
+        state.asked.append(("POST", path, None))
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if path == "/api/validate-yaml":
+            return self._json({"warnings": [], "errors": []})
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            state.repositories.setdefault(name, Repository())
+            return self._json({"url": f"{state.address}/{name}", "name": name, "id": name})
+        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", path)
+        if not found:
+            return self._answer(404)
+        name, action = found.groups()
+        if action == "preupload":
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(body)["files"]
+            ]
+            return self._json({"files": files})
+        for line in body.splitlines():
+            operation = json.loads(line)
+            if operation["key"] == "file":
+                content = base64.b64decode(operation["value"]["content"])
+                state.repositories[name].files[operation["value"]["path"]] = content
+        address = f"{state.address}/{name}/commit/{COMMIT}"
+        return self._json({"commitUrl": address, "commitOid": COMMIT, "pullRequestUrl": None})
