@@ -214,12 +214,12 @@ def convert_backbone(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(state_dict: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in state_dict.items():
-        if rename(name) in renamed:
-            raise ValueError(f"the checkpoint has {rename(name)} twice, once as {name}")
-        renamed[rename(name)] = tensor
-    return renamed
+    origins: dict[str, str] = {}
+    for name in state_dict:
+        other = origins.setdefault(rename(name), name)
+        if other != name:
+            raise ValueError(f"the checkpoint has {rename(name)} twice: as {other} and as {name}")
+    return {new: state_dict[name] for new, name in origins.items()}
 
 
 def _rename(name: str, names: Mapping[str, str]) -> str:

@@ -16,7 +16,11 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError is its client's
+    HfHubHTTPError,
+    HTTPError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 from torch import Tensor
 from torchvision.models import WeightsEnum

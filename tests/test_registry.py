@@ -1,5 +1,6 @@
 """The registry of pretrained weights: nothing invented, nothing mistaken for another."""
 
+import importlib
 import re
 from urllib.error import URLError
 
@@ -213,3 +214,12 @@ def test_a_pretrained_network_initialises_nothing(weights_file, monkeypatch):
     assert not any(value.is_meta for value in model.state_dict().values())
     CCNet("resnet18", 11)
     assert real, "an untrained network initialises, or this test sees nothing"
+
+
+def test_the_readme_has_the_table_of_the_registry(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository / "scripts")
+    table = importlib.import_module("weights_table")
+    readme = (repository / "README.md").read_text()
+    assert table.replace_table(readme) == readme
+    assert table.replace_table(readme.replace("79.45", "80.45")) == readme
+    assert len(table.make_table().splitlines()) == 2 + 1 + 4 + 7
