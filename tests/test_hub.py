@@ -21,12 +21,13 @@ def refuse(*arguments):
     raise AssertionError(f"tried to connect: {arguments[1:]}")
 socket.socket.connect = refuse
 import torch
+path = list(sys.path)
 model = torch.hub.load(sys.argv[1], "ccnet_resnet18", source="local")
 assert not model.training
 result = model.predict(torch.randint(0, 256, (3, 90, 120), dtype=torch.uint8))
 assert result.labels.shape == (90, 120)
 assert "bicyclist" in result.categories
-assert sys.argv[1] not in sys.path
+assert sys.path == path
 """
 
 BESIDE_ANOTHER = """
