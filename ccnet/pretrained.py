@@ -40,13 +40,16 @@ def build(
         weights: one of them or its name, a path, "hf://owner/name@revision", or None.
         weights_backbone: ImageNet weights for a network that has no others.
         progress: show a progress bar of a download.
-        config: arguments of `CCNet` that replace those of the weights, unless they are None.
+        config: arguments of `CCNet` that replace those of the weights, unless they are None;
+            `categories` stands for a label set of these names.
 
     Raises:
         FileNotFoundError: if the weights were not found; names the places tried.
         ValueError: if there are no such weights, or they do not fit the network.
     """
     arguments = {name: value for name, value in config.items() if value is not None}
+    if "categories" in arguments:
+        arguments["label_set"] = {"categories": list(arguments.pop("categories"))}
     if "label_set" in arguments:
         arguments.setdefault("num_classes", len(LabelSet.from_config(arguments["label_set"])))
     if weights is None:

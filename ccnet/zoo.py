@@ -32,7 +32,8 @@ def ccnet_resnet18(
             the default is 19.
         recurrence: the loops of criss-cross attention; by default those of the weights, or 2.
         progress: show a progress bar of a download.
-        config: further arguments of `CCNet`, which replace those of the weights.
+        config: further arguments of `CCNet`, which replace those of the weights, or `categories`:
+            the names of one's own classes.
 
     Returns:
         The network, in evaluation mode if it has weights.

@@ -162,3 +162,11 @@ def test_a_file_that_lacks_tensors_is_refused(tmp_path, weights_file, stored):
     save_weights(tmp_path / "part.safetensors", partial, read_weights(weights_file)[1])
     with pytest.raises(ValueError, match=r"missing head\.cca\.gamma"):
         ccnet_resnet18(weights=tmp_path / "part.safetensors")
+
+
+def test_own_categories_are_a_label_set(weights_file, stored):
+    model = ccnet_resnet18(weights=weights_file, categories=["street", "grass", "house"])
+    assert model.label_set.categories == ("street", "grass", "house")
+    assert len(set(model.label_set.colors)) == 3
+    changed = differing(model, stored)
+    assert changed == {f"{part}{kind}" for part in CLASSIFIERS for kind in ("weight", "bias")}

@@ -167,9 +167,9 @@ def run(arguments: argparse.Namespace) -> list[Row]:
         arguments.sizes, arguments.batches, arguments.dtypes, arguments.layouts, (False, True)
     )
     for size, batch, dtype, layout, backward in cases:
-        operators = dict(OPERATORS)
+        operators = {name: OPERATORS[name] for name in arguments.operators}
         if math.prod(size) > LARGEST_FULL_ATTENTION:
-            del operators["full"]
+            operators.pop("full", None)
         inputs = make_inputs(size, batch, getattr(torch, dtype), layout, arguments.device)
         results = measure(operators, inputs, backward, arguments.seconds)
         for name, result in results.items():
@@ -253,6 +253,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("benchmarks"))
     parser.add_argument("--sizes", type=parse_size, nargs="+", default=SIZES, help="as in 97x97")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument(
+        "--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS), help="with published"
+    )
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--layouts", nargs="+", default=["NCHW", "channels_last"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
