@@ -31,6 +31,7 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: the channels (C3, C4) of the two outputs.
+        stem_widths: of the stem's 3x3 convolutions; empty for the 7x7 one.
 
     Raises:
         ValueError: if there is no such network, stem or output stride.
@@ -57,6 +58,7 @@ class Backbone(nn.Module):
             stem_widths = () if name == "resnet18" else DEEP_STEM
         if any(width < 1 for width in stem_widths):
             raise ValueError(f"stem_widths must be positive, not {list(stem_widths)}")
+        self.stem_widths = tuple(stem_widths)
         block, depths = _RESNETS[name]
         resnet = ResNet(block, list(depths))
         if stem_widths:

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import torch
 from torchvision.models import WeightsEnum, get_model_weights
 
-from ccnet.backbone import DEEP_STEM
 from ccnet.classes import LabelSet
 from ccnet.conversion import convert, convert_backbone, read_pickle
 from ccnet.download import Loaded, load_from_hub, load_weights
@@ -129,10 +128,7 @@ def _load(choice: type[WeightsEnum], weights: WeightsLike, progress: bool) -> Lo
 
 def _load_backbone(model: CCNet, weights: WeightsLike, progress: bool) -> None:
     """Loads ImageNet weights: torchvision's for the 7x7 stem, timm's for the deep one."""
-    name, options = model.config["backbone"], model.config["backbone_options"]
-    stem = options.get("stem_widths")
-    if stem is None:
-        stem = [] if name == "resnet18" else [*DEEP_STEM]
+    name, stem = model.config["backbone"], list(model.backbone.stem_widths)
     candidates: Any = BackboneWeights if stem else get_model_weights(name)
     known = {
         member.name: member

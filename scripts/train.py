@@ -55,7 +55,6 @@ def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Recipe)}
-    given.pop("recipe", None)
     recipe = dataclasses.replace(
         RECIPES[arguments.recipe],
         **{name: value for name, value in given.items() if value is not None},

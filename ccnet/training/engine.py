@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ccnet.classes import IGNORE_INDEX
 from ccnet.datasets import Sample
 from ccnet.evaluation import Scores, evaluate
+from ccnet.files import atomic_write
 from ccnet.losses import SegmentationLoss
 from ccnet.model import CCNet
 from ccnet.serialization import save_weights
@@ -74,8 +75,8 @@ class Trainer:
             raise FileExistsError(f"{run_dir} already holds a run; resume it or name another")
         if last.exists():
             self._resume(last)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+        with atomic_write(run_dir / "recipe.json") as temporary:
+            temporary.write_text(json.dumps(asdict(recipe), indent=2) + "\n")
 
     def run(self) -> Scores:
         """Trains to the recipe's last step.

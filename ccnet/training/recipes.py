@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from ccnet.transforms import Preprocessing
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -71,11 +69,6 @@ class Recipe:
         for field in ("steps", "batch_size", "crop_height", "crop_width", "validate_every"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """That of the trained model: ImageNet's statistics."""
-        return Preprocessing()
 
 
 RECIPES = {
