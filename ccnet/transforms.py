@@ -8,12 +8,14 @@ from typing import Any, Union
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ccnet.classes import IGNORE_INDEX
+from ccnet.random_crop import RandomScaledCrop
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot read."""
 
 ImageLike = Union[str, os.PathLike[str], Image.Image, "np.ndarray[Any, Any]", Tensor]
 
@@ -55,7 +57,7 @@ def decode_image(image: ImageLike) -> Tensor:
     try:
         with Image.open(path) as file:
             return _from_pil(file)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
@@ -71,7 +73,8 @@ def _from_pil(image: Image.Image) -> Tensor:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0).contiguous()
+    bands = image.convert("RGB").split()  # faster than to turn pixels into planes in torch
+    return torch.from_numpy(np.stack([np.asarray(band) for band in bands]))
 
 
 def _from_tensor(image: Tensor, expected: str, shape: Sequence[int] | None = None) -> Tensor:
@@ -166,49 +169,26 @@ class Preprocessing:
         return cls(**config)
 
 
-class RandomScale(v2.Transform):
-    """Resizes image and mask together by one random factor, drawn evenly from a range.
-
-    Args:
-        low: the smallest factor.
-        high: the largest factor.
-
-    Raises:
-        ValueError: unless 0 < low <= high.
-    """
-
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__()
-        if not 0 < low <= high:
-            raise ValueError(f"a range of scales needs 0 < low <= high, not {low}..{high}")
-        self.low, self.high = low, high
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draws the factor and applies it to the size of the first image."""
-        height, width = v2.functional.get_size(flat_inputs[0])
-        factor = torch.empty(()).uniform_(self.low, self.high).item()
-        return {"size": [max(1, round(height * factor)), max(1, round(width * factor))]}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resizes an image bilinearly, a mask to the nearest pixel."""
-        return v2.functional.resize(inpt, params["size"], antialias=True)
-
-
 def training_augmentation(
     crop_size: tuple[int, int],
     *,
     scale_range: tuple[float, float] = (0.5, 2.0),
+    scale_step: float = 0.0,
+    max_class_share: float = 1.0,
     color_jitter: float = 0.4,
     preprocessing: Preprocessing | None = None,
 ) -> v2.Compose:
     """Random scale, crop, horizontal flip and colour jitter of an image together with its mask.
 
     Where the scaled image is smaller than the crop, the image is padded with the preprocessing's
-    mean and the mask with the label that the loss ignores.
+    mean and the mask with the label that the loss ignores. Only what the crop shows is resampled
+    (`RandomScaledCrop`).
 
     Args:
         crop_size: height and width of the result, in pixels.
         scale_range: the smallest and the largest factor on the size of the image.
+        scale_step: the distance of the factors that are drawn from; 0 for every one in the range.
+        max_class_share: the share of one class above which a crop is drawn anew, up to ten times.
         color_jitter: the strength of the change of brightness, contrast and saturation, 0..1. The
             hue changes by an eighth of it.
         preprocessing: where the padding colour comes from; the default is ImageNet's mean.
@@ -218,22 +198,20 @@ def training_augmentation(
         `tv_tensors.Mask` (H, W), uint8.
 
     Raises:
-        ValueError: if a size, the range or the strength makes no sense.
+        ValueError: if one of these makes no sense.
     """
-    if min(crop_size) < 1:
-        raise ValueError(f"crop_size must be positive, not {crop_size}")
     if not 0 <= color_jitter <= 1:
         raise ValueError(f"color_jitter must be in 0..1, not {color_jitter}")
     preprocessing = preprocessing or Preprocessing()
-    mean = [round(value) for value in preprocessing.mean]
-    if preprocessing.channel_order == "BGR":
-        mean.reverse()
-    fill = {tv_tensors.Image: mean, tv_tensors.Mask: IGNORE_INDEX}
-    steps: list[v2.Transform] = [
-        RandomScale(*scale_range),
-        v2.RandomCrop(crop_size, pad_if_needed=True, fill=fill),
-        v2.RandomHorizontalFlip(),
-    ]
+    mean = tuple(round(value) for value in preprocessing.mean)
+    crop = RandomScaledCrop(
+        crop_size,
+        scale_range,
+        scale_step=scale_step,
+        max_class_share=max_class_share,
+        fill=mean if preprocessing.channel_order == "RGB" else mean[::-1],
+    )
+    steps: list[v2.Transform] = [crop, v2.RandomHorizontalFlip()]
     if color_jitter:
         steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter, color_jitter / 8))
     return v2.Compose(steps)

@@ -1,13 +1,16 @@
-"""CamVid as it lies on disk: pairs, labels, and what is wrong with a folder that is none."""
+"""CamVid and Cityscapes as they lie on disk: pairs, labels, and what is wrong with a folder."""
 
 import numpy as np
 import pytest
 import torch
+import torchvision
+from cityscapes_layout import LICENSE_PLATE, UNLABELED, write_cityscapes
 from PIL import Image
 from torchvision import tv_tensors
 
-from ccnet.classes import CAMVID
-from ccnet.datasets import CamVid
+from ccnet.classes import CAMVID, CITYSCAPES
+from ccnet.datasets import CamVid, Cityscapes
+from ccnet.transforms import decode_image
 
 
 def write_pair(root, split, name, size=(4, 6), labels=None):
@@ -36,6 +39,8 @@ def test_samples_are_pictures_with_their_labels_by_name(tmp_path):
         assert np.array_equal(image.movedim(0, -1).numpy(), pixels)
         assert np.array_equal(mask.numpy(), np.where(labels == 11, 255, labels))
         assert (labels == 11).any()
+        assert dataset.names[index] == name[:-4]
+        assert torch.equal(dataset.labels(index), mask.as_subclass(torch.Tensor))
     assert [path.name for pair in CamVid(tmp_path, "val").pairs for path in pair] == ["d.png"] * 2
 
 
@@ -71,19 +76,23 @@ def test_files_without_a_partner_are_named(tmp_path, folder):
 
 
 @pytest.mark.parametrize(
-    "labels",
+    ("labels", "message"),
     [
-        np.full((4, 6), 12, np.uint8),
-        np.full((4, 6), 255, np.uint8),
-        np.zeros((4, 6, 3), np.uint8),
-        np.full((4, 6), 5, np.uint16),
+        (
+            np.full((4, 6), 12, np.uint8),
+            r"has the labels \[12\], which are none of \[0, 1, .*, 11\]",
+        ),
+        (np.full((4, 6), 255, np.uint8), r"has the labels \[255\], which are none of"),
+        (np.zeros((4, 6, 3), np.uint8), "is of mode RGB; a label map is a grey or palette image"),
+        (np.full((4, 6), 5, np.uint16), "is of mode I;16B; a label map is .* of 8 bits"),
     ],
     ids=["label 12", "label 255", "RGB", "16 bits"],
 )
-def test_label_files_that_are_none(tmp_path, labels):
+def test_label_files_that_are_none(tmp_path, labels, message):
     write_pair(tmp_path, "train", "a.png", labels=labels)
-    with pytest.raises(ValueError, match=r"a\.png is no 8-bit label image with labels 0\.\.11"):
-        CamVid(tmp_path)[0]
+    for read in (CamVid(tmp_path).__getitem__, CamVid(tmp_path).labels):
+        with pytest.raises(ValueError, match=rf"trainannot/a\.png {message}"):
+            read(0)
 
 
 def test_sizes_that_differ_are_named(tmp_path):
@@ -109,3 +118,91 @@ def test_the_real_data(camvid_root):
     assert 0.15 < shares[CAMVID.categories.index("road")] < 0.45
     assert (shares[:11] > 0).all()
     assert 0 < shares[255] < 0.1
+
+
+@pytest.fixture(scope="module")
+def cityscapes(tmp_path_factory):
+    """Three images of each split, with every label id there is and some there are not."""
+    root = tmp_path_factory.mktemp("cityscapes")
+    names = {
+        split: write_cityscapes(root, 3, (64, 128), split, 1, [*UNLABELED, 34, 200, LICENSE_PLATE])
+        for split in ("train", "val", "test")
+    }
+    return root, names
+
+
+def test_cityscapes_gives_train_ids(cityscapes):
+    root, names = cityscapes
+    train_ids = {
+        kind.id % 256: kind.train_id
+        for kind in torchvision.datasets.Cityscapes.classes
+        if kind.train_id not in (-1, 255)
+    }
+    for split in ("train", "val"):
+        dataset = Cityscapes(str(root), split)
+        assert dataset.names == names[split]
+        assert dataset.label_set is CITYSCAPES
+        assert len(dataset) == 3
+        for index, name in enumerate(names[split]):
+            image, mask = dataset[index]
+            frame = f"{name.split('_')[0]}/{name.removesuffix('_leftImg8bit')}"
+            image_path = root / "leftImg8bit" / split / f"{frame}_leftImg8bit.png"
+            with Image.open(root / "gtFine" / split / f"{frame}_gtFine_labelIds.png") as file:
+                ids = np.array(file)
+            assert {*UNLABELED, 34, 200, 255, 7, 11, 23} <= set(ids.ravel().tolist())
+            expected = [[train_ids.get(label_id, 255) for label_id in row] for row in ids.tolist()]
+            assert mask.tolist() == expected
+            assert torch.equal(dataset.labels(index), mask.as_subclass(torch.Tensor))
+            assert torch.equal(image.as_subclass(torch.Tensor), decode_image(image_path))
+            assert image.dtype == mask.dtype == torch.uint8
+            assert isinstance(image, tv_tensors.Image)
+            assert isinstance(mask, tv_tensors.Mask)
+
+
+def test_the_test_split_has_no_labels(cityscapes, tmp_path):
+    root, names = cityscapes
+    (tmp_path / "leftImg8bit").symlink_to(root / "leftImg8bit")
+    dataset = Cityscapes(tmp_path, "test", lambda image, mask: (image.flip(-1), mask))
+    assert dataset.names == names["test"]
+    for index in range(3):
+        image, mask = dataset[index]
+        assert image.shape == (3, 64, 128)
+        assert mask.shape == dataset.labels(index).shape == (64, 128)
+        assert (mask == 255).all()
+        assert (dataset.labels(index) == 255).all()
+
+
+def test_what_cityscapes_lacks_is_named(cityscapes, tmp_path):
+    root, _ = cityscapes
+    with pytest.raises(ValueError, match=r"one of \('train', 'val', 'test'\), not 'trainval'"):
+        Cityscapes(root, "trainval")
+    with pytest.raises(FileNotFoundError) as error:
+        Cityscapes(tmp_path, "val")
+    for part in (
+        f"{tmp_path}/leftImg8bit/val/* and in {tmp_path}/gtFine/val/*",
+        "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip",
+        "https://www.cityscapes-dataset.com",
+        "login",
+    ):
+        assert part in str(error.value)
+    (tmp_path / "leftImg8bit").symlink_to(root / "leftImg8bit")
+    with pytest.raises(FileNotFoundError) as error:
+        Cityscapes(tmp_path, "val")
+    assert "gtFine_trainvaltest.zip" in str(error.value)
+    assert "leftImg8bit" not in str(error.value)
+
+
+def test_broken_cityscapes_folders(tmp_path):
+    write_cityscapes(tmp_path, 3, (64, 64))
+    (tmp_path / "leftImg8bit" / "val" / "lindau" / "Thumbs.db").touch()
+    assert len(Cityscapes(tmp_path, "val")) == 3
+    stray = tmp_path / "leftImg8bit" / "val" / ".DS_Store"
+    stray.touch()
+    with pytest.raises(ValueError, match=r"\.DS_Store is a file where only the folders of cities"):
+        Cityscapes(tmp_path, "val")
+    stray.unlink()
+    (tmp_path / "gtFine" / "val" / "lindau" / "lindau_000001_000019_gtFine_labelIds.png").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"1 of 3 images have no label map: .*lindau_000001"
+    ):
+        Cityscapes(tmp_path, "val")

@@ -151,6 +151,16 @@ def test_indexing_and_iteration():
     assert StreetScenes.label_set is CAMVID
 
 
+def test_names_and_labels_of_scenes():
+    scenes = StreetScenes(3, size=SMALL, seed=4, transforms=lambda image, mask: (image, mask * 0))
+    assert scenes.names == ["scene-000000", "scene-000001", "scene-000002"]
+    for index in (0, 2, -1):
+        _, labels = render_scene((4, index % 3), SMALL)
+        assert np.array_equal(scenes.labels(index), np.asarray(labels))
+    with pytest.raises(IndexError, match="scene 3 of 3"):
+        scenes.labels(3)
+
+
 def test_transforms_are_given_image_and_mask():
     plain = StreetScenes(1, size=SMALL)[0]
     calls = []

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from ccnet.transforms import Preprocessing, RandomScale, decode_image, training_augmentation
+from ccnet.transforms import Preprocessing, decode_image, training_augmentation
 
 
 def as_array(pixels):
@@ -110,26 +110,6 @@ def test_wrong_preprocessing_says_what_is_wrong(config, message):
         Preprocessing.from_config(config)
 
 
-def test_random_scale_keeps_image_and_mask_together_and_stays_in_range():
-    factors = []
-    for _ in range(40):
-        image = tv_tensors.Image(torch.zeros(3, 40, 60, dtype=torch.uint8))
-        mask = tv_tensors.Mask(torch.randint(0, 2, (40, 60), dtype=torch.uint8) * 7)
-        scaled, scaled_mask = RandomScale(0.5, 1.5)(image, mask)
-        assert scaled.shape[-2:] == scaled_mask.shape
-        assert scaled_mask.unique().tolist() == [0, 7]
-        assert scaled.shape[1] / 40 == pytest.approx(scaled.shape[2] / 60, abs=0.02)
-        factors.append(scaled.shape[2] / 60)
-    assert 0.5 <= min(factors) < 0.7
-    assert 1.3 < max(factors) <= 1.5
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (2, 1)])
-def test_a_range_of_scales_that_is_none(low, high):
-    with pytest.raises(ValueError, match=f"0 < low <= high, not {low}..{high}"):
-        RandomScale(low, high)
-
-
 def pair(height, width):
     """A mask, and an image whose every channel shows it, 20 apart: they must stay aligned."""
     mask = torch.randint(0, 11, (height, width), dtype=torch.uint8)
@@ -181,6 +161,8 @@ def test_colour_jitter_changes_the_image_alone():
         ({"crop_size": (0, 5)}, r"crop_size must be positive, not \(0, 5\)"),
         ({"crop_size": (5, 5), "color_jitter": 1.5}, r"color_jitter must be in 0..1, not 1.5"),
         ({"crop_size": (5, 5), "scale_range": (2.0, 1.0)}, r"not 2.0..1.0"),
+        ({"crop_size": (5, 5), "scale_step": -1.0}, r"scale_step must be 0 or more, not -1.0"),
+        ({"crop_size": (5, 5), "max_class_share": 2.0}, r"max_class_share .* at most 1: 2.0"),
     ],
 )
 def test_augmentation_that_makes_no_sense(arguments, message):

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
@@ -27,6 +29,10 @@ class StreetScenes(Dataset[Sample]):
         seed: which sequence of scenes, 0 or more.
         transforms: applied to image and labels together.
 
+    Attributes:
+        label_set: the classes.
+        names: a name for each scene: "scene-000000", "scene-000001", ...
+
     Raises:
         ValueError: if `length` is negative or `size` is too small.
     """
@@ -45,14 +51,22 @@ class StreetScenes(Dataset[Sample]):
             raise ValueError(f"length is {length}; it must be 0 or more")
         check_size(size)
         self.length, self.size, self.seed, self.transforms = length, size, seed, transforms
+        self.names = [f"scene-{index:06d}" for index in range(length)]
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        if not -self.length <= index < self.length:
-            raise IndexError(f"scene {index} of {self.length}")
-        picture, labels = render_scene((self.seed, index % self.length), self.size)
+        picture, labels = self._render(index)
         image = tv_tensors.Image(torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous())
         mask = tv_tensors.Mask(torch.from_numpy(np.array(labels)))
         return (image, mask) if self.transforms is None else self.transforms(image, mask)
+
+    def labels(self, index: int) -> Tensor:
+        """The labels of a scene before its transforms: (H, W), uint8 in 0..10."""
+        return torch.from_numpy(np.array(self._render(index)[1]))
+
+    def _render(self, index: int) -> tuple[Image.Image, Image.Image]:
+        if not -self.length <= index < self.length:
+            raise IndexError(f"scene {index} of {self.length}")
+        return render_scene((self.seed, index % self.length), self.size)
