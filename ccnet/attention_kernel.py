@@ -20,6 +20,8 @@ Lines = Callable[[Tensor], Tensor]
 _BLOCK_WEIGHTS = {"cpu": 2**18}
 """Attention weights computed at a time: what stays in a core's cache. Elsewhere `_LARGE_BLOCK`."""
 _LARGE_BLOCK = 2**26
+_PIECE = 512
+"""Positions transposed at a time."""
 _STASH_WEIGHTS = 2**24
 """Attention weights of one sample up to which backward keeps rather than recomputes them."""
 
@@ -119,30 +121,37 @@ def _attend(
 ) -> None:
     """Fills the last three for one sample: (*spatial, C) and (*spatial), channels last."""
     axes = _axes(maximum)
-    # Where exponentials reach 1, their products with half-precision values could overflow.
-    margin = math.log(sum(maximum.shape)) if value.dtype == torch.float16 else 0.0
+    keep = maximum.numel() * sum(maximum.shape) <= _STASH_WEIGHTS
+    stash = []
+    maximum.fill_(-math.inf)
+    total.zero_()
     for axis in axes:
         for lines in _blocks(maximum, axis):
             weights = _energies(lines(query), lines(key), masked=axis != axes[0])
-            largest, block = lines(maximum), lines(output)
-            highest = weights.amax(dim=-1).add_(margin)
-            if axis == axes[0]:
-                _exponentiate(weights, highest)
-                lines(total).copy_(weights.sum(dim=-1))
-                _product(weights.to(value.dtype), lines(value), out=block)
-            else:
-                highest = torch.maximum(highest, largest)
-                rescaling = largest.sub(highest).exp_()
-                _exponentiate(weights, highest)
-                lines(total).mul_(rescaling).add_(weights.sum(dim=-1))
-                gathered = torch.bmm(weights.to(value.dtype), lines(value)).to(maximum.dtype)
-                gathered.addcmul_(block.to(maximum.dtype), rescaling[..., None])
-                if axis == axes[-1]:
-                    gathered.div_(lines(total)[..., None])
-                block.copy_(gathered)
+            largest = lines(maximum)
+            highest = torch.maximum(weights.amax(dim=-1), largest)
+            _exponentiate(weights, highest)
+            rescaling = largest.sub_(highest).exp_()
+            lines(total).mul_(rescaling).add_(weights.sum(dim=-1))
             largest.copy_(highest)
-    if len(axes) == 1:
-        output.div_(total[..., None])
+            if keep:
+                stash.append((weights, highest))
+    stash.reverse()
+    is_half = value.dtype != total.dtype
+    for axis in axes:
+        for lines in _blocks(maximum, axis):
+            if keep:
+                weights, highest = stash.pop()
+                weights.mul_(highest.sub_(lines(maximum)).exp_()[..., None])
+            else:
+                weights = _energies(lines(query), lines(key), masked=axis != axes[0])
+                _exponentiate(weights, lines(maximum))
+            if is_half:
+                weights = weights.div_(lines(total)[..., None]).to(value.dtype)
+            block = lines(output)
+            _product(weights, lines(value), out=block, add=axis != axes[0])
+            if axis == axes[-1] and not is_half:
+                block.div_(lines(total)[..., None])
 
 
 def _differentiate(
@@ -259,9 +268,19 @@ def _like(original: Tensor, result: Tensor) -> Tensor:
     """The channels-last result (N, *spatial, C) as (N, C, *spatial), laid out as the original."""
     if original.movedim(1, -1).is_contiguous():
         return result.movedim(-1, 1)
-    copy = torch.empty(result.movedim(-1, 1).shape, dtype=result.dtype, device=result.device)
-    target, source = copy.flatten(2), result.flatten(1, -2).transpose(1, 2)
-    # In pieces: whole, the strides of wide maps fall on the same cache lines.
-    for piece, values in zip(target.split(512, dim=2), source.split(512, dim=2), strict=True):
-        piece.copy_(values)
+    copy = result.new_empty(result.movedim(-1, 1).shape)
+    for target, source in zip(copy.flatten(2), result.flatten(1, -2), strict=True):
+        _transpose(source, target)
     return copy
+
+
+def _transpose(source: Tensor, target: Tensor) -> None:
+    """Copies (positions, C) to (C, positions), in pieces that stay in cache.
+
+    Each piece is first copied to where positions lie a little further apart. At a distance of C, a
+    power of two say, one channel of all of them would have to share a few lines of the cache.
+    """
+    channels = source.shape[1]
+    spread = source.new_empty(_PIECE, channels + 16)[:, :channels]
+    for values, piece in zip(source.split(_PIECE), target.split(_PIECE, dim=1), strict=True):
+        piece.copy_(spread[: len(values)].copy_(values).t())
