@@ -1,8 +1,13 @@
 """torchvision's ResNets as backbones for segmentation: deep stem, dilated stages, two outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 _RESNETS = {
@@ -28,8 +33,12 @@ class Backbone(nn.Module):
         output_stride: input pixels per step of the last map: 8, 16 or 32 (no dilation).
         contract_dilation: halve the dilation of a dilated stage's first block, as OpenMMLab does.
         ceil_mode: round the size of the max-pool's output up, as the authors' code does.
+        negative_slope: that of the activations: 0 is ReLU, which `norm.convert_inplace_abn` cannot
+            take.
 
     Attributes:
+        gradient_checkpointing: in training keep the inputs of the residual blocks alone, and
+            compute what is in them again in backward; off at first.
         channels: the channels (C3, C4) of the two outputs.
         stem_widths: of the stem's 3x3 convolutions; empty for the 7x7 one.
 
@@ -48,6 +57,7 @@ class Backbone(nn.Module):
         output_stride: int = 8,
         contract_dilation: bool = False,
         ceil_mode: bool = True,
+        negative_slope: float = 0.0,
     ) -> None:
         super().__init__()
         if name not in _RESNETS:
@@ -82,6 +92,9 @@ class Backbone(nn.Module):
                 _dilate(stage, dilation, contracted if contract_dilation else dilation)
         for module in (self.stem, self.layer1):
             _initialise(module)
+        self.gradient_checkpointing = False
+        if negative_slope:
+            _make_leaky(self, negative_slope)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the last two stages' maps.
@@ -92,9 +105,49 @@ class Backbone(nn.Module):
         Returns:
             (N, C3, h, w) and (N, C4, h', w'), of one size if `output_stride` is 8.
         """
-        stage3: Tensor = self.layer3(self.layer2(self.layer1(self.stem(x))))
-        stage4: Tensor = self.layer4(stage3)
-        return stage3, stage4
+        stage3 = self.stem(x)
+        for stage in (self.layer1, self.layer2, self.layer3):
+            stage3 = self._run(stage, stage3)
+        return stage3, self._run(self.layer4, stage3)
+
+    def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
+        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+            result: Tensor = stage(x)
+            return result
+        for block in stage.children():
+            contexts = partial(_contexts, block)
+            x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+        return x
+
+
+def _contexts(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around a block's forward pass, and around its repetition in backward."""
+    return nullcontext(), _frozen_statistics(block)
+
+
+@contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, batches are normalised by their own statistics, and the running ones stay."""
+    norms = [layer for layer in module.modules() if isinstance(layer, _NormBase)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def _make_leaky(module: nn.Module, negative_slope: float) -> None:
+    for parent in module.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(parent, name, nn.LeakyReLU(negative_slope, inplace=True))
 
 
 def _deep_stem(widths: Sequence[int]) -> list[nn.Module]:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ccnet.attention import CrissCrossAttention2d
+
 
 def published_criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Criss-cross attention on maps as public implementations compute it.
@@ -45,6 +47,25 @@ def published_criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -
     by_column = by_column.view(batch, width, -1, height).permute(0, 2, 3, 1)
     by_row = by_row.view(batch, height, -1, width).permute(0, 2, 1, 3)
     return by_column + by_row
+
+
+class PublishedCrissCrossAttention2d(nn.Module):
+    """A criss-cross module, with its own parameters, by the published formulation.
+
+    Args:
+        module: whose convolutions and gamma are used.
+    """
+
+    def __init__(self, module: CrissCrossAttention2d) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As that of the module: (N, C, H, W) to the same."""
+        module = self.module
+        convolutions = module.query_conv, module.key_conv, module.value_conv
+        attended = published_criss_cross_attention(*(project(x) for project in convolutions))
+        return module.gamma.to(attended.dtype) * attended + x
 
 
 class NonLocalBlock2d(nn.Module):

@@ -1,88 +1,99 @@
-"""How good the labels are: intersection over union, counted over a data set."""
+"""How good a network is: its labels against those of a data set, on any number of processes."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from ccnet.classes import IGNORE_INDEX, LabelSet
+from ccnet.classes import LabelSet
+from ccnet.files import atomic_write
+from ccnet.inference import Segmentation
 from ccnet.model import CCNet
+from ccnet.processes import rank_and_count
+from ccnet.scores import Scores, confusion_matrix
+
+__all__ = ["Samples", "Scores", "confusion_matrix", "evaluate", "save_label_ids", "share"]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The confusion of classes, and the figures that follow from it.
+class Samples(Protocol):
+    """Images (3, H, W), uint8, RGB, with labels (H, W), uint8: classes, or 255 for none."""
 
-    Attributes:
-        confusion: (K, K), int64: pixels of class `row` that were labelled `column`.
-        label_set: the K classes.
-    """
+    def __len__(self) -> int:
+        """How many there are."""
 
-    confusion: Tensor
-    label_set: LabelSet
-
-    @property
-    def iou(self) -> Tensor:
-        """(K,), float64, in percent: intersection over union; NaN for classes that never occur."""
-        hits = self.confusion.diagonal().double()
-        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
-        return 100 * hits / union
-
-    @property
-    def miou(self) -> float:
-        """The mean of `iou` over the classes that occur, in percent."""
-        return self.iou.nanmean().item()
-
-    @property
-    def pixel_accuracy(self) -> float:
-        """The share of pixels with the right label, in percent."""
-        return (100 * self.confusion.trace() / self.confusion.sum()).item()
-
-    def table(self) -> str:
-        """A Markdown table of the IoU of every class and their mean."""
-        rows = ["| class | IoU (%) |", "| --- | ---: |"]
-        for name, iou in zip(self.label_set.categories, self.iou.tolist(), strict=True):
-            rows.append(f"| {name} | {iou:.1f} |")
-        rows.append(f"| **mean (mIoU)** | **{self.miou:.2f}** |")
-        return "\n".join(rows)
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]:
+        """An image and its labels."""
 
 
-def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """Counts how classes are labelled.
+def evaluate(
+    model: CCNet,
+    dataset: Samples,
+    *,
+    protocol: Mapping[str, Any] | None = None,
+    each: Callable[[int, Segmentation, Scores], None] | None = None,
+) -> Scores:
+    """Segments every image at its own size and compares with its labels.
 
-    Args:
-        labels: any shape, integers: the true classes, or 255 for pixels that do not count.
-        predicted: the same shape, integers below `num_classes`.
-        num_classes: K.
-
-    Returns:
-        (K, K), int64: pixels of class `row` that were labelled `column`.
-
-    Raises:
-        ValueError: if a class is K or more.
-    """
-    counted = labels != IGNORE_INDEX
-    true, found = labels[counted].long(), predicted[counted].long()
-    for name, classes in (("labels", true), ("predictions", found)):
-        if classes.numel() and classes.max() >= num_classes:
-            raise ValueError(
-                f"{name} go up to {classes.max().item()}, but there are {num_classes} classes"
-            )
-    pairs = true * num_classes + found
-    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def evaluate(model: CCNet, samples: Iterable[tuple[Tensor, Tensor]]) -> Scores:
-    """Segments every image whole, at its own size, and compares with its labels.
+    Under torch.distributed every process must call this with the same data set. Image i is the
+    work of process i modulo their number, so none is counted twice, and each gets the scores of
+    all. Needs torchmetrics (`pip install ccnet-pytorch[evaluate]`).
 
     Args:
         model: whose classes are those of the labels.
-        samples: images (3, H, W), uint8, RGB, with labels (H, W), uint8.
+        dataset: the images with their labels.
+        protocol: keyword arguments of `CCNet.predict`, as in the registry's entries; whole images,
+            once, by default.
+        each: called with the number of an image, its segmentation and its own scores, in the
+            process that segmented it.
+
+    Returns:
+        The scores over all images.
+
+    Raises:
+        ValueError: if the labels hold classes that the model does not know.
     """
-    num_classes = len(model.label_set)
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    for image, labels in samples:
-        predicted = model.predict(image.as_subclass(Tensor)).labels
-        confusion += confusion_matrix(labels.as_subclass(Tensor), predicted, num_classes)
-    return Scores(confusion, model.label_set)
+    from ccnet.metrics import ConfusionMatrix
+
+    label_set = model.label_set
+    metric = ConfusionMatrix(len(label_set)).to(next(model.parameters()).device)
+    nothing = torch.empty(0, dtype=torch.uint8)
+    metric.update(nothing, nothing)  # for processes without an image
+    for index in share(len(dataset)):
+        image, labels = (tensor.as_subclass(Tensor) for tensor in dataset[index])
+        result = model.predict(image, **(protocol or {}))
+        confusion = metric(result.labels, labels)
+        if each is not None:
+            each(index, result, _scores(confusion, label_set))
+    return _scores(metric.compute(), label_set)
+
+
+def share(count: int) -> range:
+    """Which of `count` images are the work of this process: every one's number modulo its own."""
+    rank, world = rank_and_count()
+    return range(rank, count, world)
+
+
+def _scores(confusion: Tensor, label_set: LabelSet) -> Scores:
+    """Scores of what torchmetrics computed, which makes a single number of a 1x1 matrix."""
+    return Scores(confusion.cpu().reshape(len(label_set), len(label_set)), label_set)
+
+
+def save_label_ids(labels: Tensor, label_set: LabelSet, path: str | os.PathLike[str]) -> None:
+    """Writes labels as a benchmark's server wants them: an 8-bit PNG of the data set's own ids.
+
+    Args:
+        labels: (H, W), uint8: classes.
+        label_set: whose `label_ids` are written.
+        path: of the PNG; its folder is made if need be.
+
+    Raises:
+        ValueError: if an id does not fit into 8 bits.
+    """
+    if not all(0 <= label_id <= 255 for label_id in label_set.label_ids):
+        raise ValueError(f"8 bits hold label ids of 0..255, not {label_set.label_ids}")
+    label_ids = torch.tensor(label_set.label_ids, dtype=torch.uint8)[labels.long()]
+    with atomic_write(path) as temporary:
+        Image.fromarray(label_ids.numpy()).save(temporary, format="PNG")

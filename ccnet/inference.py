@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import torch
 from PIL import Image
@@ -12,7 +14,9 @@ from torch import Tensor, nn
 from ccnet import visualization
 from ccnet.classes import LabelSet
 from ccnet.files import atomic_write
+from ccnet.protocol import Protocol
 from ccnet.transforms import ImageLike, Preprocessing, decode_image
+from ccnet.windows import View, resized, sliding, together, whole
 
 
 @dataclass(frozen=True)
@@ -83,29 +87,83 @@ def segment(
     image: ImageLike,
     preprocessing: Preprocessing,
     label_set: LabelSet,
+    protocol: Protocol | None = None,
     *,
     return_probabilities: bool = False,
 ) -> Segmentation:
-    """Segments one picture at its own size, on the device and in the precision of the model.
+    """Segments one picture at its own size, on the device of the model.
 
-    The model is put into evaluation mode meanwhile.
+    The model is put into evaluation mode meanwhile. In mode "slide" memory is bounded by the
+    picture and its labels, 4 bytes a pixel together, one batch of windows, and a band of logits as
+    high as a window and as wide as the picture, some 10 K bytes for each of its pixels: as often
+    as the scales sum up to, and again for mirror images. In mode "whole" the logits of all pixels
+    exist at once, and so do the probabilities where they are asked for.
+
+    At a scale, the picture is resized bilinearly (without a low-pass filter, as the published
+    protocols do) and the logits are resized back.
 
     Args:
         model: from (N, 3, H, W) to a mapping with "out", the logits (N, K, H, W).
         image: what `transforms.decode_image` takes.
         preprocessing: what the model was trained with.
         label_set: the K classes.
-        return_probabilities: keep the softmax of the logits, 4 K bytes a pixel.
+        protocol: how the picture is put to the network; None for whole, once.
+        return_probabilities: keep the probabilities, 4 K bytes a pixel: the softmax of the average
+            logits, or the average of the softmaxes, as the protocol says.
 
     Raises:
         FileNotFoundError: if there is no file at the path.
         ValueError: if the image cannot be read or is not one image.
     """
+    protocol = protocol or Protocol()
     pixels = decode_image(image)
-    parameter = next(model.parameters())
+    height, width = pixels.shape[1:]
+    average_probabilities = protocol.average == "probabilities"
+    labels = torch.empty(height, width, dtype=torch.uint8)
+    probabilities = torch.empty(len(label_set), height, width) if return_probabilities else None
+    row = 0
     with evaluation_mode(model):
-        batch = preprocessing(pixels.to(parameter.device)).to(parameter.dtype)
-        logits: Tensor = model(batch)["out"][0]
-    probabilities = logits.softmax(dim=0).float().cpu() if return_probabilities else None
-    labels = logits.argmax(dim=0).to(torch.uint8).cpu()
+        for views in together(_streams(model, pixels, preprocessing, protocol)):
+            terms = (logits.softmax(0) for logits in views) if average_probabilities else views
+            scores: Tensor = reduce(torch.add, terms)
+            rows = slice(row, row := row + scores.shape[1])
+            labels[rows] = scores.argmax(dim=0).to(torch.uint8)
+            if probabilities is not None:
+                scores = scores / len(views)
+                probabilities[:, rows] = scores if average_probabilities else scores.softmax(0)
     return Segmentation(labels, label_set, pixels.cpu(), probabilities)
+
+
+def _streams(
+    model: nn.Module, pixels: Tensor, preprocessing: Preprocessing, protocol: Protocol
+) -> list[Iterator[Tensor]]:
+    """The logits at the size of the picture, unmirrored: a stream for each scale and mirror."""
+    parameter = next(model.parameters())
+
+    def prepare(region: Tensor) -> Tensor:
+        return preprocessing(region.to(parameter.device)[None])[0]
+
+    def classify(windows: Tensor) -> Tensor:
+        with _precision(protocol.precision, parameter.device):
+            logits: Tensor = model(windows.to(parameter.dtype))["out"]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def stream(scale: float, mirrored: bool) -> Iterator[Tensor]:
+        height, width = pixels.shape[1:]
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        view = View(pixels, prepare, size, mirrored)
+        if protocol.windows:
+            bands = sliding(view, classify, *protocol.windows, protocol.window_batch)
+        else:
+            bands = whole(view, classify)
+        upright = (band.flip(-1) for band in bands) if mirrored else bands
+        return resized(upright, size, (height, width))
+
+    mirrors = (False, True) if protocol.flip else (False,)
+    return [stream(scale, mirrored) for scale in protocol.scales for mirrored in mirrors]
+
+
+def _precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    if precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

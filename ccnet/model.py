@@ -14,6 +14,7 @@ from ccnet.backbone import Backbone
 from ccnet.classes import LabelSet
 from ccnet.inference import Segmentation
 from ccnet.model_card import write_model_card
+from ccnet.protocol import Protocol
 from ccnet.serialization import StrictHubMixin
 from ccnet.transforms import ImageLike, Preprocessing
 
@@ -40,6 +41,9 @@ class RCCAHead(nn.Module):
         dropout: the probability of dropping a whole channel before the classifier.
         negative_slope: that of the activations: 0 is ReLU.
 
+    Attributes:
+        channels: of the map that `attend` gives: a quarter of `in_channels`.
+
     Source:
         CCNet, section 3.3 (https://arxiv.org/abs/1811.11721).
     """
@@ -54,7 +58,7 @@ class RCCAHead(nn.Module):
     ) -> None:
         super().__init__()
         width = in_channels // 4
-        self.recurrence = recurrence
+        self.channels, self.recurrence = width, recurrence
         self.conva = _conv_norm_act(in_channels, width, negative_slope)
         self.cca = CrissCrossAttention2d(width) if recurrence else None
         self.convb = _conv_norm_act(width, width, negative_slope)
@@ -64,12 +68,19 @@ class RCCAHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Classifies features (N, C, h, w): logits (N, K, h, w)."""
-        context = self.conva(features)
+        return self.classify(features, self.attend(features))
+
+    def attend(self, features: Tensor) -> Tensor:
+        """The map (N, C / 4, h, w) that comes out of the loops of attention."""
+        context: Tensor = self.conva(features)
         if self.cca is not None:
             for _ in range(self.recurrence):
                 context = self.cca(context)
-        context = self.convb(context)
-        fused = self.bottleneck(torch.cat([features, context], dim=1))
+        return context
+
+    def classify(self, features: Tensor, context: Tensor) -> Tensor:
+        """Logits (N, K, h, w) from the features and what `attend` made of them."""
+        fused = self.bottleneck(torch.cat([features, self.convb(context)], dim=1))
         logits: Tensor = self.classifier(self.dropout(fused))
         return logits
 
@@ -192,15 +203,17 @@ class CCNet(nn.Module, StrictHubMixin):
             "label_set": self.label_set.to_config(),
         }
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, *, return_rcca: bool = False) -> dict[str, Tensor]:
         """Computes the logits of every pixel.
 
         Args:
             x: (N, 3, H, W), floating point, as `transforms()` gives it.
+            return_rcca: also give the map that comes out of the recurrent attention, which
+                `losses.CategoryConsistentLoss` takes.
 
         Returns:
             "out": (N, K, H, W), logits in float32 (float64 for a float64 network). In training
-            mode also "aux", the auxiliary head's, likewise.
+            mode also "aux", the auxiliary head's, likewise. On request "rcca": (N, C, h, w).
 
         Raises:
             ValueError: if x is no such batch.
@@ -212,7 +225,10 @@ class CCNet(nn.Module, StrictHubMixin):
             )
         stage3, stage4 = self.backbone(x)
         size = x.shape[-2:]
-        outputs = {"out": self._to_pixels(self.head(stage4), size)}
+        context = self.head.attend(stage4)
+        outputs = {"out": self._to_pixels(self.head.classify(stage4, context), size)}
+        if return_rcca:
+            outputs["rcca"] = context
         if self.training and self.aux_head is not None:
             outputs["aux"] = self._to_pixels(self.aux_head(stage3), size)
         return outputs
@@ -229,12 +245,38 @@ class CCNet(nn.Module, StrictHubMixin):
         """The card that is saved beside the weights; `details` replace those of `card_details`."""
         return ModelCard(write_model_card(self.config, {**self.card_details, **details}))
 
-    def predict(self, image: ImageLike, *, return_probabilities: bool = False) -> Segmentation:
+    def predict(
+        self,
+        image: ImageLike,
+        *,
+        mode: str = "whole",
+        crop: int | Sequence[int] | None = None,
+        stride: int | Sequence[int] | None = None,
+        overlap: float | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        average: str = "logits",
+        window_batch: int = 4,
+        precision: str = "float32",
+        return_probabilities: bool = False,
+    ) -> Segmentation:
         """Segments one picture at its own size.
 
         Args:
             image: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W): RGB, uint8 in
                 0..255 or floating point in 0..1.
+            mode: "whole" puts the whole picture to the network, "slide" a window at a time, which
+                bounds the memory that a large picture takes (see `inference.segment`).
+            crop: the windows' height and width in pixels, or one number for both; None for 769.
+            stride: how far apart windows lie, likewise; None for two thirds of the crop.
+            overlap: the share of a window in common with the next, in place of `stride`.
+            scales: factors on the size of the picture; the results of all are averaged.
+            flip: average with the result on the mirrored picture, at each scale.
+            average: what is averaged over scales and flips, "logits" or "probabilities"; where
+                windows overlap it is their logits either way.
+            window_batch: how many windows the network gets at a time.
+            precision: "float32" computes in the parameters' own precision, "bfloat16" under
+                autocast.
             return_probabilities: also keep the probabilities (K, H, W), float32.
 
         Returns:
@@ -242,15 +284,20 @@ class CCNet(nn.Module, StrictHubMixin):
 
         Raises:
             FileNotFoundError: if there is no file at the path.
-            ValueError: if the image cannot be read or is not one image.
+            ValueError: if the image cannot be read or is not one image, or an option makes no
+                sense.
 
         Example:
             >>> model.predict("street.jpg").overlay().save("overlay.png")
         """
+        protocol = Protocol(
+            mode, crop, stride, overlap, scales, flip, average, window_batch, precision
+        )
         return inference.segment(
             self,
             image,
             self.preprocessing,
             self.label_set,
+            protocol,
             return_probabilities=return_probabilities,
         )

@@ -1,6 +1,9 @@
-"""Trains a CCNet by a named recipe.
+r"""Trains a CCNet by a named recipe, on one process or, under torchrun, on many.
 
-    python scripts/train.py camvid-r18 --camvid CamVid --run-dir runs/camvid-r18
+    python scripts/train.py street-scenes-r18 --run-dir runs/scenes
+    python scripts/train.py finetune --root my-data --run-dir runs/mine
+    torchrun --nproc-per-node 4 scripts/train.py cityscapes-r101 --root cityscapes \
+        --run-dir runs/r101 --resume auto
 
 Every field of the recipe can be given on the command line, as in --steps 4000.
 """
@@ -12,14 +15,11 @@ import os
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 
-from ccnet.datasets import CamVid, Sample
-from ccnet.model import CCNet
-from ccnet.serialization import load_strictly, read_weights
-from ccnet.street_scenes import StreetScenes
-from ccnet.training.engine import Trainer
-from ccnet.training.recipes import RECIPES, Recipe
+from ccnet import processes
+from ccnet.training.engine import Terminated, Trainer
+from ccnet.training.recipes import CHOICES, RECIPES, Recipe
+from ccnet.training.setup import build_model, open_datasets
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,9 +28,16 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="take up the run in that folder")
-    parser.add_argument("--weights", type=Path, help="start from these .safetensors")
-    parser.add_argument("--camvid", type=Path, default=os.environ.get("CAMVID_ROOT"))
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        nargs="?",
+        const="auto",
+        default="never",
+        help="auto: go on at the newest intact checkpoint in that folder, if there is one",
+    )
+    parser.add_argument("--root", type=Path, help="folder of the data set")
+    parser.add_argument("--val-root", type=Path, help="another folder of one's own, to validate")
     parser.add_argument("--workers", type=int, default=1, help="processes that load data")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     fields = parser.add_argument_group("fields of the recipe")
@@ -39,49 +46,58 @@ def parse_arguments() -> argparse.Namespace:
         if field.type is bool:
             fields.add_argument(flag, action=argparse.BooleanOptionalAction)
         else:
-            fields.add_argument(flag, type=field.type)  # type: ignore[arg-type]
+            choices = CHOICES.get(field.name)
+            fields.add_argument(flag, type=field.type, choices=choices)  # type: ignore[arg-type]
     return parser.parse_args()
 
 
-def open_datasets(recipe: Recipe, camvid: Path | None) -> tuple[Dataset[Sample], Dataset[Sample]]:
-    if recipe.dataset == "street-scenes":
-        return StreetScenes(400, seed=recipe.seed), StreetScenes(50, seed=recipe.seed + 1)
-    if camvid is None:
-        raise SystemExit("name the folder of CamVid: --camvid, or the variable CAMVID_ROOT")
-    return CamVid(camvid, "train"), CamVid(camvid, "val")
-
-
-def main() -> None:
-    arguments = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Recipe)}
-    recipe = dataclasses.replace(
+    return dataclasses.replace(
         RECIPES[arguments.recipe],
         **{name: value for name, value in given.items() if value is not None},
     )
-    for name, value in dataclasses.asdict(recipe).items():
-        logging.info("%s: %s", name, value)
-    train_set, val_set = open_datasets(recipe, arguments.camvid)
-    torch.manual_seed(recipe.seed)
-    model = CCNet(
-        recipe.backbone,
-        num_classes=11,
-        recurrence=recipe.recurrence,
-        backbone_options={"output_stride": recipe.output_stride},
-        label_set="camvid",
-    )
-    if arguments.weights:
-        load_strictly(model, read_weights(arguments.weights)[0])
+
+
+def train(arguments: argparse.Namespace, device: torch.device) -> None:
+    recipe = chosen_recipe(arguments)
+    rank, world = processes.rank_and_count()
+    if rank == 0:
+        for name, value in dataclasses.asdict(recipe).items():
+            logging.info("%s: %s", name, value)
+        images = recipe.batch_size / (world * recipe.accumulation)
+        logging.info("%d processes, %g images a forward pass", world, images)
+    root = arguments.root or os.environ.get(f"{recipe.dataset.upper()}_ROOT")
+    train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root)
+    with processes.first_one_first():
+        model = build_model(recipe, label_set).to(device)
     trainer = Trainer(
-        model.to(arguments.device),
+        model,
         train_set,
         val_set,
         recipe,
         arguments.run_dir,
         workers=arguments.workers,
-        resume=arguments.resume,
+        resume=arguments.resume == "auto",
     )
-    print(trainer.run().table())
+    scores = trainer.run()
+    if rank == 0:
+        print(scores.table())
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with processes.joined(arguments.device) as device:
+        is_first = processes.rank_and_count()[0] == 0
+        level = logging.INFO if is_first else logging.ERROR
+        logging.basicConfig(level=level, format="%(asctime)s %(message)s")
+        try:
+            train(arguments, device)
+        except Terminated as stop:
+            if is_first:
+                print(f"{stop}; go on with --resume auto")
+        except (FileNotFoundError, FileExistsError, ValueError) as error:
+            raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The order of training samples and the randomness of each, as functions of seed and number."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ccnet.datasets import Sample, Transforms
+from ccnet.processes import rank_and_count
 
 
 class SampleOrder(Sampler[tuple[int, int]]):
@@ -59,6 +61,39 @@ class SeededDataset(Dataset[Sample]):
             return self.transforms(*self.dataset[index])
 
 
+class Portions(Sampler[list[tuple[int, int]]]):
+    """The samples that this process gets in each forward pass of each step.
+
+    Args:
+        order: of all samples; a step takes the next `batch_size` of them.
+        batch_size: samples a step, over all processes and passes.
+        passes: forward passes a step.
+
+    Raises:
+        ValueError: if there are fewer samples than processes times passes.
+    """
+
+    def __init__(self, order: SampleOrder, batch_size: int, passes: int = 1) -> None:
+        rank, world = rank_and_count()
+        if batch_size < world * passes:
+            raise ValueError(
+                f"a batch of {batch_size} is too small for {world} processes and {passes} forward "
+                f"passes a step: at least {world * passes}"
+            )
+        self.order, self.batch_size = order, batch_size
+        parts = [range(part, batch_size, world * passes) for part in range(world * passes)]
+        self.portions = parts[rank * passes : (rank + 1) * passes]
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch_size * len(self.portions)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        samples = iter(self.order)
+        while batch := list(islice(samples, self.batch_size)):
+            for portion in self.portions:
+                yield [batch[position] for position in portion]
+
+
 def training_loader(
     dataset: Dataset[Sample],
     transforms: Transforms,
@@ -68,16 +103,18 @@ def training_loader(
     last_step: int,
     seed: int,
     workers: int,
+    passes: int = 1,
 ) -> DataLoader[Any]:
     """Batches for the steps `first_step` to `last_step`, the same for any number of workers.
 
-    Each is (N, 3, H, W), uint8, RGB, and (N, H, W), uint8 labels.
+    Each is (N, 3, H, W), uint8, RGB, and (N, H, W), uint8 labels: this process's share of a step's
+    `batch_size` samples, in `passes` parts one after the other.
     """
     size = len(dataset)  # type: ignore[arg-type]
+    order = SampleOrder(size, first_step * batch_size, last_step * batch_size, seed)
     return DataLoader(
         SeededDataset(dataset, transforms, seed),
-        batch_size=batch_size,
-        sampler=SampleOrder(size, first_step * batch_size, last_step * batch_size, seed),
+        batch_sampler=Portions(order, batch_size, passes),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
     )

@@ -1,12 +1,12 @@
-"""What training minimises."""
+"""Cross-entropy of all pixels, or of the hard ones."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ccnet import processes
 from ccnet.classes import IGNORE_INDEX
 
 
@@ -15,13 +15,17 @@ class CrossEntropyLoss(nn.Module):
 
     Args:
         class_weights: (K,), a factor per class; None for 1.
+        joint: divide by the pixels that count in the mean process of torch.distributed, not by
+            this process's: the mean of the processes' losses, and of their gradients, is then that
+            of the joined batch. Every process must then compute the loss.
     """
 
     class_weights: Tensor | None
 
-    def __init__(self, class_weights: Tensor | None = None) -> None:
+    def __init__(self, class_weights: Tensor | None = None, *, joint: bool = False) -> None:
         super().__init__()
         self.register_buffer("class_weights", class_weights)
+        self.joint = joint
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Computes the loss of a batch.
@@ -45,7 +49,10 @@ class CrossEntropyLoss(nn.Module):
         total = (losses * weights).sum()
         if self.class_weights is not None:
             weights = weights * self.class_weights[labels.where(counted, 0)]
-        return total / weights.sum().clamp(min=torch.finfo(losses.dtype).tiny)
+        count = weights.sum()
+        if self.joint:
+            count = processes.mean(count)
+        return total / count.clamp(min=torch.finfo(losses.dtype).tiny)
 
 
 class OhemCrossEntropyLoss(CrossEntropyLoss):
@@ -60,6 +67,7 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         min_kept: pixels that are kept at least, of all images of this process together.
         factor: how much coarser the grid is.
         class_weights: (K,), a factor per class; None for 1.
+        joint: as in `CrossEntropyLoss`; the threshold is each process's own.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -74,8 +82,10 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         min_kept: int = 100_000,
         factor: int = 8,
         class_weights: Tensor | None = None,
+        *,
+        joint: bool = False,
     ) -> None:
-        super().__init__(class_weights)
+        super().__init__(class_weights, joint=joint)
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold is a probability in 0..1, not {threshold}")
         if min_kept < 0 or factor < 1:
@@ -147,132 +157,3 @@ def _coarse(size: int, factor: int, device: torch.device) -> _Coarse:
         after=(before + 1).clamp(max=size - 1),
         share=(position % intervals) / intervals,
     )
-
-
-class CategoryConsistentLoss(nn.Module):
-    """Pulls the features of a class together and the means of classes apart.
-
-    It owns the 1x1 convolution that reduces the features, so that inference carries nothing of it.
-
-    Args:
-        in_channels: C, the channels of the features: those of the recurrent criss-cross module.
-        channels: to which they are reduced.
-        variance_weight: of the pull towards a class's mean.
-        distance_weight: of the push between means.
-        regularization_weight: of the length of the means.
-        variance_margin: the distance from its mean up to which a feature is left alone.
-        distance_margin: half the distance from which on means are left alone; beyond it from its
-            mean a feature is pulled linearly rather than quadratically.
-
-    Source:
-        CCNet, TPAMI version, category consistent loss (https://arxiv.org/abs/1811.11721).
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int = 16,
-        *,
-        variance_weight: float = 1.0,
-        distance_weight: float = 1.0,
-        regularization_weight: float = 0.001,
-        variance_margin: float = 0.5,
-        distance_margin: float = 1.5,
-    ) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(in_channels, channels, kernel_size=1)
-        self.weights = (variance_weight, distance_weight, regularization_weight)
-        self.variance_margin, self.distance_margin = variance_margin, distance_margin
-
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Computes the loss of a batch.
-
-        Args:
-            features: (N, C, h, w), floating point.
-            labels: (N, H, W), integers: classes, or 255 for pixels that do not count; taken at the
-                nearest pixel where the features are coarser.
-
-        Returns:
-            A scalar; 0, with gradients of 0, if no pixel counts.
-        """
-        reduced: Tensor = self.reduce(features).movedim(1, -1).flatten(0, -2)
-        labels = F.interpolate(labels[:, None].float(), features.shape[-2:], mode="nearest-exact")
-        flat = labels.long().flatten()
-        counted = flat != IGNORE_INDEX
-        points, classes = reduced[counted], flat[counted]
-        if classes.numel() == 0:
-            return 0 * reduced.sum()
-        present, classes = classes.unique(return_inverse=True)
-        means = _class_means(points, classes, len(present))
-        pull = _class_means(self._pull(points, means[classes]), classes, len(present)).mean()
-        length = torch.linalg.vector_norm(means, dim=1).mean()
-        variance, distance, regularization = self.weights
-        loss: Tensor = variance * pull + distance * self._push(means) + regularization * length
-        return loss
-
-    def _pull(self, points: Tensor, means: Tensor) -> Tensor:
-        distance: Tensor = torch.linalg.vector_norm(points - means, dim=1)
-        near, far = self.variance_margin, self.distance_margin
-        quadratic = (distance - near).clamp(min=0).square()
-        linear = distance - far + (far - near) ** 2
-        return torch.where(distance <= far, quadratic, linear)
-
-    def _push(self, means: Tensor) -> Tensor:
-        count = len(means)
-        if count == 1:
-            return 0 * means.sum()
-        first, second = torch.triu_indices(count, count, offset=1, device=means.device)
-        distance: Tensor = torch.linalg.vector_norm(means[first] - means[second], dim=1)
-        return (2 * self.distance_margin - distance).clamp(min=0).square().mean()
-
-
-def _class_means(values: Tensor, classes: Tensor, count: int) -> Tensor:
-    """Means (count, ...) of the values (P, ...) of each class (P,)."""
-    sums = values.new_zeros(count, *values.shape[1:]).index_add(0, classes, values)
-    sizes = classes.bincount(minlength=count).to(values.dtype)
-    return sums / sizes.view(-1, *(1 for _ in values.shape[1:]))
-
-
-class SegmentationLoss(nn.Module):
-    """The loss of the main output plus a share of the auxiliary output's cross-entropy.
-
-    Args:
-        aux_weight: the factor on the auxiliary loss.
-        class_weights: (K,), a factor per class; None for 1.
-        main: of the main output: `OhemCrossEntropyLoss`, say; None for cross-entropy.
-        consistency: of the features "rcca" that the network gives on request; None for none.
-
-    Source:
-        CCNet's training code: main + 0.4 x auxiliary.
-    """
-
-    def __init__(
-        self,
-        aux_weight: float = 0.4,
-        class_weights: Tensor | None = None,
-        *,
-        main: nn.Module | None = None,
-        consistency: CategoryConsistentLoss | None = None,
-    ) -> None:
-        super().__init__()
-        self.aux_weight = aux_weight
-        self.main = main or CrossEntropyLoss(class_weights)
-        self.auxiliary = CrossEntropyLoss(class_weights)
-        self.consistency = consistency
-
-    def forward(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        """Computes the loss of a batch.
-
-        Args:
-            outputs: "out", and "aux" if there is an auxiliary head: logits (N, K, H, W).
-            labels: (N, H, W), integers: classes, or 255 for pixels that do not count.
-
-        Returns:
-            A scalar; 0, with gradients of 0, if no pixel counts.
-        """
-        loss: Tensor = self.main(outputs["out"], labels)
-        if "aux" in outputs:
-            loss = loss + self.aux_weight * self.auxiliary(outputs["aux"], labels)
-        if self.consistency is not None:
-            loss = loss + self.consistency(outputs["rcca"], labels)
-        return loss

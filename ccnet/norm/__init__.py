@@ -1,0 +1,13 @@
+"""Normalisation for training: synchronised over processes, and sparing of memory."""
+
+from ccnet.norm.conversion import convert_inplace_abn, convert_sync_batchnorm, restore_batchnorm
+from ccnet.norm.inplace_abn import InPlaceABN
+from ccnet.norm.sync_batch_norm import SyncBatchNorm
+
+__all__ = [
+    "InPlaceABN",
+    "SyncBatchNorm",
+    "convert_inplace_abn",
+    "convert_sync_batchnorm",
+    "restore_batchnorm",
+]

@@ -1,0 +1,221 @@
+"""Models from one kind of normalisation to another, in place."""
+
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+from torch.distributed import ProcessGroup
+from torch.nn.modules.batchnorm import _NormBase
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from ccnet.norm.inplace_abn import InPlaceABN, check_slope
+from ccnet.norm.residual import InPlaceBasicBlock, InPlaceBottleneck
+from ccnet.norm.sync_batch_norm import SyncBatchNorm
+
+Norm = TypeVar("Norm", bound=_NormBase)
+
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_INVERTIBLE = (nn.BatchNorm2d, SyncBatchNorm, nn.SyncBatchNorm)
+"""What `convert_inplace_abn` converts."""
+
+
+_IN_PLACE: dict[Any, Any] = {BasicBlock: InPlaceBasicBlock, Bottleneck: InPlaceBottleneck}
+_ORIGINAL: dict[Any, Any] = {in_place: original for original, in_place in _IN_PLACE.items()}
+
+
+def convert_sync_batchnorm(
+    model: nn.Module, process_group: ProcessGroup | None = None
+) -> nn.Module:
+    """Makes a model's batch normalisation use the statistics of all processes.
+
+    `BatchNorm1d`, `2d` and `3d` become `torch.nn.SyncBatchNorm` if they are on a CUDA device and
+    `SyncBatchNorm` elsewhere, with the same parameters and buffers under the same names; so move
+    the model first. `InPlaceABN` is told to synchronise. Hooks on replaced modules are lost.
+
+    Args:
+        model: changed in place.
+        process_group: the processes; None for all.
+
+    Returns:
+        The model, or its replacement if it is a norm itself.
+    """
+    if isinstance(model, _PLAIN):
+        on_cuda = any(tensor.is_cuda for tensor in model.state_dict().values())
+        kind = nn.SyncBatchNorm if on_cuda else SyncBatchNorm
+        return _successor(model, kind, process_group=process_group)
+    replacements: dict[nn.Module, nn.Module] = {}
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(module, InPlaceABN):
+            module.synchronized, module.process_group = True, process_group
+        elif isinstance(module, _PLAIN):
+            if module not in replacements:
+                replacements[module] = convert_sync_batchnorm(module, process_group)
+            model.set_submodule(path, replacements[module])
+    return model
+
+
+class _Layer(NamedTuple):
+    """A norm, by its place, after a convolution; None stands for no activation."""
+
+    parent: nn.Module
+    name: str
+    convolution: nn.Conv2d
+    slope: float | None
+
+
+def convert_inplace_abn(model: nn.Module, negative_slope: float | None = None) -> nn.Module:
+    """Fuses normalisation and activation, and the residual sums of a ResNet, into `InPlaceABN`.
+
+    Converted are torchvision's `BasicBlock` and `Bottleneck`, and wherever a `Sequential` has them
+    one after the other, a 2-D convolution, its batch norm and a ReLU or leaky ReLU. What else there
+    is stays. A leaky network keeps its function, and any network the names in its state dict:
+
+    - a weight w becomes abs(w) - eps, as the gain is now the weight's size plus eps; below eps the
+      gain becomes eps, which is 1e-5 by default;
+    - where w is negative, its sign moves into the convolution before the norm.
+
+    So load weights first and convert then; `restore_batchnorm` is the way back. Synchronised norms
+    stay synchronised. Hooks on replaced norms and activations are lost.
+
+    Args:
+        model: changed in place.
+        negative_slope: what every ReLU is to become, as it cannot be inverted: a leaky one of this
+            slope. That changes the function. None to refuse networks with ReLU.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if there is a ReLU and no slope for it, or the slope is not positive. The model
+            is left as it was.
+    """
+    if negative_slope is not None:
+        check_slope(negative_slope)
+    layers: list[_Layer] = []
+    blocks: list[nn.Module] = []
+    for path, module in model.named_modules():
+        if type(module) in _IN_PLACE and isinstance(module.bn1, _INVERTIBLE):
+            blocks.append(module)
+            layers += _layers_of_block(path, module, negative_slope)
+        elif isinstance(module, nn.Sequential):
+            layers += _layers_of_sequence(path, module, negative_slope)
+    for parent, name, convolution, slope in layers:
+        norm: Any = parent.get_submodule(name)
+        _make_positive(norm, convolution)
+        settings = {
+            "negative_slope": 1.0 if slope is None else slope,
+            "synchronized": not isinstance(norm, _PLAIN),
+            "process_group": getattr(norm, "process_group", None),
+        }
+        setattr(parent, name, _successor(norm, InPlaceABN, **settings))
+        if isinstance(parent, nn.Sequential) and slope is not None:
+            parent[int(name) + 1] = nn.Identity()
+    for block in blocks:
+        block.__class__ = _IN_PLACE[type(block)]
+        block.relu = nn.Identity()
+    return model
+
+
+def restore_batchnorm(model: nn.Module) -> nn.Module:
+    """Undoes `convert_inplace_abn`: the same function on batch norms, with leaky ReLU.
+
+    For inference, export, and weights that a network without `InPlaceABN` can load. Each weight
+    becomes the gain, abs(weight) + eps. `InPlaceABN` that was put elsewhere stays.
+
+    Args:
+        model: changed in place.
+
+    Returns:
+        The model.
+    """
+    modules: list[Any] = list(model.modules())
+    for module in modules:
+        if type(module) in _ORIGINAL:
+            module.relu = nn.LeakyReLU(module.bn1.negative_slope, inplace=True)
+            module.bn1, module.bn2 = _restored(module.bn1), _restored(module.bn2)
+            if hasattr(module, "bn3"):
+                module.bn3 = _restored(module.bn3)
+            if isinstance(module.downsample, nn.Sequential):
+                module.downsample[-1] = _restored(module.downsample[-1])
+            module.__class__ = _ORIGINAL[type(module)]
+        elif isinstance(module, nn.Sequential):
+            for index, (norm, activation) in enumerate(pairwise(module)):
+                if isinstance(norm, InPlaceABN) and isinstance(activation, nn.Identity):
+                    module[index] = _restored(norm)
+                    module[index + 1] = nn.LeakyReLU(norm.negative_slope, inplace=True)
+    return model
+
+
+def _restored(norm: nn.Module) -> nn.Module:
+    if not isinstance(norm, InPlaceABN):
+        return norm
+    if norm.affine:
+        with torch.no_grad():
+            norm.weight.abs_().add_(norm.eps)
+    restored = _successor(norm, nn.BatchNorm2d)
+    return convert_sync_batchnorm(restored, norm.process_group) if norm.synchronized else restored
+
+
+def _layers_of_block(path: str, block: Any, negative_slope: float | None) -> list[_Layer]:
+    slope = _slope(block.relu, f"{path}.relu", negative_slope)
+    layers = [
+        _Layer(block, f"bn{number}", getattr(block, f"conv{number}"), slope)
+        for number in (1, 2, 3)
+        if hasattr(block, f"bn{number}")
+    ]
+    shortcut = block.downsample if isinstance(block.downsample, nn.Sequential) else ()
+    match list(shortcut):
+        case [*before, nn.Conv2d() as convolution, norm] if isinstance(norm, _INVERTIBLE):
+            layers.append(_Layer(block.downsample, str(len(before) + 1), convolution, None))
+    return layers
+
+
+def _layers_of_sequence(
+    path: str, sequence: nn.Sequential, negative_slope: float | None
+) -> list[_Layer]:
+    layers = []
+    for index in range(len(sequence) - 2):
+        convolution, norm, activation = sequence[index : index + 3]
+        if (
+            isinstance(convolution, nn.Conv2d)
+            and isinstance(norm, _INVERTIBLE)
+            and isinstance(activation, nn.ReLU | nn.LeakyReLU)
+        ):
+            slope = _slope(activation, f"{path}.{index + 2}", negative_slope)
+            layers.append(_Layer(sequence, str(index + 1), convolution, slope))
+    return layers
+
+
+def _slope(activation: nn.Module, path: str, negative_slope: float | None) -> float:
+    own = getattr(activation, "negative_slope", 0.0)
+    if own > 0:
+        return float(own)
+    if negative_slope is None:
+        raise ValueError(
+            f"{path} is {activation}, which cannot be inverted: use leaky ReLUs, or "
+            "pass negative_slope=0.01 to make every ReLU a leaky one"
+        )
+    return negative_slope
+
+
+@torch.no_grad()
+def _make_positive(norm: _NormBase, convolution: nn.Conv2d) -> None:
+    """Turns a gain w into a weight of gain abs(w), and the convolution's outputs by its sign."""
+    if not norm.affine:
+        return
+    sign = torch.where(norm.weight < 0, -1.0, 1.0)
+    convolution.weight.mul_(sign.view(-1, 1, 1, 1))
+    for vector in (convolution.bias, norm.running_mean):
+        if vector is not None:
+            vector.mul_(sign)
+    norm.weight.abs_().sub_(norm.eps).clamp_(min=0)
+
+
+def _successor(norm: _NormBase, kind: type[Norm], **settings: Any) -> Norm:
+    """A norm of another kind with the same settings, parameters and buffers."""
+    shared = (norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    successor = kind(norm.num_features, *shared, **settings, device="meta")
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        setattr(successor, name, getattr(norm, name))
+    return successor.train(norm.training)

@@ -1,0 +1,94 @@
+"""What a recipe makes of a network and a loss: the function that training differentiates."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ccnet.datasets import Sample
+from ccnet.losses import CategoryConsistentLoss, OhemCrossEntropyLoss, SegmentationLoss
+from ccnet.model import CCNet
+from ccnet.norm import convert_inplace_abn, convert_sync_batchnorm
+from ccnet.processes import rank_and_count
+from ccnet.training.optimization import log_balanced_weights
+from ccnet.training.recipes import Recipe
+
+_PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Objective(nn.Module):
+    """From a batch of pictures and labels to the loss.
+
+    Args:
+        model: the network.
+        loss: of its outputs.
+        recipe: says in which precision, and whether torch.compile has the network.
+    """
+
+    def __init__(self, model: CCNet, loss: SegmentationLoss, recipe: Recipe) -> None:
+        super().__init__()
+        self.preprocessing, self.recipe = model.preprocessing, recipe
+        self.model = torch.compile(model) if recipe.compile else model
+        self.loss = loss
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of images (N, 3, H, W), uint8, RGB, with labels (N, H, W), uint8."""
+        parameter = next(self.parameters())
+        batch = self.preprocessing(images.to(parameter.device, non_blocking=True))
+        batch = batch.to(parameter.dtype).contiguous(memory_format=torch.channels_last)
+        labels = labels.to(parameter.device, non_blocking=True)
+        with autocast(parameter.device, self.recipe):
+            outputs = self.model(batch, return_rcca=self.loss.consistency is not None)
+        loss: Tensor = self.loss({name: _at_least_float(x) for name, x in outputs.items()}, labels)
+        return loss
+
+
+def _at_least_float(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def autocast(device: torch.device, recipe: Recipe) -> AbstractContextManager[None]:
+    """Inside, networks compute in the recipe's precision."""
+    precision = _PRECISIONS.get(recipe.precision)
+    return torch.autocast(device.type, precision) if precision else nullcontext()
+
+
+def prepare(model: CCNet, recipe: Recipe) -> CCNet:
+    """Gives the network, in place, the memory format and the norms that it is trained with.
+
+    Raises:
+        ValueError: if its activations are ReLU, and the recipe's norm cannot take that.
+    """
+    model.to(memory_format=torch.channels_last)
+    model.backbone.gradient_checkpointing = recipe.gradient_checkpointing
+    if recipe.norm == "inplace":
+        convert_inplace_abn(model)
+    if rank_and_count()[1] > 1:
+        convert_sync_batchnorm(model)
+    return model
+
+
+def make_objective(model: CCNet, train_set: Dataset[Sample], recipe: Recipe) -> Objective:
+    """The recipe's loss after the network, on its device; classes are counted in the data."""
+    device = next(model.parameters()).device
+    joint = rank_and_count()[1] > 1
+    weights, main, consistency = None, None, None
+    if recipe.balance_classes:
+        weights = log_balanced_weights(train_set, len(model.label_set))
+    if recipe.ohem:
+        main = OhemCrossEntropyLoss(
+            recipe.ohem_threshold, recipe.ohem_min_kept, class_weights=weights, joint=joint
+        )
+    if recipe.consistency_weight:
+        torch.manual_seed(recipe.seed)
+        consistency = CategoryConsistentLoss(model.head.channels)
+    loss = SegmentationLoss(
+        recipe.aux_weight,
+        weights,
+        main=main,
+        consistency=consistency,
+        consistency_weight=recipe.consistency_weight,
+        joint=joint,
+    )
+    return Objective(model, loss.to(device), recipe)

@@ -1,0 +1,56 @@
+"""What the optimiser does with a recipe: which parameters decay, how fast it goes, what counts."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+from torch.utils.data import ConcatDataset, Dataset
+
+from ccnet.classes import IGNORE_INDEX
+from ccnet.datasets import Sample
+from ccnet.training.recipes import Recipe
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> optim.Optimizer:
+    """The recipe's optimiser; only convolution kernels decay, not biases, norms and gamma."""
+    every = list(parameters)
+    groups = [
+        {"params": [p for p in every if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in every if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    return optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def poly_schedule(step: int, recipe: Recipe) -> float:
+    """The factor on the learning rate: a linear rise, then (1 - progress) ** power to a floor."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    left = 1 - (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    floor = recipe.min_learning_rate / recipe.learning_rate
+    return float(floor + (1 - floor) * max(0.0, left) ** recipe.power)
+
+
+def log_balanced_weights(dataset: Dataset[Sample], num_classes: int) -> Tensor:
+    """Weights (K,) that grow as classes get rarer: 1 / ln(1.02 + share), with mean 1.
+
+    Source:
+        ENet (https://arxiv.org/abs/1606.02147), section 5.2.
+    """
+    counts = torch.zeros(num_classes, dtype=torch.int64)
+    for labels in _label_maps(dataset):
+        counts += labels[labels != IGNORE_INDEX].bincount(minlength=num_classes)
+    weights = 1 / torch.log(1.02 + counts.double() / counts.sum())
+    return (weights / weights.mean()).float()
+
+
+def _label_maps(dataset: Any) -> Iterator[Tensor]:
+    """The labels of every sample, without decoding images where the data set can do that."""
+    if isinstance(dataset, ConcatDataset):
+        return chain.from_iterable(map(_label_maps, dataset.datasets))
+    if hasattr(dataset, "labels"):
+        return map(dataset.labels, range(len(dataset)))
+    return (dataset[index][1].as_subclass(Tensor) for index in range(len(dataset)))
