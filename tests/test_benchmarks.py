@@ -1,6 +1,7 @@
 """The measuring scripts run and report what they measured; they do not judge how fast it was."""
 
 import json
+import os
 import re
 
 
@@ -20,6 +21,39 @@ def test_operator_benchmark_reports_every_case(repository, run_python, tmp_path)
     assert len(report["exponents"]) == 8
     table = (tmp_path / "measured" / "operator.md").read_text()
     assert len(table.splitlines()) == 2 + len(report["rows"])
+
+
+MMCV = """
+import torch
+from torch import nn
+from ccnet.baselines import published_criss_cross_attention
+
+class CrissCrossAttention(nn.Module):
+    def __init__(self, in_channels):
+        super().__init__()
+        self.query_conv = self.key_conv = self.value_conv = nn.Conv2d(in_channels, in_channels, 1)
+        self.gamma = nn.Linear(1, 1)
+
+    def forward(self, x):
+        assert x.shape[2:] == (4, 6)
+        projected = self.query_conv(x), self.key_conv(x), self.value_conv(x)
+        return self.gamma(published_criss_cross_attention(*projected)) + x
+"""
+
+
+def test_operator_benchmark_takes_mmcv_where_it_is(repository, run_python, tmp_path):
+    """A package of that name with the interface of mmcv's module stands in for it."""
+    package = tmp_path / "packages" / "mmcv"
+    (package / "ops").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "ops" / "__init__.py").write_text(MMCV)
+    script = repository / "scripts" / "benchmarks" / "attention_operator.py"
+    arguments = ["--sizes", "4x6", "--batches", 2, "--layouts", "NCHW", "--seconds", 0.001]
+    path = os.pathsep.join(map(str, (repository, package.parent)))
+    run_python(script, *arguments, "--output", "measured", cwd=tmp_path, PYTHONPATH=path)
+    report = json.loads((tmp_path / "measured" / "operator.json").read_text())
+    found = {(row["dtype"], row["pass"]) for row in report["rows"] if row["operator"] == "mmcv"}
+    assert found == {("float32", "forward"), ("float32", "forward + backward")}
 
 
 def test_precision_check_finds_constant_maps_exact(repository, run_python, tmp_path):

@@ -3,7 +3,8 @@
     python scripts/benchmarks/attention_operator.py --output results
 
 Everything is measured in one process, the implementations taking turns, so that ratios hold where
-absolute times drift. Writes a Markdown table, the same as JSON, and a plot.
+absolute times drift. mmcv's module takes part if it is installed. Writes a Markdown table, the same
+as JSON, and a plot.
 """
 
 import argparse
@@ -13,10 +14,11 @@ import math
 import statistics
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -54,6 +56,37 @@ OPERATORS: dict[str, Operator] = {
     "full": full_attention,
     "products": matrix_products,
 }
+
+
+def mmcv_attention() -> Operator:
+    """The module of mmcv without its projections; its residual sum with zeros remains.
+
+    Raises:
+        ImportError: if mmcv with its operators is not installed.
+    """
+    from mmcv.ops import CrissCrossAttention
+
+    class Give(nn.Module):
+        def __init__(self, tensor: Tensor) -> None:
+            super().__init__()
+            self.tensor = tensor
+
+        def forward(self, _: Tensor) -> Tensor:
+            return self.tensor
+
+    module = CrissCrossAttention(in_channels=8)
+    module.gamma = nn.Identity()
+
+    def operator(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        for name, tensor in (("query", query), ("key", key), ("value", value)):
+            setattr(module, f"{name}_conv", Give(tensor))
+        return module(value.new_zeros(len(value), 1, *value.shape[2:]))
+
+    return operator
+
+
+with suppress(ImportError):
+    OPERATORS["mmcv"] = mmcv_attention()
 
 
 class PeakMemory(TorchDispatchMode):
@@ -170,6 +203,8 @@ def run(arguments: argparse.Namespace) -> list[Row]:
         operators = {name: OPERATORS[name] for name in arguments.operators}
         if math.prod(size) > LARGEST_FULL_ATTENTION:
             operators.pop("full", None)
+        if dtype != "float32":  # it adds a float32 mask, which torch refuses
+            operators.pop("mmcv", None)
         inputs = make_inputs(size, batch, getattr(torch, dtype), layout, arguments.device)
         results = measure(operators, inputs, backward, arguments.seconds)
         for name, result in results.items():
