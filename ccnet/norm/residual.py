@@ -12,12 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ccnet.norm.inplace_abn import (
-    InPlaceABN,
-    Transform,
-    activate,
-    deactivate,
-)
+from ccnet.norm.inplace_abn import InPlaceABN, Transform, activate, deactivate
 from ccnet.norm.moments import pull_back
 
 
