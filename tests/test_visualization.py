@@ -1,4 +1,4 @@
-"""Colour maps and overlays."""
+"""Colour maps, overlays and heat maps."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,14 @@ import torch
 from PIL import Image
 
 from ccnet.classes import CAMVID, LabelSet
-from ccnet.visualization import colorize, overlay
+from ccnet.visualization import (
+    colorize,
+    heat_colors,
+    heat_overlay,
+    map_position,
+    mark_pixel,
+    overlay,
+)
 
 
 @pytest.fixture
@@ -59,3 +66,67 @@ def test_an_opacity_out_of_range(labels, opacity):
 def test_sizes_that_differ(labels):
     with pytest.raises(ValueError, match=r"\(3, 9, 5\) and labels \(5, 9\) differ"):
         overlay(torch.zeros(3, 9, 5, dtype=torch.uint8), labels, CAMVID)
+
+
+def test_corners_of_the_picture_are_corners_of_the_map():
+    corners = [(0, 0), (0, 49), (32, 0), (32, 49)]
+    found = [map_position(corner, (33, 50), (5, 7)) for corner in corners]
+    assert found == [(0, 0), (0, 6), (4, 0), (4, 6)]
+    assert map_position((16, 8), (33, 50), (5, 7)) == (2, 1)
+    assert map_position((0, 3), (1, 9), (1, 1)) == (0, 0)
+
+
+@pytest.mark.parametrize("pixel", [(-1, 0), (0, -1), (33, 0), (0, 50)])
+def test_a_pixel_that_is_not_on_the_picture(pixel):
+    with pytest.raises(
+        ValueError, match=rf"row {pixel[0]}, column {pixel[1]} is not on .* 33 rows"
+    ):
+        map_position(pixel, (33, 50), (5, 7))
+
+
+def test_colours_of_heat_grow_ever_lighter():
+    colors = heat_colors(np.linspace(0, 1, 101)).astype(float)
+    lightness = colors @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness) > -0.5).all()
+    assert lightness[0] < 70
+    assert lightness[-1] > 240
+
+
+def test_heat_lies_where_the_weights_are():
+    image = torch.randint(0, 256, (3, 33, 50), dtype=torch.uint8)
+    weights = torch.zeros(5, 7)
+    weights[1, 6], weights[3, 0] = 0.9, 0.1
+    shown = np.array(heat_overlay(image, weights)).astype(int)
+    assert shown.shape == (33, 50, 3)
+    is_grey = shown.max(axis=-1) == shown.min(axis=-1)
+    for y, x in np.ndindex(33, 50):
+        assert is_grey[y, x] == (map_position((y, x), (33, 50), (5, 7)) not in {(1, 6), (3, 0)})
+    assert shown[8, 49].sum() > shown[24, 0].sum()
+
+
+def test_weights_of_many_magnitudes_have_colours_of_their_own():
+    weights = torch.tensor([[1, 1e-2, 1e-4, 1e-6, 1e-9, 0]], dtype=torch.float64)
+    shown = np.array(heat_overlay(torch.zeros(3, 1, 6, dtype=torch.uint8), weights)).astype(int)
+    brightness = shown.sum(axis=-1)[0]
+    assert (brightness[:3] > brightness[1:4]).all()
+    assert brightness[3] == brightness[4] > brightness[5] == 0
+    assert tuple(shown[0, 0]) == tuple(heat_colors(np.ones(1))[0])
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [torch.ones(1, 5, 7) / 35, -torch.ones(5, 7), 2 * torch.ones(5, 7), torch.full((5, 7), np.nan)],
+)
+def test_weights_that_are_none(weights):
+    with pytest.raises(ValueError, match=r"weights must be \(h, w\) in 0\.\.1"):
+        heat_overlay(torch.zeros(3, 33, 50, dtype=torch.uint8), weights)
+
+
+def test_a_mark_is_a_ring_around_the_pixel():
+    picture = Image.new("RGB", (90, 60), "red")
+    marked = np.array(mark_pixel(picture, (20, 70)))
+    assert np.array_equal(np.array(picture), np.array(Image.new("RGB", (90, 60), "red")))
+    rows, columns = np.nonzero((marked != np.array(picture)).any(axis=-1))
+    assert (rows.min() + rows.max(), columns.min() + columns.max()) == (40, 140)
+    assert rows.max() - rows.min() < 20
+    assert tuple(marked[20, 70]) == (255, 0, 0)

@@ -169,7 +169,8 @@ def measure(
             upstream = [torch.ones_like(output) for output in tree_leaves(operator(*inputs))]
         upstreams[name] = upstream if backward else []
         names = {"step": step, "operator": operator, "upstream": upstreams[name]}
-        timers[name] = Timer("step(operator, upstream)", globals=names)
+        threads = torch.get_num_threads()  # it would take one by itself
+        timers[name] = Timer("step(operator, upstream)", globals=names, num_threads=threads)
     times: dict[str, list[float]] = {name: [] for name in operators}
     for name, timer in timers.items():
         first = timer.timeit(1).median

@@ -1,0 +1,272 @@
+"""What attention adds to a network: the paper's cost table, and seconds per step and image.
+
+    python scripts/benchmarks/cost_table.py --json cost.json
+
+The first table is counted by running the modules on tensors without data, so it takes no time and
+no memory, and is the same on every machine. The second is measured here, the operator and its
+published formulation taking turns in one network. Published figures stand beside both, named as
+such. Prints Markdown.
+"""
+
+import argparse
+import json
+import statistics
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn, optim
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+import ccnet
+from ccnet import CrissCrossAttention2d
+from ccnet.baselines import NonLocalBlock2d, PublishedCrissCrossAttention2d
+from ccnet.files import atomic_write
+from ccnet.losses import OhemCrossEntropyLoss, SegmentationLoss
+from ccnet.zoo import NETWORKS
+
+Row = dict[str, float | str | None]
+
+HEIGHT, WIDTH, CHANNELS = 97, 97, 512
+"""Of the map in the paper's table: an input of 769x769 at 1/8."""
+
+PAPER = {"Non-local": (108, 1411), "two Non-local": (216, 2820), "RCCA, R=2": (16.5, 127)}
+"""GFLOPs and memory in M that the paper reports, of its ablation on ResNet-50."""
+
+COST_NOTES = """
+
+Counted for one sample in float32. GFLOPs: twice the multiply-adds of the products of a forward
+pass, the 1x1 projections included. Kept: what is alive between forward and backward, the output
+included, the input and the parameters not. Peaks: the most of these alive at once, with the block
+size of a GPU. Published: the paper's, of its ablation on ResNet-50; what its memory counts it does
+not say.
+"""
+
+PURE_PYTORCH_TIMES = """
+Not measured here, but reported by CCNet-Pure-Pytorch for ResNet-101 on Cityscapes:
+
+| | its operator | the CUDA extension |
+| --- | ---: | ---: |
+| training, an epoch of 2975 images, batch 4, OHEM, four 2080 Ti | 14 min 32 s | 15 min 22 s |
+| evaluation of 500 images, single scale, batch 1, one 2080 Ti | 28 min 44 s | 30 min 59 s |
+"""
+
+
+class LiveMemory(TorchDispatchMode):
+    """Bytes of the tensor storages that were made inside and are alive, now and at their most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live, self.peak = 0, 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor):
+                self._known.add(tensor.untyped_storage())
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._track(tensor.untyped_storage())
+        return result
+
+    def _track(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._known:
+            self._known.add(storage)
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, storage.nbytes())
+
+    def _forget(self, size: int) -> None:
+        self.live -= size
+
+
+def context_blocks() -> dict[str, nn.Sequential]:
+    """What the paper compares, on the meta device. The loops of RCCA are one module."""
+    with torch.device("meta"):
+        first, second = NonLocalBlock2d(CHANNELS), NonLocalBlock2d(CHANNELS)
+        attention = CrissCrossAttention2d(CHANNELS)
+    blocks = {"Non-local": nn.Sequential(first), "two Non-local": nn.Sequential(first, second)}
+    for loops in (1, 2, 3):
+        blocks[f"RCCA, R={loops}"] = nn.Sequential(*[attention] * loops)
+    return blocks
+
+
+def count_cost(block: nn.Module) -> dict[str, float]:
+    """GFLOPs of a forward pass and MB (1e6 bytes) of a training step, float32, batch 1.
+
+    Args:
+        block: a module on the meta device, for the map of the paper's table.
+
+    Returns:
+        "gflops", of the matrix products, 2 for each multiplication with its addition; "kept_mb",
+        what is alive between forward and backward, the output included, input and parameters not;
+        "peak_forward_mb" and "peak_step_mb", the most that is alive during the forward pass and
+        during both, of the same.
+    """
+    x = torch.empty(1, CHANNELS, HEIGHT, WIDTH, device="meta", requires_grad=True)
+    with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):
+        block(x)
+    with LiveMemory() as memory, sdpa_kernel(SDPBackend.MATH):
+        output = block(x)
+        kept, peak_forward = memory.live, memory.peak
+        output.backward(torch.empty_like(output))
+    return {
+        "gflops": flops.get_total_flops() / 1e9,
+        "kept_mb": kept / 1e6,
+        "peak_forward_mb": peak_forward / 1e6,
+        "peak_step_mb": memory.peak / 1e6,
+    }
+
+
+def cost_rows() -> list[Row]:
+    rows: list[Row] = []
+    for name, block in context_blocks().items():
+        gflops, memory = PAPER.get(name, (None, None))
+        published = {"published_gflops": gflops, "published_memory_m": memory}
+        rows.append({"module": name, **count_cost(block), **published})
+    return rows
+
+
+def cost_table(rows: list[Row]) -> str:
+    lines = [
+        f"| added on a {HEIGHT}x{WIDTH} map, {CHANNELS} channels | GFLOPs | published "
+        "| kept for backward, MB | peak of forward, MB | peak of a step, MB | published, M |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        shown = {key: "-" if value is None else value for key, value in row.items()}
+        lines.append(
+            "| {module} | {gflops:.2f} | {published_gflops} | {kept_mb:.1f} "
+            "| {peak_forward_mb:.1f} | {peak_step_mb:.1f} | {published_memory_m} |".format(**shown)
+        )
+    return "\n".join(lines) + COST_NOTES
+
+
+def timing_rows(arguments: argparse.Namespace) -> list[Row]:
+    """Times a training step and an evaluated image of one network, the operators taking turns."""
+    torch.manual_seed(0)
+    device, size = arguments.device, arguments.size
+    model = NETWORKS[arguments.network](num_classes=19).to(device)
+    nn.init.constant_(model.head.cca.gamma, 0.5)
+    attentions = {
+        "this": model.head.cca,
+        "published": PublishedCrissCrossAttention2d(model.head.cca),
+    }
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    loss = SegmentationLoss(main=OhemCrossEntropyLoss())
+    images = torch.randn(arguments.batch, 3, *size, device=device)
+    labels = torch.randint(0, 19, (arguments.batch, *size), device=device)
+
+    def train(attention: nn.Module) -> None:
+        model.train().head.cca = attention
+        optimizer.zero_grad()
+        loss(model(images), labels).backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def evaluate(attention: nn.Module) -> Tensor:
+        model.eval().head.cca = attention
+        return model(images[:1])["out"]
+
+    this, published = (evaluate(attention) for attention in attentions.values())
+    torch.testing.assert_close(this, published, rtol=0, atol=1e-2 * float(this.abs().max()))
+    work = {f"training step of batch {arguments.batch}": train, "evaluated image": evaluate}
+    return [
+        {"measured": name, **take_turns(step, attentions, arguments)} for name, step in work.items()
+    ]
+
+
+def take_turns(
+    step: Callable[[nn.Module], object],
+    attentions: dict[str, nn.Module],
+    arguments: argparse.Namespace,
+) -> Row:
+    """Seconds of a step with each attention: the median, and the fastest of all rounds."""
+    timers = {
+        name: Timer(
+            "step(attention)",
+            globals={"step": step, "attention": attention},
+            num_threads=arguments.threads,
+        )
+        for name, attention in attentions.items()
+    }
+    rounds = [
+        {name: timer.timeit(1).median for name, timer in timers.items()}
+        for _ in range(arguments.rounds)
+    ]
+    row: Row = {}
+    for name in attentions:
+        seconds = [times[name] for times in rounds]
+        row[f"{name}_s"], row[f"{name}_fastest_s"] = statistics.median(seconds), min(seconds)
+    return {**row, "published_over_this": row["published_s"] / row["this_s"]}
+
+
+def timing_table(rows: list[Row], arguments: argparse.Namespace, machine: dict[str, object]) -> str:
+    height, width = arguments.size
+    lines = [
+        f"| measured here, {arguments.network} at {height}x{width} | this operator, s "
+        "| published formulation, s | times faster |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        lines.append(
+            "| {measured} | {this_s:.3f} ({this_fastest_s:.3f}) | {published_s:.3f} "
+            "({published_fastest_s:.3f}) | {published_over_this:.3f} |".format(**row)
+        )
+    where = ", ".join(f"{key} {value}" for key, value in machine.items())
+    notes = (
+        f"\n\nMedians of {arguments.rounds} turns in one run, the fastest in brackets: float32, a "
+        "step with OHEM and SGD, an\nimage in one forward pass, reading it left out. "
+        f"Measured on: {where}.\n"
+    )
+    return "\n".join(lines) + notes + PURE_PYTORCH_TIMES
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
+    parser.add_argument("--size", type=parse_size, default=(385, 385), help="HxW, of the images")
+    parser.add_argument("--batch", type=int, default=1, help="images of a training step")
+    parser.add_argument("--rounds", type=int, default=7, help="of timing; 0 for the counts alone")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, help="also write all of it to this file")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    is_cuda = torch.device(arguments.device).type == "cuda"
+    machine: dict[str, object] = {
+        "device": torch.cuda.get_device_name() if is_cuda else arguments.device,
+        "threads": arguments.threads,
+        "torch": torch.__version__,
+        "ccnet": ccnet.__version__,
+    }
+    costs = cost_rows()
+    print(cost_table(costs), flush=True)
+    report: dict[str, object] = {**machine, "cost": costs}
+    if arguments.rounds:
+        report["timing"] = times = timing_rows(arguments)
+        print(timing_table(times, arguments, machine), end="")
+    if arguments.json:
+        with atomic_write(arguments.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

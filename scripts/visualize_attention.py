@@ -1,0 +1,156 @@
+"""Draws from where one pixel of a picture gathers, after each loop of criss-cross attention.
+
+    python scripts/visualize_attention.py street.jpg --pixel 190 80 --output attention.png
+
+Beside each other: the picture with the pixel ringed; for every number of loops, the share of the
+attention that each position of the network's map gets; the prediction. The shares are those of the
+loops composed, without residuals and projections: one loop reaches the pixel's row and column, two
+reach everything. The colour is the logarithm of the share; grey means that it is 0.
+
+Without a picture, a street is rendered.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+import ccnet
+from ccnet import attention_map
+from ccnet.files import atomic_write
+from ccnet.street_scenes import StreetScenes
+from ccnet.transforms import decode_image
+from ccnet.visualization import (
+    HEAT_DECADES,
+    capture_queries_and_keys,
+    heat_colors,
+    heat_overlay,
+    map_position,
+    mark_pixel,
+)
+from ccnet.zoo import NETWORKS
+
+DEMO_SEED = 20181128
+"""Of the rendered street. Training uses small seeds, so no network has seen it."""
+
+INK, GAP = "#222222", 12
+NUMBERS = ("no", "one", "two", "three", "four", "five")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("image", nargs="?", type=Path, help="a picture")
+    parser.add_argument(
+        "--pixel",
+        type=int,
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="counted from 0 at the top left, as in arrays: y before x (default: the centre)",
+    )
+    parser.add_argument("--output", type=Path, default=Path("attention.png"), help="the figure")
+    parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
+    parser.add_argument("--weights", default="DEFAULT", help="a name, or the path of a file")
+    parser.add_argument("--recurrence", type=int, help="loops (default: those of the weights)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--panel-width", type=int, default=480, help="pixels of one picture")
+    return parser.parse_args()
+
+
+def look(
+    model: ccnet.CCNet, image: Tensor, pixel: Sequence[int]
+) -> tuple[ccnet.Segmentation, list[Tensor]]:
+    """The segmentation, and from where a pixel gathers after one loop, two, and so on to all.
+
+    Args:
+        model: a network with attention.
+        image: (3, H, W), uint8, RGB.
+        pixel: its row and column.
+
+    Returns:
+        The segmentation, and maps (h, w), float64, each of sum 1.
+
+    Raises:
+        ValueError: if the network has no attention, or the pixel is not on the picture.
+    """
+    with capture_queries_and_keys(model.head.cca) as loops:
+        result = model.predict(image)
+    position = map_position(pixel, image.shape[-2:], loops[0][0].shape[-2:])
+    counts = range(1, len(loops) + 1)
+    return result, [attention_map(loops[:count], position)[0] for count in counts]
+
+
+def draw(
+    result: ccnet.Segmentation, maps: Sequence[Tensor], pixel: Sequence[int], width: int
+) -> Image.Image:
+    """The figure: all panels in a row, their titles above, the scale of the colours below."""
+    row, column = pixel
+    picture = Image.fromarray(np.ascontiguousarray(result.image.movedim(0, -1).numpy()))
+    scale = width / picture.width
+    panels = {f"pixel at row {row}, column {column}": picture}
+    for count, weights in enumerate(maps, start=1):
+        number = NUMBERS[count] if count < len(NUMBERS) else str(count)
+        title = f"attention after {number} loop{'s' if count > 1 else ''}"
+        panels[title] = heat_overlay(result.image, weights)
+    panels["prediction"] = result.overlay()
+    size = width, max(1, round(picture.height * scale))
+    font = ImageFont.load_default(width / 24)
+    line = round(width / 14)
+    sheet = Image.new(
+        "RGB", (len(panels) * (width + GAP) - GAP, line + size[1] + GAP + 2 * line), "white"
+    )
+    draw_on = ImageDraw.Draw(sheet)
+    for index, (title, panel) in enumerate(panels.items()):
+        left = index * (width + GAP)
+        panel = panel.resize(size, Image.Resampling.LANCZOS)
+        if title != "prediction":
+            panel = mark_pixel(panel, [(at + 0.5) * scale for at in pixel])
+        sheet.paste(panel, (left, line))
+        draw_on.text((left, line / 2), title, INK, font, anchor="lm")
+    top = line + size[1] + GAP
+    draw_on.text((width, top + line / 4), "share of the attention", INK, font, anchor="rm")
+    sheet.paste(scale_bar(len(maps) * (width + GAP) - GAP, line, font), (width + GAP, top))
+    return sheet
+
+
+def scale_bar(width: int, line: int, font: ImageFont.ImageFont) -> Image.Image:
+    """The colours of attention above the shares that they stand for, two lines high."""
+    bar = Image.new("RGB", (width, 2 * line), "white")
+    levels = np.tile(np.linspace(0, 1, width), (line // 2, 1))
+    bar.paste(Image.fromarray(heat_colors(levels)))
+    draw_on = ImageDraw.Draw(bar)
+    for third, anchor in enumerate(("lm", "mm", "mm", "rm")):
+        percent = f"{100 * 10 ** (HEAT_DECADES * (third / 3 - 1)):g} %"
+        position = third / 3 * (width - 1), 1.1 * line
+        draw_on.text(position, percent if third else f"< {percent}", INK, font, anchor=anchor)
+    return bar
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    try:
+        image = decode_image(arguments.image or StreetScenes(1, seed=DEMO_SEED)[0][0])
+        pixel = arguments.pixel or [side // 2 for side in image.shape[-2:]]
+        network = NETWORKS[arguments.network]
+        model = network(weights=arguments.weights, recurrence=arguments.recurrence)
+        result, maps = look(model.to(arguments.device), image, pixel)
+        figure = draw(result, maps, pixel, arguments.panel_width)
+        with atomic_write(arguments.output) as temporary:
+            figure.save(temporary, optimize=True)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+    label = result.labels[tuple(pixel)].item()
+    print(f"{arguments.output}: row {pixel[0]}, column {pixel[1]}: {result.categories[label]}")
+    for count, weights in enumerate(maps, start=1):
+        order = weights.flatten().sort(descending=True).values
+        most = int((order.cumsum(0) < 0.9).sum()) + 1
+        print(f"  loops {count}: 90 % of the attention on {most} of {order.numel()} positions")
+
+
+if __name__ == "__main__":
+    main()
