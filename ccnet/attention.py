@@ -40,7 +40,7 @@ def criss_cross_attention(
     if torch.compiler.is_compiling():
         with attention_kernel.without_autocast(query.device):
             return attention_kernel.dense(query, key, value)
-    output: Tensor = attention_kernel.CrissCross.apply(query, key, value)[0]
+    output: Tensor = attention_kernel.attend(query, key, value)
     return output
 
 

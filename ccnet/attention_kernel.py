@@ -26,6 +26,16 @@ _STASH_WEIGHTS = 2**24
 """Attention weights of one sample up to which backward keeps rather than recomputes them."""
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The output (N, Cv, *spatial); what autograd needs is made only where it is needed."""
+    inputs = (query, key, value)
+    differentiates = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    if differentiates or torch._C._are_functorch_transforms_active():
+        output: Tensor = CrissCross.apply(*inputs)[0]
+        return output
+    return CrissCross.forward(*inputs)[0]
+
+
 class CrissCross(torch.autograd.Function):
     """Blockwise criss-cross attention of (N, C, *spatial) tensors.
 
