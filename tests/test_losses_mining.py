@@ -168,3 +168,9 @@ def test_all_parts_add_up():
     expected = mining(outputs["out"], labels) + 0.4 * auxiliary
     expected = expected + consistency(outputs["rcca"], labels)
     assert math.isclose(loss.item(), expected.item(), rel_tol=1e-5)
+
+
+def test_logits_that_are_no_numbers_do_not_go_unseen():
+    logits = torch.full((1, 3, 16, 16), torch.nan)
+    labels = torch.randint(0, 3, (1, 16, 16))
+    assert OhemCrossEntropyLoss(min_kept=0)(logits, labels).isnan()

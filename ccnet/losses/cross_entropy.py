@@ -45,11 +45,10 @@ class CrossEntropyLoss(nn.Module):
 
     def _mean(self, losses: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
         """The mean of the losses of the pixels that count, by the weights of their classes."""
-        weights = counted.to(losses.dtype)
-        total = (losses * weights).sum()
+        total = losses.where(counted, 0).sum()
+        count = counted.sum(dtype=losses.dtype)
         if self.class_weights is not None:
-            weights = weights * self.class_weights[labels.where(counted, 0)]
-        count = weights.sum()
+            count = self.class_weights[labels.where(counted, 0)].where(counted, 0).sum()
         if self.joint:
             count = processes.mean(count)
         return total / count.clamp(min=torch.finfo(losses.dtype).tiny)
@@ -98,7 +97,8 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         """Computes the loss of a batch; arguments and result are those of `CrossEntropyLoss`."""
         labels = labels.long()
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
-        hard = losses.detach().neg().exp() <= self.effective_threshold(logits, labels)
+        # A loss that is no number is to be seen, so it is hard.
+        hard = ~(losses.detach() < -self.effective_threshold(logits, labels).log())
         if self.class_weights is not None:
             losses = losses * self.class_weights[labels.where(labels != IGNORE_INDEX, 0)]
         return self._mean(losses, labels, hard & (labels != IGNORE_INDEX))
@@ -127,11 +127,12 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         classes = nearest.where(valid, 0)[:, None]
         probabilities = torch.zeros_like(classes[:, 0], dtype=logits.dtype)
         for row, row_share in ((rows.before, 1 - rows.share), (rows.after, rows.share)):
+            lines = logits[:, :, row]
             for column, share in (
                 (columns.before, 1 - columns.share),
                 (columns.after, columns.share),
             ):
-                beside = logits[:, :, row][:, :, :, column].softmax(dim=1)
+                beside = lines[:, :, :, column].softmax(dim=1)
                 weight = (row_share[:, None] * share).to(logits.dtype)
                 probabilities += weight * beside.gather(1, classes)[:, 0]
         return probabilities, valid
