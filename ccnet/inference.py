@@ -95,7 +95,7 @@ def segment(
 
     The model is put into evaluation mode meanwhile. In mode "slide" memory is bounded by the
     picture and its labels, 4 bytes a pixel together, one batch of windows, and a band of logits as
-    high as a window and as wide as the picture, some 10 K bytes for each of its pixels: as often
+    high as a window and as wide as the picture, some 13 K bytes for each of its pixels: as often
     as the scales sum up to, and again for mirror images. In mode "whole" the logits of all pixels
     exist at once, and so do the probabilities where they are asked for.
 
@@ -156,8 +156,8 @@ def _streams(
             bands = sliding(view, classify, *protocol.windows, protocol.window_batch)
         else:
             bands = whole(view, classify)
-        upright = (band.flip(-1) for band in bands) if mirrored else bands
-        return resized(upright, size, (height, width))
+        bands = resized(bands, size, (height, width))
+        return (band.flip(-1) for band in bands) if mirrored else bands
 
     mirrors = (False, True) if protocol.flip else (False,)
     return [stream(scale, mirrored) for scale in protocol.scales for mirrored in mirrors]

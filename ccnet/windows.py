@@ -17,7 +17,7 @@ from ccnet.protocol import Size
 Classify = Callable[[Tensor], Tensor]
 """From normalised windows (N, 3, h, w) to their logits (N, K, h, w)."""
 
-MAX_ROWS = 256
+MAX_ROWS = 64
 """The height of the bands that `resized` gives: it bounds them where a scale is small."""
 
 
@@ -112,6 +112,7 @@ def resized(stream: Iterator[Tensor], source: Size, target: Size) -> Iterator[Te
     first = start = 0
     for rows in stream:
         band = torch.cat([band, rows], dim=1) if band.numel() else rows
+        del rows  # whose memory is not to outlive their part in the band
         known = first + band.shape[1]
         ready = target[0] if known == source[0] else int((y < known - 1).sum())
         while start < ready:

@@ -4,8 +4,8 @@
 
 The published way: the published formulation of the operator, float32, NCHW, and hard pixels mined
 on the host by NumPy and SciPy. This project's: its operator, bfloat16 autocast, channels-last, and
-mining where the logits are. Both train the same network, taking turns; with --between, one change at
-a time. Prints Markdown.
+mining where the logits are. Both train the same network, taking turns; with --between one change at
+a time comes between. Prints Markdown.
 """
 
 import argparse
