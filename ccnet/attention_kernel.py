@@ -53,7 +53,7 @@ class CrissCross(torch.autograd.Function):
         with without_autocast(query.device):
             for sample in zip(queries, keys, values, output, maximum, total, strict=True):
                 _attend(sample[0].to(wide), sample[1].to(wide), *sample[2:])
-        return _like(value, output), maximum, total
+        return _like(value, output, spare=values), maximum, total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -274,11 +274,14 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.movedim(1, -1).contiguous()
 
 
-def _like(original: Tensor, result: Tensor) -> Tensor:
-    """The channels-last result (N, *spatial, C) as (N, C, *spatial), laid out as the original."""
+def _like(original: Tensor, result: Tensor, spare: Tensor) -> Tensor:
+    """The channels-last result (N, *spatial, C) as (N, C, *spatial), laid out as the original.
+
+    `spare` is the original in channels-last order. Where that was a copy, its memory is used.
+    """
     if original.movedim(1, -1).is_contiguous():
         return result.movedim(-1, 1)
-    copy = result.new_empty(result.movedim(-1, 1).shape)
+    copy = spare.view(original.shape)
     for target, source in zip(copy.flatten(2), result.flatten(1, -2), strict=True):
         _transpose(source, target)
     return copy
