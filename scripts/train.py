@@ -17,14 +17,20 @@ from pathlib import Path
 import torch
 
 from ccnet import processes
-from ccnet.training.engine import Terminated, Trainer
+from ccnet.training.engine import Trainer
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.setup import build_model, open_datasets
+from ccnet.training.termination import Terminated
+
+ROOTS = {"camvid": "CAMVID_ROOT", "cityscapes": "CITYSCAPES_DATASET"}
+"""Variables that name the folders of data sets."""
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        usage="%(prog)s RECIPE --run-dir FOLDER [--root FOLDER] [options]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the run")
@@ -67,7 +73,7 @@ def train(arguments: argparse.Namespace, device: torch.device) -> None:
             logging.info("%s: %s", name, value)
         images = recipe.batch_size / (world * recipe.accumulation)
         logging.info("%d processes, %g images a forward pass", world, images)
-    root = arguments.root or os.environ.get(f"{recipe.dataset.upper()}_ROOT")
+    root = arguments.root or os.environ.get(ROOTS.get(recipe.dataset, ""))
     train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root)
     with processes.first_one_first():
         model = build_model(recipe, label_set).to(device)
@@ -96,7 +102,7 @@ def main() -> None:
         except Terminated as stop:
             if is_first:
                 print(f"{stop}; go on with --resume auto")
-        except (FileNotFoundError, FileExistsError, ValueError) as error:
+        except (OSError, ValueError, FloatingPointError) as error:
             raise SystemExit(f"error: {error}") from error
 
 

@@ -1,404 +1,331 @@
-"""Training: reproducible to the bit, resumable, and careful with what is on the disk."""
+"""Training in one process: what it computes, what it leaves behind, and what it refuses."""
 
 import dataclasses
 import json
+import logging
 import math
-from pathlib import Path
+import platform
 
 import pytest
 import torch
+from small_runs import (
+    FILES,
+    SMALL,
+    Scenes,
+    assert_same_end,
+    changed,
+    log_of,
+    newest,
+    small_ccnet,
+    small_model,
+    trainer,
+)
 from torch import nn
-from torchvision import tv_tensors
 
+import ccnet
 from ccnet.classes import CAMVID
 from ccnet.model import CCNet
 from ccnet.serialization import load_strictly, read_weights
-from ccnet.street_scenes import StreetScenes
-from ccnet.training.checkpoint import load_checkpoint, save_checkpoint
-from ccnet.training.data import SampleOrder, combined_seed, training_loader
-from ccnet.training.engine import Trainer, log_balanced_weights, poly_schedule
-from ccnet.training.recipes import RECIPES, Recipe
-from ccnet.transforms import training_augmentation
-
-TINY = Recipe(
-    steps=4,
-    batch_size=2,
-    crop_height=33,
-    crop_width=49,
-    warmup_steps=1,
-    validate_every=2,
-    precision="float32",
-    output_stride=32,
-)
-
-
-def new_model(seed=0, **config):
-    torch.manual_seed(seed)
-    options = {"output_stride": 32}
-    model = CCNet("resnet18", 11, backbone_options=options, label_set="camvid", **config)
-    nn.init.constant_(model.head.cca.gamma, 0.5)
-    return model
-
-
-class Scenes(StreetScenes):
-    """Small scenes that call `on_draw` with the number of scenes drawn before."""
-
-    def __init__(self, length=5, on_draw=lambda count: None):
-        super().__init__(length, size=(64, 96), seed=3)
-        self.count, self.on_draw = 0, on_draw
-
-    def __getitem__(self, index):
-        self.on_draw(self.count)
-        self.count += 1
-        return super().__getitem__(index)
-
-
-def trainer(run_dir, recipe=TINY, *, model=None, train_set=None, **options):
-    val_set = StreetScenes(2, size=(64, 96), seed=4)
-    options.setdefault("workers", 0)
-    return Trainer(model or new_model(), train_set or Scenes(), val_set, recipe, run_dir, **options)
-
-
-def same(one, other):
-    """Whether two nested states are equal to the bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
-
-
-def interrupt_at(count):
-    def on_draw(drawn):
-        if drawn == count:
-            raise RuntimeError("the power failed")
-
-    return on_draw
+from ccnet.training.optimization import poly_schedule
+from ccnet.training.recipes import Recipe
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a run that was never interrupted, and its scores."""
-    run_dir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    """The folder of a run, and its scores."""
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
     return run_dir, trainer(run_dir).run()
 
 
-def test_a_run_leaves_what_is_needed_to_use_and_to_resume_it(finished):
+def test_a_run_leaves_what_is_needed_to_use_to_repeat_and_to_resume_it(finished):
     run_dir, scores = finished
-    assert {path.name for path in run_dir.iterdir()} == {
-        "last.pt",
-        "best.safetensors",
-        "log.jsonl",
-        "recipe.json",
-    }
-    assert json.loads((run_dir / "recipe.json").read_text()) == dataclasses.asdict(TINY)
-    log = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    assert {path.name for path in run_dir.iterdir()} == FILES
+    assert json.loads((run_dir / "recipe.json").read_text()) == dataclasses.asdict(SMALL)
+    assert json.loads((run_dir / "config.json").read_text()) == small_model().config
+    environment = json.loads((run_dir / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["ccnet"] == ccnet.__version__
+    assert environment["python"] == platform.python_version()
+    assert environment["processes"] == 1
+    assert "command" in environment
+    log = log_of(run_dir)
     assert [record["step"] for record in log] == [2, 4]
-    assert log[-1]["miou"] == pytest.approx(scores.miou)
+    assert log[-1]["mIoU"] == pytest.approx(scores.miou)
     assert scores.confusion.sum() == 2 * 64 * 96
-    assert load_checkpoint(run_dir / "last.pt")["best"] == max(record["miou"] for record in log)
+    results = json.loads((run_dir / "results.json").read_text())
+    assert (results["step"], results["mIoU"]) == (4, log[-1]["mIoU"])
+    assert results["best"] == newest(run_dir)["best"] == max(record["mIoU"] for record in log)
+    lines = (run_dir / "train.log").read_text().splitlines()
+    assert [line.partition(" INFO ")[2] for line in lines] == [
+        f"step {record['step']}: mIoU {record['mIoU']:.2f}" for record in log
+    ]
     state, config = read_weights(run_dir / "best.safetensors")
-    load_strictly(CCNet(**config), state)
+    load_strictly(small_ccnet(**config), state)
+
+
+def test_the_log_is_written_whatever_the_program_shows(tmp_path, caplog):
+    logging.getLogger("ccnet").setLevel(logging.ERROR)
+    try:
+        trainer(tmp_path, changed(steps=1)).run()
+        assert logging.getLogger("ccnet").level == logging.ERROR
+    finally:
+        logging.getLogger("ccnet").setLevel(logging.NOTSET)
+    assert "step 1: mIoU " in (tmp_path / "train.log").read_text()
+
+
+def curves(run_dir):
+    accumulation = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulation.EventAccumulator(str(run_dir / "tensorboard"))
+    return events.Reload()
+
+
+def test_curves_and_overlays_are_shown(finished):
+    run_dir, _ = finished
+    events = curves(run_dir)
+    losses = events.Scalars("train/loss")
+    assert [event.step for event in losses] == [1, 2, 3, 4]
+    assert losses[1].value == pytest.approx(log_of(run_dir)[0]["loss"])
+    rates = [event.value for event in events.Scalars("train/learning_rate")]
+    expected = [SMALL.learning_rate * poly_schedule(step, SMALL) for step in range(4)]
+    assert rates == pytest.approx(expected)
+    for name, key in (("val/mIoU", "mIoU"), ("val/pixel_accuracy", "pixel accuracy")):
+        values = [(event.step, event.value) for event in events.Scalars(name)]
+        assert values == [(r["step"], pytest.approx(r[key])) for r in log_of(run_dir)]
+    assert {f"val_IoU/{name}" for name in CAMVID.categories} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["val/0", "val/1"]
+    shown = events.Images("val/1")
+    assert [(image.step, image.width, image.height) for image in shown] == [
+        (2, 96, 64),
+        (4, 96, 64),
+    ]
+
+
+def test_curves_go_on_without_a_gap_or_a_repetition(tmp_path):
+    def fail(drawn):
+        if drawn == 3 * SMALL.batch_size:
+            raise RuntimeError("the power failed")
+
+    with pytest.raises(RuntimeError, match="the power failed"):
+        trainer(tmp_path, train_set=Scenes(on_draw=fail)).run()
+    trainer(tmp_path, resume=True).run()
+    events = curves(tmp_path)
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("val/mIoU")] == [2, 4]
+
+
+def test_a_run_is_repeated_from_its_folder(finished, tmp_path):
+    """From recipe.json and config.json, with whatever random state there is."""
+    run_dir = finished[0]
+    recipe = Recipe(**json.loads((run_dir / "recipe.json").read_text()))
+    torch.manual_seed(recipe.seed)
+    model = small_ccnet(**json.loads((run_dir / "config.json").read_text()))
+    nn.init.constant_(model.head.cca.gamma, 0.5)
+    torch.manual_seed(77)
+    trainer(tmp_path, recipe, model=model, workers=1).run()
+    assert_same_end(run_dir, tmp_path)
 
 
 def test_training_changes_every_parameter(finished):
-    before = new_model().state_dict()
-    after = load_checkpoint(finished[0] / "last.pt")["model"]
-    for name, parameter in new_model().named_parameters():
+    before, after = small_model().state_dict(), newest(finished[0])["model"]
+    for name, _ in small_model().named_parameters():
         assert not torch.equal(before[name], after[name]), name
         assert after[name].isfinite().all(), name
-        assert parameter.shape == after[name].shape
-
-
-@pytest.mark.parametrize("stop", [2, 3])
-def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(finished, tmp_path, stop):
-    """Stopped at a step right after a checkpoint, or at one further: bit for bit the same."""
-    balancing = len(Scenes())  # the class weights are counted over every scene first
-    halting = Scenes(on_draw=interrupt_at(balancing + stop * TINY.batch_size))
-    with pytest.raises(RuntimeError, match="the power failed"):
-        trainer(tmp_path / "run", train_set=halting).run()
-    assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] == 2
-    # Another seed: what counts must come from the checkpoint.
-    scores = trainer(tmp_path / "run", model=new_model(seed=99), resume=True).run()
-    run_dir, uninterrupted = finished
-    assert torch.equal(scores.confusion, uninterrupted.confusion)
-    one, other = (load_checkpoint(folder / "last.pt") for folder in (run_dir, tmp_path / "run"))
-    assert one["step"] == other["step"] == TINY.steps
-    assert same(one, other)
-    best = [read_weights(folder / "best.safetensors") for folder in (run_dir, tmp_path / "run")]
-    assert same(*best)
-    for name in ("log.jsonl", "recipe.json"):
-        assert (run_dir / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
 def test_the_seed_decides_the_run(finished, tmp_path):
-    recipe = dataclasses.replace(TINY, seed=1, steps=2)
-    trainer(tmp_path, recipe).run()
-    ours, theirs = (
-        [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
-        for folder in (tmp_path, finished[0])
-    )
-    assert ours[0] != theirs[0]
+    trainer(tmp_path, changed(seed=1, steps=2)).run()
+    assert log_of(tmp_path)[0]["loss"] != log_of(finished[0])[0]["loss"]
 
 
-def test_a_finished_run_is_resumed_to_its_scores(finished, tmp_path):
-    for path in finished[0].iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    scores = trainer(tmp_path, model=new_model(seed=99), resume=True).run()
-    assert torch.equal(scores.confusion, finished[1].confusion)
-
-
-def test_a_run_in_bfloat16_with_momentum(tmp_path):
-    recipe = dataclasses.replace(
-        TINY, precision="bfloat16", optimizer="sgd", balance_classes=False, steps=1
-    )
-    scores = trainer(tmp_path, recipe, workers=1).run()
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_keeps_full_weights(tmp_path, precision, optimizer):
+    recipe = changed(precision=precision, optimizer=optimizer, steps=3)
+    before = small_model().head.classifier.weight.clone()
+    training = trainer(tmp_path, recipe)
+    seen = []
+    training.model.head.classifier.register_forward_hook(lambda *x: seen.append(x[2].dtype))
+    scores = training.run()
+    assert {str(dtype) for dtype in seen} == {f"torch.{precision}"}
     assert scores.confusion.sum() == 2 * 64 * 96
-    state = load_checkpoint(tmp_path / "last.pt")
+    state = newest(tmp_path)
     assert {value.dtype for value in state["model"].values()} == {torch.float32, torch.int64}
-    assert all(value.isfinite().all() for value in state["model"].values())
+    assert bool(state["scaler"]) == (precision == "float16")
+    assert not torch.equal(state["model"]["head.classifier.weight"], before)
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"learning_rate": 0.5}, "learning_rate"),
-        ({"steps": 6, "seed": 9}, "seed, steps"),
-        ({"scale_high": 3.0}, "scale_high"),
-    ],
-)
-def test_another_recipe_is_refused_and_its_fields_named(finished, changes, named):
-    before = {path: path.read_bytes() for path in finished[0].iterdir()}
-    with pytest.raises(ValueError, match=f"has another {named}$"):
-        trainer(finished[0], dataclasses.replace(TINY, **changes), resume=True)
-    assert {path: path.read_bytes() for path in finished[0].iterdir()} == before
+def test_a_step_that_overflows_float16_is_left_out(tmp_path):
+    recipe = changed(precision="float16", steps=1, optimizer="sgd")
+    training = trainer(tmp_path, recipe)
+    before = {name: value.clone() for name, value in training.model.named_parameters()}
+    training.model.head.classifier.weight.register_hook(lambda gradient: gradient * math.inf)
+    training.run()
+    state = newest(tmp_path)
+    assert state["scaler"]["scale"] == 2.0**15
+    for name, value in before.items():
+        assert torch.equal(state["model"][name], value), name
 
 
-def test_another_model_is_refused_and_its_arguments_named(finished):
-    with pytest.raises(ValueError, match=r"has another recurrence$"):
-        trainer(finished[0], model=new_model(recurrence=1), resume=True)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_memory_saving_norm_gives_weights_of_plain_networks(tmp_path, precision):
+    recipe = changed(norm="inplace", precision=precision, validate_every=4)
+    model = small_model(negative_slope=0.01)
+    trainer(tmp_path, recipe, model=model).run()
+    assert any(type(layer).__name__ == "InPlaceABN" for layer in model.modules())
+    state, config = read_weights(tmp_path / "best.safetensors")
+    plain = small_ccnet(**config).eval()
+    load_strictly(plain, state)
+    assert not any(type(layer).__name__ == "InPlaceABN" for layer in plain.modules())
+    x = torch.randn(2, 3, 33, 49)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x)["out"], model.eval()(x)["out"])
 
 
-def test_a_folder_with_a_run_is_not_overwritten(finished):
-    before = {path: path.read_bytes() for path in finished[0].iterdir()}
-    with pytest.raises(FileExistsError, match=r"already holds a run; resume it or name another"):
-        trainer(finished[0])
-    assert {path: path.read_bytes() for path in finished[0].iterdir()} == before
+def test_networks_that_cannot_have_that_norm(tmp_path):
+    with pytest.raises(ValueError, match="cannot be inverted"):
+        trainer(tmp_path, changed(norm="inplace"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_consistency_loss_is_trained_saved_and_left_out_of_the_weights(finished, tmp_path):
+    recipe = changed(consistency_weight=0.7)
+    training = trainer(tmp_path, recipe)
+    before = training.objective.loss.consistency.reduce.weight.clone()
+    training.run()
+    after = newest(tmp_path)["loss_function"]["consistency.reduce.weight"]
+    assert not torch.equal(before, after)
+    assert (
+        read_weights(tmp_path / "best.safetensors")[0].keys() == small_model().state_dict().keys()
+    )
+    plain = log_of(trainer_of(tmp_path / "plain", SMALL))
+    assert log_of(tmp_path)[0]["loss"] > plain[0]["loss"]
+
+
+def trainer_of(run_dir, recipe):
+    trainer(run_dir, recipe).run()
+    return run_dir
+
+
+def test_mining_takes_part(finished, tmp_path):
+    training = trainer(tmp_path, changed(ohem=True, ohem_threshold=0.1, ohem_min_kept=64, steps=2))
+    assert training.objective.loss.main.threshold == 0.1
+    assert training.objective.loss.main.class_weights is not None
+    training.run()
+    assert log_of(tmp_path)[0]["loss"] > 1.01 * log_of(finished[0])[0]["loss"]
+
+
+def test_options_of_the_real_network(tmp_path):
+    """Gradient checkpointing and the residual blocks of the memory-saving norm."""
+    torch.manual_seed(0)
+    options = {"output_stride": 32, "negative_slope": 0.01}
+    config = {"backbone_options": options, "negative_slope": 0.01, "label_set": "camvid"}
+    model = CCNet("resnet18", 11, **config)
+    plain = CCNet("resnet18", 11, **config)
+    plain.load_state_dict(model.state_dict())
+    short = {"steps": 1, "batch_size": 2, "output_stride": 32, "optimizer": "sgd"}
+    losses = []
+    for name, network, fields in (
+        ("inplace", model, {"norm": "inplace"}),
+        ("checkpointing", plain, {"gradient_checkpointing": True}),
+    ):
+        trainer(tmp_path / name, changed(**short, **fields), model=network).run()
+        losses.append(log_of(tmp_path / name)[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    state, config = read_weights(tmp_path / "inplace" / "best.safetensors")
+    restored = CCNet(**config).eval()
+    load_strictly(restored, state)
+    x = torch.randn(1, 3, 65, 64)
+    with torch.no_grad():
+        found, expected = restored(x)["out"], model.eval()(x)["out"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_training_is_training(tmp_path):
+    recipe = changed(compile=True, steps=2, optimizer="sgd")
+    trainer(tmp_path / "compiled", recipe).run()
+    trainer(tmp_path / "plain", dataclasses.replace(recipe, compile=False)).run()
+    compiled, plain = (log_of(tmp_path / name)[-1] for name in ("compiled", "plain"))
+    assert compiled["loss"] == pytest.approx(plain["loss"], rel=1e-3)
+    assert newest(tmp_path / "compiled")["model"].keys() == small_model().state_dict().keys()
+
+
+def test_accumulated_gradients_are_the_mean_of_the_passes(tmp_path):
+    recipe = changed(steps=1, batch_size=5, accumulation=3, optimizer="sgd")
+    model, like = (small_model(dropout=0.0).double() for _ in range(2))
+    training = trainer(tmp_path / "run", recipe, model=model)
+    found = {}
+    training.optimizer.register_step_pre_hook(
+        lambda *_: found.update({name: p.grad.clone() for name, p in model.named_parameters()})
+    )
+    batches = list(trainer(tmp_path / "other", recipe, model=like).loader)
+    assert [len(images) for images, _ in batches] == [2, 2, 1]
+    training.run()
+    objective = trainer(tmp_path / "other", recipe, model=like).objective.train()
+    expected = {name: torch.zeros_like(p) for name, p in like.named_parameters()}
+    losses = []
+    for images, labels in batches:
+        loss = objective(images, labels)
+        losses.append(loss.item())
+        gradients = torch.autograd.grad(loss, list(like.parameters()))
+        for name, gradient in zip(expected, gradients, strict=True):
+            expected[name] += gradient / 3
+    torch.testing.assert_close(found, expected)
+    assert log_of(tmp_path / "run")[0]["loss"] == pytest.approx(sum(losses) / 3)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
-    model = new_model()
-    kept = {}
+    model, kept = small_model(), {}
+    checkpoint = tmp_path / "checkpoints" / "step-00000002.pt"
 
     def poison(drawn):
-        if drawn == 5 + 2 * TINY.batch_size:  # the first sample of the third step
-            kept["last"] = (tmp_path / "last.pt").read_bytes()
+        if drawn == 2 * SMALL.batch_size:  # the first sample of the third step
+            kept["last"] = checkpoint.read_bytes()
             nn.init.constant_(model.head.classifier.weight, math.nan)
 
     with pytest.raises(FloatingPointError, match=r"the loss of step 3 is nan$"):
         trainer(tmp_path, model=model, train_set=Scenes(on_draw=poison)).run()
-    assert (tmp_path / "last.pt").read_bytes() == kept["last"]
-    assert load_checkpoint(tmp_path / "last.pt")["step"] == 2
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert checkpoint.read_bytes() == kept["last"]
+    assert newest(tmp_path)["step"] == 2
+    assert not list(tmp_path.rglob(".*"))
 
 
-def loaded(workers, first=0, last=6, seed=5):
-    augment = training_augmentation((33, 49), scale_range=(0.5, 2.0))
-    loader = training_loader(
-        StreetScenes(5, size=(40, 60), seed=3),
-        augment,
-        batch_size=2,
-        first_step=first,
-        last_step=last,
-        seed=seed,
-        workers=workers,
-    )
-    torch.manual_seed(workers)  # must not matter
-    return [(images.clone(), labels.clone()) for images, labels in loader]
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    """A finite loss with a gradient that is not, in the last step before a checkpoint."""
+    model = small_model()
+    calls = []
+
+    def poison(gradient):
+        calls.append(1)
+        return gradient * math.nan if len(calls) == 4 else gradient
+
+    model.head.classifier.weight.register_hook(poison)
+    with pytest.raises(FloatingPointError, match="after step 4 weights are not finite"):
+        trainer(tmp_path, model=model).run()
+    assert newest(tmp_path)["step"] == 2
+    assert read_weights(tmp_path / "best.safetensors")[0]["head.classifier.weight"].isfinite().all()
 
 
-def test_data_do_not_depend_on_workers_nor_on_where_a_run_started():
-    alone = loaded(0)
-    assert len(alone) == 6
-    assert all(images.shape == (2, 3, 33, 49) for images, _ in alone)
-    assert same(loaded(2), alone)
-    assert same(loaded(1, first=3), alone[3:])
-    assert not same(loaded(0, seed=6), alone)
-
-
-def test_loading_leaves_the_random_state_alone():
-    torch.manual_seed(8)
-    expected = torch.rand(3)
-    augment = training_augmentation((33, 49))
-    loader = training_loader(
-        Scenes(), augment, batch_size=1, first_step=0, last_step=2, seed=0, workers=0
-    )
-    iterator = iter(loader)
-    torch.manual_seed(8)
-    next(iterator)
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_the_same_sample_is_augmented_anew_in_every_pass():
-    class One(StreetScenes):
-        def __init__(self):
-            super().__init__(1, size=(40, 60))
-
-    loader = training_loader(
-        One(),
-        training_augmentation((33, 49)),
-        batch_size=1,
-        first_step=0,
-        last_step=3,
-        seed=0,
-        workers=0,
-    )
-    first, second, third = (labels for _, labels in loader)
-    assert not torch.equal(first, second)
-    assert not torch.equal(second, third)
-
-
-def test_every_pass_is_a_new_shuffle_of_all_samples():
-    drawn = list(SampleOrder(7, 0, 21, seed=1))
-    assert [number for number, _ in drawn] == list(range(21))
-    passes = [[index for _, index in drawn[start : start + 7]] for start in (0, 7, 14)]
-    assert all(sorted(order) == list(range(7)) for order in passes)
-    assert passes[0] != passes[1] != passes[2] != passes[0]
-    assert list(SampleOrder(7, 10, 21, seed=1)) == drawn[10:]
-    assert len(SampleOrder(7, 10, 21, seed=1)) == 11
-    assert [index for _, index in SampleOrder(7, 0, 7, seed=2)] != passes[0]
-
-
-def test_seeds_are_combined_without_collisions():
-    seeds = {combined_seed(seed, number) for seed in range(50) for number in range(200)}
-    assert len(seeds) == 50 * 200
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    assert combined_seed(1, 2) != combined_seed(2, 1)
-
-
-class Code:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.mkdir, (self.path,)
-
-
-def write_code(path):
-    torch.save({"model": {}, "step": Code(path.parent / "executed")}, path)
-
-
-def truncate(path):
-    save_checkpoint(path, {"model": {"a": torch.randn(500)}, "step": 1})
-    path.write_bytes(path.read_bytes()[:-700])
+def test_scenes_are_mixed_into_their_own_classes_only(tmp_path):
+    mixed = trainer(tmp_path, changed(scenes=3))
+    assert len(mixed.train_set) == 5 + 3
+    model = small_ccnet(backbone="resnet18", num_classes=11)
+    with pytest.raises(ValueError, match=r"3 scenes have CamVid's classes.* must be 0"):
+        trainer(tmp_path, changed(scenes=3), model=model)
 
 
 @pytest.mark.parametrize(
-    "write",
+    ("fields", "message"),
     [
-        lambda path: path.write_bytes(b"no checkpoint"),
-        truncate,
-        write_code,
-        lambda path: path.touch(),
-    ],
-    ids=["text", "truncated", "code", "empty"],
-)
-def test_damaged_checkpoints_are_named_and_no_code_is_run(tmp_path, write):
-    path = tmp_path / "last.pt"
-    write(path)
-    with pytest.raises(ValueError, match=r"last\.pt is not an intact checkpoint"):
-        trainer(tmp_path, resume=True)
-    assert [found.name for found in tmp_path.iterdir()] == ["last.pt"]
-
-
-def test_the_code_in_that_pickle_would_run_elsewhere(tmp_path):
-    """What the test above guards against does happen with a loader that is not careful."""
-    write_code(tmp_path / "last.pt")
-    torch.load(tmp_path / "last.pt", weights_only=False)
-    assert (tmp_path / "executed").is_dir()
-
-
-@pytest.mark.parametrize("state", [{"weights": 1}, [1, 2], {"model": {}}])
-def test_other_files_are_no_checkpoints(tmp_path, state):
-    torch.save(state, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"other\.pt is not a checkpoint of a training run"):
-        load_checkpoint(tmp_path / "other.pt")
-
-
-def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*none\.pt"):
-        load_checkpoint(tmp_path / "none.pt")
-
-
-def test_learning_rate_rises_linearly_and_falls_by_its_power():
-    recipe = dataclasses.replace(TINY, steps=110, warmup_steps=10, power=0.9)
-    factors = [poly_schedule(step, recipe) for step in range(110)]
-    assert factors[0] == pytest.approx(0.1)
-    assert factors[4] == pytest.approx(0.5)
-    assert factors[9] == factors[10] == 1
-    assert factors[60] == pytest.approx(0.5**0.9)
-    assert factors[109] == pytest.approx(0.01**0.9)
-    assert poly_schedule(110, recipe) == 0
-    assert sorted(factors[10:], reverse=True) == factors[10:]
-    plain = dataclasses.replace(recipe, warmup_steps=0, steps=10, power=2.0)
-    assert [poly_schedule(step, plain) for step in (0, 5, 10)] == pytest.approx([1, 0.25, 0])
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_only_kernels_decay(tmp_path, optimizer):
-    recipe = dataclasses.replace(TINY, optimizer=optimizer, weight_decay=0.03, learning_rate=0.2)
-    model = new_model()
-    groups = trainer(tmp_path, recipe, model=model).optimizer.param_groups
-    decay = {id(value): group["weight_decay"] for group in groups for value in group["params"]}
-    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
-    kernels = {id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d)}
-    for name, parameter in model.named_parameters():
-        assert decay[id(parameter)] == (0.03 if id(parameter) in kernels else 0.0), name
-    assert decay[id(model.head.cca.gamma)] == 0
-    assert all(group["initial_lr"] == 0.2 for group in groups)
-
-
-def test_class_weights_are_those_of_enet():
-    masks = [torch.randint(0, 10, (6, 8)), torch.full((6, 8), 2)]
-    masks[0][0] = 255
-
-    class Masks:
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            return None, tv_tensors.Mask(masks[index].to(torch.uint8))
-
-    counts = [sum(int((mask == label).sum()) for mask in masks) for label in range(11)]
-    raw = [1 / math.log(1.02 + count / sum(counts)) for count in counts]
-    expected = [value * 11 / sum(raw) for value in raw]
-    weights = log_balanced_weights(Masks(), len(CAMVID))
-    assert weights.tolist() == pytest.approx(expected)
-    assert weights.argmin() == 2
-    assert weights.argmax() == 10
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_named_recipes_are_valid_and_json_able(name):
-    assert Recipe(**json.loads(json.dumps(dataclasses.asdict(RECIPES[name])))) == RECIPES[name]
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("dataset", "coco"),
-        ("optimizer", "adam"),
-        ("precision", "float16"),
-        ("steps", 0),
-        ("batch_size", -1),
-        ("crop_width", 0),
-        ("validate_every", 0),
+        ({"accumulation": 3}, "a batch of 2 is too small for 1 processes and 3 forward passes"),
+        ({"scale_low": 0.0}, "not 0.0..2.0"),
+        ({"scale_low": 3.0}, "not 3.0..2.0"),
+        ({"max_class_share": 1.5}, "1.5"),
+        ({"color_jitter": 2.0}, "not 2.0"),
+        ({"ohem": True, "ohem_threshold": 2.0}, "not 2.0"),
     ],
 )
-def test_wrong_fields_of_a_recipe_are_named(field, value):
-    with pytest.raises(ValueError, match=rf"{field} .*not '?{value}"):
-        dataclasses.replace(TINY, **{field: value})
+def test_a_recipe_that_cannot_be_run_leaves_nothing_behind(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, changed(**fields))
+    assert not list(tmp_path.iterdir())

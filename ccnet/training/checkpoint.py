@@ -2,11 +2,14 @@
 
 import logging
 import os
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ccnet.files import atomic_write
 
@@ -31,15 +34,19 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.pt"))
 
     def save(self, state: Mapping[str, Any]) -> Path:
-        """Writes the state at `state["step"]`, then removes what is older than the newest ones.
+        """Writes the state at `state["step"]`, then removes all but it and the newest before it.
+
+        Files of later steps go too: the run was not resumed from them, as they are damaged.
 
         Raises:
             OSError: if it could not be written; what was there before stays.
         """
         path = self.folder / f"step-{state['step']:08}.pt"
         save_checkpoint(path, state)
-        for outdated in self.paths()[: -self.keep]:
-            outdated.unlink()
+        paths = self.paths()
+        last = paths.index(path) + 1
+        for other in paths[: max(0, last - self.keep)] + paths[last:]:
+            other.unlink()
         return path
 
     def newest(self) -> Path | None:
@@ -53,10 +60,24 @@ class Checkpoints:
                 return path
         return None
 
-    def remove_unfinished(self) -> None:
-        """Removes what a process that was killed while it wrote left behind."""
-        for path in self.folder.glob(".step-*.pt"):
+
+def remove_unfinished(run_dir: Path) -> None:
+    """Removes what a process that was killed while it wrote left behind in the folder of a run."""
+    for suffix in ("json", "jsonl", "pt", "safetensors"):
+        for path in run_dir.rglob(f".*-????????.{suffix}"):
             path.unlink()
+
+
+def refuse_changes(run_dir: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Compares the settings of a run with those that it is to go on with.
+
+    Raises:
+        ValueError: if they differ; names those that do.
+    """
+    names = saved.keys() | current.keys()
+    changed = sorted(name for name in names if saved.get(name) != current.get(name))
+    if changed:
+        raise ValueError(f"the run in {run_dir} has another {', '.join(changed)}")
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
@@ -65,13 +86,21 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     Raises:
         OSError: if it could not be written: the disk is full, say.
     """
+    with saving(path), atomic_write(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(state), file)
+
+
+@contextmanager
+def saving(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Inside, whatever keeps the file from being written becomes an OSError that names it."""
     try:
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
-            torch.save(dict(state), file)
-    except (OSError, RuntimeError) as error:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch.save finds its file shorter than it should be, after the disk has said why.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise OSError(
-            f"{path} could not be written: {error}. What was saved before is intact: make room, "
-            "then resume the run"
+            f"{path} could not be written: {reason}. What was saved before is intact; mend this "
+            "(a full disk needs room), then resume the run"
         ) from error
 
 
@@ -85,6 +114,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {damaged} is wrong")  # torch.load ignores it
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is not an intact checkpoint: {error}") from error

@@ -1,5 +1,6 @@
 """The order of training samples and the randomness of each, as functions of seed and number."""
 
+import signal
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -116,8 +117,14 @@ def training_loader(
         SeededDataset(dataset, transforms, seed),
         batch_sampler=Portions(order, batch_size, passes),
         num_workers=workers,
+        worker_init_fn=_ignore_sigterm,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _ignore_sigterm(_: int) -> None:
+    """Leaves it to the training process, which ends its workers, to answer SIGTERM to them all."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def combined_seed(*parts: int) -> int:

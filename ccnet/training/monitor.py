@@ -3,7 +3,10 @@
 import json
 import logging
 import platform
+import shlex
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,14 @@ import torch
 import torchvision
 from tqdm import tqdm
 
-import ccnet
 from ccnet.files import atomic_write
 from ccnet.inference import Segmentation
 from ccnet.processes import rank_and_count
 from ccnet.scores import Scores
+from ccnet.training.checkpoint import saving
 from ccnet.training.recipes import Recipe
+
+logger = logging.getLogger("ccnet")
 
 OVERLAYS = 4
 """Images of the validation set whose overlays are shown."""
@@ -47,30 +52,36 @@ class Monitor:
         write_json(run_dir / "recipe.json", asdict(recipe))
         write_json(run_dir / "config.json", config)
         write_json(run_dir / "environment.json", environment())
-        self._handler = logging.FileHandler(run_dir / "train.log")
+        self._handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("ccnet").addHandler(self._handler)
-        self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=step)
+        self._level = logger.level
+        logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
+        logger.addHandler(self._handler)
+        self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)
         self._progress = tqdm(initial=step, total=recipe.steps, unit="step", mininterval=2)
 
     def on_step(self, step: int, loss: float, learning_rate: float) -> None:
         """Notes a training step."""
         if self.active:
-            self._writer.add_scalar("train/loss", loss, step)
-            self._writer.add_scalar("train/learning_rate", learning_rate, step)
+            with saving(self.run_dir):
+                self._writer.add_scalar("train/loss", loss, step)
+                self._writer.add_scalar("train/learning_rate", learning_rate, step)
+            self._progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
             self._progress.update()
-            self._progress.set_postfix(loss=f"{loss:.3f}")
 
     def on_sample(self, step: int, index: int, result: Segmentation) -> None:
         """Shows the overlays of a few validation images."""
         if self.active and index < OVERLAYS:
             overlay = np.asarray(result.overlay())
-            self._writer.add_image(f"val/{index}", overlay, step, dataformats="HWC")
+            with saving(self.run_dir):
+                self._writer.add_image(f"val/{index}", overlay, step, dataformats="HWC")
 
     def on_validation(self, history: list[dict[str, Any]], scores: Scores) -> None:
         """Notes the last validation; `history` has a record of each."""
-        if self.active:
-            step = history[-1]["step"]
+        if not self.active:
+            return
+        step = history[-1]["step"]
+        with saving(self.run_dir):
             self._writer.add_scalar("val/mIoU", scores.miou, step)
             self._writer.add_scalar("val/pixel_accuracy", scores.pixel_accuracy, step)
             for name, iou in zip(scores.label_set.categories, scores.iou.tolist(), strict=True):
@@ -85,19 +96,22 @@ class Monitor:
             write_json(self.run_dir / "results.json", results)
 
     def close(self) -> None:
-        """Closes the files."""
+        """Closes the files; the end of the curves is lost if the disk is full."""
         if self.active:
             self._progress.close()
-            self._writer.close()
-            logging.getLogger("ccnet").removeHandler(self._handler)
+            with suppress(OSError):
+                self._writer.close()
+            logger.removeHandler(self._handler)
+            logger.setLevel(self._level)
             self._handler.close()
 
 
 def environment() -> dict[str, Any]:
-    """The versions and devices that a run depends on."""
+    """The command, versions and devices that a run depends on."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "ccnet": ccnet.__version__,
+        "command": shlex.join(sys.argv),
+        "ccnet": sys.modules["ccnet"].__version__,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "python": platform.python_version(),

@@ -70,8 +70,7 @@ def prepare(model: CCNet, recipe: Recipe) -> CCNet:
 
 
 def make_objective(model: CCNet, train_set: Dataset[Sample], recipe: Recipe) -> Objective:
-    """The recipe's loss after the network, on its device; classes are counted in the data."""
-    device = next(model.parameters()).device
+    """The recipe's loss after the network, where it is; the classes of the data are counted."""
     joint = rank_and_count()[1] > 1
     weights, main, consistency = None, None, None
     if recipe.balance_classes:
@@ -91,4 +90,4 @@ def make_objective(model: CCNet, train_set: Dataset[Sample], recipe: Recipe) -> 
         consistency_weight=recipe.consistency_weight,
         joint=joint,
     )
-    return Objective(model, loss.to(device), recipe)
+    return Objective(model, loss.to(next(model.parameters())), recipe)

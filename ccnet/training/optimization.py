@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ccnet.classes import IGNORE_INDEX
 from ccnet.datasets import Sample
@@ -51,6 +51,8 @@ def _label_maps(dataset: Any) -> Iterator[Tensor]:
     """The labels of every sample, without decoding images where the data set can do that."""
     if isinstance(dataset, ConcatDataset):
         return chain.from_iterable(map(_label_maps, dataset.datasets))
+    if isinstance(dataset, Subset) and hasattr(dataset.dataset, "labels"):
+        return map(dataset.dataset.labels, dataset.indices)
     if hasattr(dataset, "labels"):
         return map(dataset.labels, range(len(dataset)))
     return (dataset[index][1].as_subclass(Tensor) for index in range(len(dataset)))

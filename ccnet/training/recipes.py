@@ -1,6 +1,7 @@
 """Named sets of hyper-parameters."""
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, fields, replace
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "dataset": ("camvid", "cityscapes", "folder", "street-scenes"),
@@ -105,12 +106,18 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field, allowed in CHOICES.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field} is one of {allowed}, not {getattr(self, field)!r}")
-        for field in _AT_LEAST_ONE:
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is one of {allowed}, not {getattr(self, name)!r}")
+        for field in fields(self):
+            value, least = getattr(self, field.name), int(field.name in _AT_LEAST_ONE)
+            if not isinstance(value, str) and not least <= value < math.inf:
+                raise ValueError(f"{field.name} must be at least {least}, not {value}")
+        if not 0 < self.learning_rate >= self.min_learning_rate:
+            raise ValueError(
+                "learning_rate must be above 0 and at least min_learning_rate "
+                f"{self.min_learning_rate}, not {self.learning_rate}"
+            )
         if self.weights and self.weights_backbone:
             raise ValueError(
                 f"weights {self.weights!r} hold a backbone: give no weights_backbone beside them, "

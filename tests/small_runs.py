@@ -1,0 +1,191 @@
+"""Training runs that take seconds: a small network on small scenes, in this process or others."""
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import tempfile
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+
+from ccnet.model import CCNet
+from ccnet.serialization import read_weights
+from ccnet.street_scenes import StreetScenes
+from ccnet.training.checkpoint import Checkpoints, load_checkpoint
+from ccnet.training.engine import Trainer
+from ccnet.training.recipes import Recipe
+from ccnet.training.termination import Terminated
+
+SMALL = Recipe(
+    steps=4,
+    batch_size=2,
+    crop_height=33,
+    crop_width=49,
+    warmup_steps=1,
+    validate_every=2,
+    precision="float32",
+)
+
+FILES = {
+    *("checkpoints", "tensorboard", "best.safetensors", "log.jsonl", "train.log"),
+    *("config.json", "environment.json", "recipe.json", "results.json"),
+}
+"""What a run leaves in its folder."""
+
+processes = multiprocessing.get_context("forkserver")
+"""Starts processes that need not import everything anew, and share no state with this one."""
+
+processes.set_forkserver_preload(
+    ["ccnet.training.engine", "ccnet.metrics", "torch.utils.tensorboard"]
+)
+
+
+class SmallBackbone(nn.Module):
+    """Two stages of 16 and 32 channels at strides 4 and 8, with the interface of `Backbone`."""
+
+    channels = (16, 32)
+
+    def __init__(self, name, negative_slope=0.0, **options):
+        super().__init__()
+        self.gradient_checkpointing = False
+        self.stages = nn.ModuleList()
+        for width, wider in ((3, 8), (8, 16), (16, 32)):
+            conv = nn.Conv2d(width, wider, 3, stride=2, padding=1, bias=False)
+            activation = nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU()
+            self.stages.append(nn.Sequential(conv, nn.BatchNorm2d(wider), activation))
+
+    def forward(self, x):
+        stage3 = self.stages[1](self.stages[0](x))
+        return stage3, self.stages[2](stage3)
+
+
+def small_ccnet(**config):
+    """A CCNet on the small backbone."""
+    with mock.patch("ccnet.model.Backbone", SmallBackbone):
+        return CCNet(**config)
+
+
+def small_model(seed=0, negative_slope=0.0, **config):
+    """A small CCNet for CamVid's classes, with attention that counts."""
+    torch.manual_seed(seed)
+    slope = {"negative_slope": negative_slope}
+    options = {"backbone": "resnet18", "num_classes": 11, "label_set": "camvid", **config}
+    model = small_ccnet(backbone_options=slope, **slope, **options)
+    if model.head.cca is not None:
+        nn.init.constant_(model.head.cca.gamma, 0.5)
+    return model
+
+
+class Scenes(StreetScenes):
+    """Small scenes that call `on_draw` with the number of scenes drawn before."""
+
+    def __init__(self, length=5, on_draw=None, seed=3):
+        super().__init__(length, size=(64, 96), seed=seed)
+        self.count, self.on_draw = 0, on_draw
+
+    def __getitem__(self, index):
+        if self.on_draw is not None:
+            self.on_draw(self.count)
+        self.count += 1
+        return super().__getitem__(index)
+
+
+def trainer(run_dir, recipe=SMALL, *, model=None, train_set=None, val_set=None, **options):
+    options.setdefault("workers", 0)
+    sets = train_set or Scenes(), val_set or Scenes(2, seed=4)
+    return Trainer(model or small_model(), *sets, recipe, run_dir, **options)
+
+
+def changed(**fields):
+    return dataclasses.replace(SMALL, **fields)
+
+
+def newest(run_dir):
+    """The state in the newest checkpoint of a run."""
+    return load_checkpoint(Checkpoints(run_dir / "checkpoints").newest())
+
+
+def log_of(run_dir):
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def same(one, other):
+    """Whether two nested states are equal to the bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def assert_same_end(run_dir, other):
+    """That two runs ended alike to the bit: in all that matters afterwards, and nothing besides."""
+    assert same(newest(run_dir), newest(other))
+    best = [read_weights(folder / "best.safetensors") for folder in (run_dir, other)]
+    assert same(*best)
+    for name in ("log.jsonl", "recipe.json", "config.json", "results.json"):
+        assert (run_dir / name).read_bytes() == (other / name).read_bytes(), name
+    for folder in (run_dir, other):
+        assert len(list((folder / "checkpoints").iterdir())) <= 2
+        names = {path.name for path in folder.iterdir()}
+        assert names == FILES
+
+
+def start(function, *arguments, ranks=1):
+    """Starts a function in processes of their own, one a rank."""
+    meeting = f"file://{tempfile.mkdtemp()}/ranks"
+    started = [
+        processes.Process(target=_ranked, args=(meeting, rank, ranks, function, arguments))
+        for rank in range(ranks)
+    ]
+    for process in started:
+        process.start()
+    return started
+
+
+def finish(started):
+    """Waits for processes to end.
+
+    Returns:
+        Their exit codes.
+    """
+    for process in started:
+        process.join(timeout=120)
+        if process.is_alive():
+            process.kill()
+            pytest.fail("a process did not end")
+    return [process.exitcode for process in started]
+
+
+def _ranked(meeting, rank, ranks, function, arguments):
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    if ranks == 1:
+        function(*arguments)
+        return
+    timeout = timedelta(seconds=60)
+    torch.distributed.init_process_group("gloo", meeting, timeout, world_size=ranks, rank=rank)
+    try:
+        function(*arguments)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def train(run_dir, recipe=SMALL, on_start=None, *, seed=0, workers=0):
+    """Trains, or goes on training, the way that scripts/train.py does."""
+    model = small_model(seed)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        running = trainer(run_dir, recipe, model=model, resume=True, workers=workers)
+        if on_start is not None:
+            on_start(running)
+        with contextlib.suppress(Terminated):
+            running.run()

@@ -1,0 +1,139 @@
+"""Recipes, and what the optimiser makes of them."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from small_runs import SMALL, changed, small_model, trainer
+from torch import nn
+from torch.utils.data import ConcatDataset, Subset
+from torchvision import tv_tensors
+
+from ccnet.classes import CAMVID
+from ccnet.training.optimization import log_balanced_weights, poly_schedule
+from ccnet.training.recipes import RECIPES, Recipe
+
+
+def test_learning_rate_rises_linearly_and_falls_by_its_power():
+    recipe = changed(steps=110, warmup_steps=10, power=0.9)
+    factors = [poly_schedule(step, recipe) for step in range(110)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[4] == pytest.approx(0.5)
+    assert factors[9] == factors[10] == 1
+    assert factors[60] == pytest.approx(0.5**0.9)
+    assert factors[109] == pytest.approx(0.01**0.9)
+    assert poly_schedule(110, recipe) == 0
+    assert sorted(factors[10:], reverse=True) == factors[10:]
+    plain = dataclasses.replace(recipe, warmup_steps=0, steps=10, power=2.0)
+    assert [poly_schedule(step, plain) for step in (0, 5, 10)] == pytest.approx([1, 0.25, 0])
+
+
+def test_learning_rate_falls_to_its_floor():
+    recipe = changed(
+        steps=10, warmup_steps=0, learning_rate=0.01, min_learning_rate=1e-4, power=1.0
+    )
+    rates = [recipe.learning_rate * poly_schedule(step, recipe) for step in range(11)]
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[5] == pytest.approx((0.01 + 1e-4) / 2)
+    assert rates[10] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_only_kernels_decay(tmp_path, optimizer):
+    recipe = changed(optimizer=optimizer, weight_decay=0.03)
+    model = small_model()
+    groups = trainer(tmp_path, recipe, model=model).optimizer.param_groups
+    decay = {id(value): group["weight_decay"] for group in groups for value in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    kernels = {id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d)}
+    for name, parameter in model.named_parameters():
+        assert decay[id(parameter)] == (0.03 if id(parameter) in kernels else 0.0), name
+    assert decay[id(model.head.cca.gamma)] == 0
+
+
+class Masks:
+    """Random label maps, one of them of one class."""
+
+    def __init__(self):
+        self.masks = [torch.randint(0, 10, (6, 8)), torch.full((6, 8), 2)]
+        self.masks[0][0] = 255
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return None, tv_tensors.Mask(self.masks[index].to(torch.uint8))
+
+
+class Labels(Masks):
+    """The same, which need no images to be read."""
+
+    def __getitem__(self, index):
+        raise AssertionError("an image was read")
+
+    def labels(self, index):
+        return self.masks[index]
+
+
+@pytest.mark.parametrize("kind", [Masks, Labels])
+@pytest.mark.parametrize("wrap", [None, "subset", "concatenated"])
+def test_class_weights_are_those_of_enet(kind, wrap):
+    dataset = kind()
+    masks = dataset.masks[:1] if wrap == "subset" else dataset.masks
+    counts = [sum(int((mask == label).sum()) for mask in masks) for label in range(11)]
+    raw = [1 / math.log(1.02 + count / sum(counts)) for count in counts]
+    expected = [value * 11 / sum(raw) for value in raw]
+    if wrap == "subset":
+        dataset = Subset(dataset, [0])
+    elif wrap:
+        dataset = ConcatDataset([Subset(dataset, [1]), Subset(dataset, [0])])
+    weights = log_balanced_weights(dataset, len(CAMVID))
+    assert weights.tolist() == pytest.approx(expected)
+    if wrap != "subset":
+        assert weights.argmin() == 2
+    assert weights.argmax() == 10
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_named_recipes_are_valid_and_json_able(name):
+    assert Recipe(**json.loads(json.dumps(dataclasses.asdict(RECIPES[name])))) == RECIPES[name]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dataset", "coco"),
+        ("optimizer", "adam"),
+        ("precision", "float8"),
+        ("norm", "group"),
+        ("steps", 0),
+        ("batch_size", -1),
+        ("accumulation", 0),
+        ("crop_width", 0),
+        ("validate_every", 0),
+        ("seed", -1),
+        ("warmup_steps", -1),
+        ("aux_weight", -0.1),
+        ("power", math.nan),
+        ("weight_decay", math.inf),
+        ("learning_rate", 0.0),
+    ],
+)
+def test_wrong_fields_of_a_recipe_are_named(field, value):
+    with pytest.raises(ValueError, match=rf"{field} .*not '?{value}"):
+        dataclasses.replace(SMALL, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"weights": "A", "weights_backbone": "B"}, "'A' hold a backbone.* not 'B'"),
+        ({"min_learning_rate": 0.5}, "at least min_learning_rate 0.5, not 0.0015"),
+        ({"norm": "inplace", "gradient_checkpointing": True}, "give one"),
+    ],
+)
+def test_fields_that_do_not_go_together(fields, message):
+    with pytest.raises(ValueError, match=message):
+        changed(**fields)
