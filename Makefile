@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 # Segments a rendered street, or your own picture: make demo IMAGE=my.jpg
 demo: .venv/installed
-	$(BIN)/python scripts/predict.py $(if $(IMAGE),"$(IMAGE)") --output demo
+	$(BIN)/python scripts/predict.py $(if $(IMAGE),"$(IMAGE)") --output demo --overwrite
 
 test: lint types
 	$(BIN)/python -m pytest --quiet

@@ -1,6 +1,7 @@
 """From a file to the network's input, and the augmentation of images together with their masks."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,8 +56,10 @@ def decode_image(image: ImageLike) -> Tensor:
     if not path.exists():
         raise FileNotFoundError(f"no image at {path}")
     try:
-        with Image.open(path) as file:
-            return _from_pil(file)
+        with warnings.catch_warnings():  # Pillow's own error, above 179 megapixels, stays
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                return _from_pil(file)
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
