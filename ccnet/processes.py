@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 
@@ -28,7 +30,11 @@ def joined(device: str) -> Iterator[torch.device]:
     if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
         yield chosen
         return
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # After a restart the store still has the addresses of the processes that were lost.
+    store, rank, count = next(rendezvous("env://"))
+    store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
         yield chosen
     finally:

@@ -1,5 +1,7 @@
 """The dilated ResNets: sizes, dilations, stems, and what they share with torchvision's own."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -172,3 +174,75 @@ def test_a_new_network_neither_dies_out_nor_explodes():
     stage3, stage4 = backbone(torch.randn(2, 3, 65, 97))
     for stage in (stage3, stage4):
         assert 0.05 < stage.std() < 50
+
+
+def trained_step(backbone, x):
+    """What two forward and backward passes leave: outputs, gradients and buffers."""
+    for _ in range(2):
+        outputs = backbone(x)
+        sum((output * output.detach().cos()).sum() for output in outputs).backward()
+    gradients = {name: parameter.grad for name, parameter in backbone.named_parameters()}
+    return *outputs, gradients, dict(backbone.named_buffers())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_gradient_checkpointing_changes_nothing(name, momentum):
+    """Not even how often, and with what, the running statistics are moved."""
+    plain = Backbone(name, output_stride=32).train()
+    for layer in plain.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = momentum
+    frugal = copy.deepcopy(plain)
+    frugal.gradient_checkpointing = True
+    x = torch.randn(2, 3, 33, 49)
+    expected, found = trained_step(plain, x), trained_step(frugal, x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert {layer.momentum for layer in frugal.modules() if isinstance(layer, nn.BatchNorm2d)} == {
+        momentum
+    }
+    assert int(frugal.layer4[0].bn1.num_batches_tracked) == 2
+
+
+def kept_bytes(backbone, x):
+    """The bytes that autograd keeps for backward, parameters and input apart."""
+    storages = {}
+
+    def keep(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = backbone(x)  # alive, so that no storage's place is used twice
+    own = {tensor.untyped_storage().data_ptr() for tensor in (x, *backbone.parameters())}
+    assert outputs
+    return sum(size for place, size in storages.items() if place not in own)
+
+
+def test_gradient_checkpointing_saves_memory_in_training_alone():
+    backbone = Backbone("resnet50", output_stride=16)
+    x = torch.randn(1, 3, 65, 64)
+    whole = kept_bytes(backbone.train(), x)
+    evaluated = kept_bytes(backbone.eval(), x)
+    backbone.gradient_checkpointing = True
+    assert kept_bytes(backbone.eval(), x) == evaluated
+    assert kept_bytes(backbone.train(), x) < 0.5 * whole
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_all_activations_have_the_slope_asked_for(name):
+    x = torch.randn(1, 3, 33, 49, dtype=torch.float64)
+    steep, straight = (
+        Backbone(name, negative_slope=slope).double().eval() for slope in (0.01, 1.0)
+    )
+    straight.load_state_dict(steep.state_dict())
+    slopes = [layer.negative_slope for layer in steep.modules() if isinstance(layer, nn.LeakyReLU)]
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in steep.modules())
+    assert set(slopes) == {0.01}
+    assert not any(isinstance(layer, nn.ReLU) for layer in steep.modules())
+    # One activation module serves all convolutions of a block, none those of shortcuts.
+    assert 8 <= len(slopes) < convolutions
+    # Without any bend, and no maximum taken, the network would be linear.
+    straight.stem[-1] = nn.Identity()
+    zero, one, two = (straight(factor * x)[1] for factor in (0, 1, 2))
+    torch.testing.assert_close(two - zero, 2 * (one - zero))

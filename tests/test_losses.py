@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from ccnet.losses import SegmentationLoss
+from ccnet.losses import (
+    CategoryConsistentLoss,
+    CrossEntropyLoss,
+    OhemCrossEntropyLoss,
+    SegmentationLoss,
+)
 
 
 def plain_cross_entropy(logits, labels, class_weights):
@@ -78,3 +83,53 @@ def test_class_weights_move_with_the_module():
     assert (
         SegmentationLoss(class_weights=weights).double().main.class_weights.dtype == torch.float64
     )
+
+
+@pytest.mark.parametrize("mining", [False, True])
+def test_the_mean_of_joint_losses_is_that_of_the_joined_batch(class_weights, mining, monkeypatch):
+    """Of two processes, one after the other, that know of each other only how much counts."""
+    logits = random_logits(requires_grad=True)
+    labels = torch.randint(0, 4, (2, 3, 5))
+    labels[0, :2] = 255  # the parts differ in what counts
+
+    def loss(**options):
+        if mining:
+            return OhemCrossEntropyLoss(0.3, 0, class_weights=class_weights, **options)
+        return CrossEntropyLoss(class_weights, **options)
+
+    counts = []
+    monkeypatch.setattr("ccnet.processes.mean", lambda count: counts.append(count) or count)
+    for part in (0, 1):
+        loss(joint=True)(logits[part : part + 1], labels[part : part + 1])
+    assert counts[0] != counts[1]
+    monkeypatch.setattr("ccnet.processes.mean", lambda _: sum(counts) / 2)
+    parts = [loss(joint=True)(logits[part : part + 1], labels[part : part + 1]) for part in (0, 1)]
+    expected = loss()(logits, labels)
+    torch.testing.assert_close(sum(parts) / 2, expected)
+    (gradient,) = torch.autograd.grad(sum(parts) / 2, logits)
+    torch.testing.assert_close(gradient, *torch.autograd.grad(expected, logits))
+
+
+def test_a_part_without_a_counted_pixel_costs_nothing(monkeypatch):
+    logits = random_logits(requires_grad=True)
+    monkeypatch.setattr("ccnet.processes.mean", lambda count: (count + 6) / 2)
+    loss = CrossEntropyLoss(joint=True)(logits, torch.full((2, 3, 5), 255))
+    assert loss.item() == 0
+    loss.backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_what_joins_its_parts_is_passed_on(joint):
+    loss = SegmentationLoss(joint=joint)
+    assert loss.main.joint == loss.auxiliary.joint == joint
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_the_consistency_loss_counts_by_its_weight(weight, labels):
+    outputs = {"out": random_logits(), "rcca": torch.randn(2, 6, 3, 5, dtype=torch.float64)}
+    consistency = CategoryConsistentLoss(6).double()
+    whole = SegmentationLoss(consistency=consistency, consistency_weight=weight)
+    plain = SegmentationLoss()(outputs, labels)
+    difference = whole(outputs, labels) - plain
+    torch.testing.assert_close(difference, weight * consistency(outputs["rcca"], labels))

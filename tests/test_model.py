@@ -119,6 +119,23 @@ def test_training_adds_the_auxiliary_output(make_model, batch):
     assert make_model(aux_channels=0).train()(batch).keys() == {"out"}
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("recurrence", [0, 2])
+def test_the_map_after_the_loops_is_given_on_request(make_model, batch, training, recurrence):
+    model = make_model(recurrence=recurrence, dropout=0.0).train(training)
+    with torch.no_grad():
+        plain, found = model(batch), model(batch, return_rcca=True)
+        rcca = found.pop("rcca")
+        torch.testing.assert_close(found, plain)
+        _, stage4 = model.backbone(batch)
+        context = model.head.conva(stage4)
+        for _ in range(recurrence):
+            context = model.head.cca(context)
+        torch.testing.assert_close(rcca, context)
+        torch.testing.assert_close(model.head.classify(stage4, rcca), model.head(stage4))
+    assert rcca.shape[:2] == (2, model.head.channels)
+
+
 def test_the_auxiliary_head_sees_the_third_stage(make_model, batch):
     model = make_model(dropout=0.0).train()
     outputs = model(batch)

@@ -94,7 +94,7 @@ def test_predict_draws_a_street_and_knows_it_without_extras(repository, run_pyth
 
 
 def test_train_then_resume_then_evaluate(repository, run_python, camvid, tmp_path):
-    train = [repository / "scripts" / "train.py", "camvid-r18", "--camvid", camvid]
+    train = [repository / "scripts" / "train.py", "camvid-r18", "--root", camvid]
     train += ["--run-dir", "run", "--steps", 1, "--batch-size", 2, "--scenes", 0, "--device", "cpu"]
     train += ["--crop-height", 33, "--crop-width", 49, "--output-stride", 32, "--workers", 0]
     train += ["--no-balance-classes"]

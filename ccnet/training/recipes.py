@@ -170,10 +170,10 @@ RECIPES = {
         dataset="folder",
         weights="DEFAULT",
         output_stride=16,
-        steps=300,
+        steps=200,
         batch_size=4,
         learning_rate=5e-4,
-        warmup_steps=30,
-        validate_every=100,
+        warmup_steps=20,
+        validate_every=50,
     ),
 }
