@@ -116,17 +116,16 @@ class Trainer:
         monitor = Monitor(self.run_dir, self.recipe, self.model.config, self.step)
         batches = iter(self.loader)
         self.model.train()
-        scores = None
         try:
             with self.termination.awaited():
                 while self.step < self.recipe.steps:
                     if self._is_validation_due():
                         self._validate(monitor)
-                    is_last = self._train_step(objective, batches)
+                    stopping = self._train_step(objective, batches)
                     monitor.on_step(self.step, self.loss, self.optimizer.param_groups[0]["lr"])
-                    if is_last or self._is_validation_due():
+                    if stopping or self._is_validation_due():
                         self._save()
-                    if is_last:
+                    if stopping:
                         raise Terminated(f"stopped and saved after step {self.step}")
                 scores = self._validate(monitor)
             monitor.on_end({"step": self.step, "best": self.best, **scores.to_dict()})
