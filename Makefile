@@ -8,8 +8,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 demo: .venv/installed
 	$(BIN)/python scripts/predict.py $(if $(IMAGE),"$(IMAGE)") --output demo --overwrite
 
+# One thread for each of the processes that share the tests
 test: lint types
-	$(BIN)/python -m pytest --quiet
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet \
+		--numprocesses auto --maxprocesses 4 --dist loadfile
 
 slow-test: .venv/installed-dev
 	$(BIN)/python -m pytest --quiet -m slow

@@ -153,10 +153,15 @@ def test_damage_is_either_found_or_harmless(finished, tmp_path):
     assert found > 50
 
 
+def checkpoints_of(run_dir):
+    return Checkpoints(run_dir / "checkpoints").paths()
+
+
 def test_a_run_starts_afresh_where_all_checkpoints_are_damaged(finished, run_dir, caplog):
-    for path in (run_dir / "checkpoints").iterdir():
+    # Of later steps than the new ones, which must survive beside them.
+    for path, step in ((path, int(path.stem[5:])) for path in checkpoints_of(run_dir)):
         path.write_bytes(path.read_bytes()[:-1])
-    # The first of a new run must survive beside those of later steps.
+        path.rename(path.with_name(f"step-{step + 4:08}.pt"))
     halting = Scenes(on_draw=interrupt_at(3 * SMALL.batch_size))
     with pytest.raises(RuntimeError, match="the power failed"):
         trainer(run_dir, train_set=halting, resume=True).run()
