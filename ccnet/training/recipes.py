@@ -165,7 +165,21 @@ RECIPES = {
         validate_every=8000,
     ),
     "camvid-r18": Recipe(scenes=64),
-    "street-scenes-r18": Recipe(dataset="street-scenes", steps=400),
+    # Every scene whole and small: what comes of some minutes without a GPU.
+    "street-scenes-r18": Recipe(
+        dataset="street-scenes",
+        output_stride=16,
+        steps=800,
+        batch_size=4,
+        crop_height=180,
+        crop_width=240,
+        scale_low=1.0,
+        scale_high=1.0,
+        color_jitter=0.0,
+        learning_rate=2e-3,
+        weight_decay=0.001,
+        warmup_steps=20,
+    ),
     "finetune": Recipe(
         dataset="folder",
         weights="DEFAULT",

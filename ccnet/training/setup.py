@@ -16,6 +16,9 @@ from ccnet.zoo import NETWORKS
 
 Datasets = tuple[Dataset[Sample], Dataset[Sample], LabelSet]
 
+TRAIN_SCENES, VAL_SCENES = 800, 50
+"""Scenes rendered to train on and to validate with, of the size of the recipe's crops."""
+
 VALIDATION_SHARE = 5
 """Of a folder without another for validation, every fifth image is kept for it."""
 
@@ -38,8 +41,9 @@ def open_datasets(
         ValueError: if no folder was given where one is needed, or its contents are wrong.
     """
     if recipe.dataset == "street-scenes":
-        scenes = StreetScenes(400, seed=recipe.seed), StreetScenes(50, seed=recipe.seed + 1)
-        return *scenes, CAMVID
+        size = recipe.crop_height, recipe.crop_width
+        train_set = StreetScenes(TRAIN_SCENES, size=size, seed=recipe.seed)
+        return train_set, StreetScenes(VAL_SCENES, size=size, seed=recipe.seed + 1), CAMVID
     if root is None:
         raise ValueError(f"name the folder of the data set {recipe.dataset!r}")
     if recipe.dataset == "camvid":
