@@ -13,6 +13,21 @@ from torch.distributed.rendezvous import rendezvous
 T = TypeVar("T")
 
 
+def usable_device(name: str) -> torch.device:
+    """The device of that name, once a tensor could be made on it.
+
+    Raises:
+        ValueError: if that cannot be; says why.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used: {reason}") from error
+    return device
+
+
 @contextmanager
 def joined(device: str) -> Iterator[torch.device]:
     """Joins the processes that torchrun started, if it did, and leaves them at the end.
@@ -22,11 +37,15 @@ def joined(device: str) -> Iterator[torch.device]:
     Args:
         device: "cuda" becomes one of the machine's devices for each of its processes. Devices other
             than CUDA are joined by gloo.
+
+    Raises:
+        ValueError: if there is no such device.
     """
-    chosen = torch.device(device)
-    if "TORCHELASTIC_RUN_ID" in os.environ and chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if "TORCHELASTIC_RUN_ID" in os.environ and device.startswith("cuda"):
+        chosen = usable_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(chosen)
+    else:
+        chosen = usable_device(device)
     if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
         yield chosen
         return

@@ -26,6 +26,7 @@ from ccnet.classes import CAMVID
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import atomic_write
 from ccnet.pictures import Job, find_jobs
+from ccnet.processes import usable_device
 from ccnet.protocol import AVERAGES, MODES, PRECISIONS, Protocol
 from ccnet.street_scenes import StreetScenes
 from ccnet.zoo import NETWORKS
@@ -105,7 +106,7 @@ def print_details(job: Job, result: ccnet.Segmentation) -> None:
 
 def load(arguments: argparse.Namespace) -> ccnet.CCNet:
     network: ccnet.CCNet = NETWORKS[arguments.network](weights=arguments.weights)
-    return network.to(arguments.device)
+    return network.to(usable_device(arguments.device))
 
 
 def segment_all(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
@@ -160,9 +161,12 @@ def draw_and_segment(arguments: argparse.Namespace, options: dict[str, Any]) -> 
 
 def main() -> None:
     arguments, options = parse_arguments()
-    if arguments.images:
-        raise SystemExit(segment_all(arguments, options))
-    draw_and_segment(arguments, options)
+    try:
+        if arguments.images:
+            raise SystemExit(segment_all(arguments, options))
+        draw_and_segment(arguments, options)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -93,17 +93,18 @@ def train(arguments: argparse.Namespace, device: torch.device) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    with processes.joined(arguments.device) as device:
-        is_first = processes.rank_and_count()[0] == 0
-        level = logging.INFO if is_first else logging.ERROR
-        logging.basicConfig(level=level, format="%(asctime)s %(message)s")
-        try:
-            train(arguments, device)
-        except Terminated as stop:
-            if is_first:
-                print(f"{stop}; go on with --resume auto")
-        except (OSError, ValueError, FloatingPointError) as error:
-            raise SystemExit(f"error: {error}") from error
+    try:
+        with processes.joined(arguments.device) as device:
+            is_first = processes.rank_and_count()[0] == 0
+            level = logging.INFO if is_first else logging.ERROR
+            logging.basicConfig(level=level, format="%(asctime)s %(message)s")
+            try:
+                train(arguments, device)
+            except Terminated as stop:
+                if is_first:
+                    print(f"{stop}; go on with --resume auto")
+    except (OSError, ValueError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from torch import Tensor
 import ccnet
 from ccnet import attention_map
 from ccnet.files import atomic_write
+from ccnet.processes import usable_device
 from ccnet.street_scenes import StreetScenes
 from ccnet.transforms import decode_image
 from ccnet.visualization import (
@@ -138,7 +139,7 @@ def main() -> None:
         pixel = arguments.pixel or [side // 2 for side in image.shape[-2:]]
         network = NETWORKS[arguments.network]
         model = network(weights=arguments.weights, recurrence=arguments.recurrence)
-        result, maps = look(model.to(arguments.device), image, pixel)
+        result, maps = look(model.to(usable_device(arguments.device)), image, pixel)
         figure = draw(result, maps, pixel, arguments.panel_width)
         with atomic_write(arguments.output) as temporary:
             figure.save(temporary, optimize=True)

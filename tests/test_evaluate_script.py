@@ -27,7 +27,7 @@ def main(repository):
     spec = importlib.util.spec_from_file_location("evaluate_script", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return lambda *arguments: module.main([*map(str, arguments), "--device", "cpu"])
+    return lambda *arguments: module.main(["--device", "cpu", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +158,7 @@ def test_only_figures_of_the_registry_are_confirmed(main, camvid, weights_file, 
         (["--split", "nowhere"], "no PNG files in .*nowhere"),
         (["--root", "/nowhere"], "no PNG files in /nowhere/val"),
         (["--limit", "0"], "--limit 0 must be positive"),
+        (["--device", "warp"], "device 'warp' cannot be used"),
         (["--crop", "96"], "crop is an option of mode='slide'"),
         (["--mode", "slide", "--crop", "9", "--stride", "10"], "leaves gaps"),
         (

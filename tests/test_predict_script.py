@@ -25,7 +25,7 @@ def predict(repository, weights_file, tmp_path, monkeypatch, capsys):
         specification = importlib.util.spec_from_file_location("predict", path)
         script = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(script)
-        arguments = (*arguments, "--weights", weights_file, "--device", "cpu")
+        arguments = ("--weights", weights_file, "--device", "cpu", *arguments)
         monkeypatch.setattr("sys.argv", ["predict.py", *map(str, arguments)])
         try:
             script.main()
@@ -34,6 +34,8 @@ def predict(repository, weights_file, tmp_path, monkeypatch, capsys):
         else:
             status = 0
         out, err = capsys.readouterr()
+        if isinstance(status, str):  # as Python ends with one
+            status, err = 1, f"{err}{status}\n"
         return status, out, err
 
     return run
@@ -195,6 +197,23 @@ def test_wrong_options_stop_before_the_first_picture(predict, tmp_path, argument
     status, printed, errors = predict("street.png", *arguments)
     assert (status, printed) == (2, "")
     assert message in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["street.png"]
+
+
+@pytest.mark.parametrize("pictures", [["street.png"], []])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "NOWHERE"], "no weights 'NOWHERE': expected one of CAMVID, DEFAULT"),
+        (["--weights", "nowhere.safetensors"], "no weights at nowhere.safetensors"),
+        (["--device", "warp"], "device 'warp' cannot be used"),
+    ],
+)
+def test_a_network_that_cannot_be_had_is_one_line(predict, tmp_path, pictures, arguments, message):
+    draw(tmp_path / "street.png")
+    status, _, errors = predict(*pictures, *arguments)
+    assert status == 1
+    assert re.fullmatch(f"error: .*{re.escape(message)}.*\n", errors)
     assert [path.name for path in tmp_path.iterdir()] == ["street.png"]
 
 

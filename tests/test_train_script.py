@@ -124,6 +124,7 @@ def test_another_folder_to_validate_with(folder):
         (("--scenes", 1), "scenes must be 0"),
         (("--norm", "inplace"), "cannot be inverted"),
         (("--output-stride", 5), "output_stride must be one of"),
+        (("--device", "warp"), "device 'warp' cannot be used"),
     ],
 )
 def test_bad_values_are_one_line(script, folder, weights_file, tmp_path, arguments, message):

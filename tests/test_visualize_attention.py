@@ -140,6 +140,7 @@ def test_the_script_says_what_is_wrong(script, pixels, weights_file, tmp_path, m
     for options, problem in (
         (["--pixel", "3", "49"], message),
         (["--recurrence", "0"], "its recurrence is 0"),
+        (["--device", "warp"], "device 'warp' cannot be used"),
         (["--output", "figure.xyz"], "xyz"),
     ):
         monkeypatch.setattr("sys.argv", ["visualize_attention.py", *arguments, *options])
