@@ -25,6 +25,7 @@ ORDER = [
     "windows",
     "inference",
     "backbone",
+    "heads",
     "serialization",
     "model_card",
     "model",

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ccnet.attention import CrissCrossAttention2d
-from ccnet.model import CCNet, FCNHead, RCCAHead
+from ccnet.heads import FCNHead, RCCAHead
+from ccnet.model import CCNet
 
 
 @pytest.fixture
