@@ -38,6 +38,8 @@ class LabelSet:
             values = getattr(self, field)
             if len(values) != len(self):
                 raise ValueError(f"{len(self)} categories need {len(self)} {field}: {values}")
+        if len(set(self.label_ids)) < len(self):
+            raise ValueError(f"label_ids must differ from class to class: {self.label_ids}")
         for color in self.colors:
             if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
                 raise ValueError(f"a colour is three numbers in 0..255, not {color}")

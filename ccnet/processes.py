@@ -1,16 +1,21 @@
 """One of several processes: which, and what they do together. A lone process is number 0 of 1."""
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
+
+START_SECONDS = 300
+"""How long the first of several processes waits for the others."""
 
 
 def usable_device(name: str) -> torch.device:
@@ -49,15 +54,43 @@ def joined(device: str) -> Iterator[torch.device]:
     if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
         yield chosen
         return
-    # After a restart the store still has the addresses of the processes that were lost.
     store, rank, count = next(rendezvous("env://"))
-    store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    store = _store_of_this_start(store, rank, count)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
         yield chosen
     finally:
         distributed.destroy_process_group()
+
+
+def _store_of_this_start(store: Store, rank: int, count: int) -> Store:
+    """The part of the store that the processes of one start share, and none before them wrote to.
+
+    After a restart the store still has the addresses of the processes that were lost, and nothing
+    that all nodes know tells the starts apart. So process 0 makes up a name for this one, and
+    repeats it to whatever announces itself until all of its own start have answered.
+
+    Raises:
+        TimeoutError: if they do not in `START_SECONDS`.
+    """
+    own = uuid.uuid4().hex
+    store.set(f"announced/{rank}", own)
+    if rank:
+        name = store.get(f"invited/{own}").decode()
+        store.set(f"answered/{name}/{rank}", "")
+        return PrefixStore(name, store)
+    missing, end = set(range(1, count)), time.monotonic() + START_SECONDS
+    while missing:
+        for other in missing.copy():
+            if store.check([f"answered/{own}/{other}"]):
+                missing.remove(other)
+            elif store.check([f"announced/{other}"]):
+                store.set("invited/" + store.get(f"announced/{other}").decode(), own)
+        if time.monotonic() > end:
+            raise TimeoutError(f"the processes {sorted(missing)} of {count} did not start")
+        time.sleep(0.01)
+    return PrefixStore(own, store)
 
 
 def rank_and_count() -> tuple[int, int]:

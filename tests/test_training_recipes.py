@@ -40,17 +40,19 @@ def test_learning_rate_falls_to_its_floor():
     assert rates[10] == pytest.approx(1e-4)
 
 
+@pytest.mark.parametrize("decay_all", [False, True])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_only_kernels_decay(tmp_path, optimizer):
-    recipe = changed(optimizer=optimizer, weight_decay=0.03)
+def test_kernels_decay_and_the_rest_on_request(tmp_path, optimizer, decay_all):
+    recipe = changed(optimizer=optimizer, weight_decay=0.03, decay_all=decay_all)
     model = small_model()
     groups = trainer(tmp_path, recipe, model=model).optimizer.param_groups
     decay = {id(value): group["weight_decay"] for group in groups for value in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     kernels = {id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d)}
     for name, parameter in model.named_parameters():
-        assert decay[id(parameter)] == (0.03 if id(parameter) in kernels else 0.0), name
-    assert decay[id(model.head.cca.gamma)] == 0
+        decays = decay_all or id(parameter) in kernels
+        assert decay[id(parameter)] == (0.03 if decays else 0.0), name
+    assert decay[id(model.head.cca.gamma)] == (0.03 if decay_all else 0.0)
 
 
 class Masks:
@@ -132,6 +134,7 @@ def test_wrong_fields_of_a_recipe_are_named(field, value):
         ({"weights": "A", "weights_backbone": "B"}, "'A' hold a backbone.* not 'B'"),
         ({"min_learning_rate": 0.5}, "at least min_learning_rate 0.5, not 0.0015"),
         ({"norm": "inplace", "gradient_checkpointing": True}, "give one"),
+        ({"compile": True, "gradient_checkpointing": True}, "give one"),
     ],
 )
 def test_fields_that_do_not_go_together(fields, message):

@@ -27,7 +27,7 @@ class MaskFolder(LabeledImages):
     `classes.json` is a list of the classes' names, or the fields of a label set:
     `{"categories": ["road", "sky"], "colors": [[128, 64, 128], [70, 130, 180]]}`, and `label_ids`
     where the masks number the classes otherwise than 0, 1, .... Without it, the classes are the
-    numbers from 0 to the largest in any mask, in the colours of the masks' palette.
+    numbers from 0 to the largest in any mask, 1 or more, in the colours of the masks' palette.
 
     Every file is read once at the start. A second folder, for validation, best takes the first
     one's `label_set`.
@@ -163,6 +163,12 @@ def _infer_classes(contents: list[_Content], problems: list[str]) -> LabelSet | 
     labels = set[int]().union(*(content.labels for content in contents))
     if not labels:
         problems.append("no readable mask has a pixel with a class")
+        return None
+    if labels == {0}:
+        problems.append(
+            f"the masks hold no class but 0, and perhaps {IGNORE_INDEX}, which is for pixels "
+            "without one; number two classes 0 and 1, or list a single one in classes.json"
+        )
         return None
     numbered = LabelSet.numbered(max(labels) + 1)
     palette = next((content.palette for content in contents if content.palette), [])

@@ -30,6 +30,10 @@ class InPlaceABN(_NormBase):
     value. At a weight of 0 the derivative of `abs` is taken to be 1. Half-precision inputs have
     float32 statistics. There is no double backward: asking for it raises a RuntimeError.
 
+    The normalised value comes back from the output less the residual, divided by the gain: in half
+    precision the rounding of the output counts for much where the gain is small. The gradient of a
+    weight of 0.1 is off by about 3 % in bfloat16, that of 0.01 by 20 %. Float32 has no such limit.
+
     Args:
         num_features: C.
         eps: added to the variance, and to the size of the weight.

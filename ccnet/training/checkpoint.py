@@ -1,5 +1,6 @@
 """Saving the state of a training run, and taking it up again."""
 
+import io
 import logging
 import os
 import zipfile
@@ -109,15 +110,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
+        OSError: if it cannot be read: not permitted, say. It may be intact.
         ValueError: if it is damaged or no checkpoint.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    file = io.BytesIO(Path(path).read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(f"the checksum of {damaged} is wrong")  # torch.load ignores it
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        file.seek(0)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is not an intact checkpoint: {error}") from error
     if not isinstance(state, dict) or not state.keys() >= _CONTENTS:

@@ -105,6 +105,7 @@ class Trainer:
             The scores of the last validation.
 
         Raises:
+            ValueError: if the images to validate with have no labelled pixel.
             FloatingPointError: if the loss is not finite, or the weights are not when they are to
                 be saved; the last checkpoint stays as it was.
             OSError: if a checkpoint cannot be written; the one before stays as it was.
@@ -138,7 +139,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * poly_schedule(self.step, self.recipe)
         rank, passes = processes.rank_and_count()[0], self.recipe.accumulation
-        total = torch.zeros(2, dtype=torch.float64, device=self.device)
+        loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
         for number, (images, labels) in enumerate(islice(batches, passes)):
             torch.manual_seed(combined_seed(self.recipe.seed, self.step, rank, number))
@@ -146,9 +147,9 @@ class Trainer:
             with nullcontext() if is_last or self.world == 1 else objective.no_sync():
                 share = objective(images, labels) / passes
                 self.scaler.scale(share).backward()
-            total[0] += share.detach()
-        total[1] = self.termination.requested
-        self.loss, terminated = processes.mean(total).tolist()
+            loss = loss + share.detach()
+        requested = torch.full_like(loss, self.termination.requested)
+        self.loss, terminated = processes.mean(torch.stack([loss, requested])).tolist()
         if not math.isfinite(self.loss):
             raise FloatingPointError(f"the loss of step {self.step + 1} is {self.loss}")
         self.scaler.step(self.optimizer)
@@ -177,6 +178,8 @@ class Trainer:
                 raise
             # The scores of a process that has stopped are waited for in vain.
             raise Terminated(f"stopped while validating; step {self.step} is saved") from error
+        if math.isnan(scores.miou):
+            raise ValueError("the images to validate with have no pixel of any class")
         if self.step > self._last_validated():
             self.history.append({"step": self.step, "loss": self.loss, **scores.to_dict()})
             logger.info("step %d: mIoU %.2f", self.step, scores.miou)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 import torchvision
 from tqdm import tqdm
@@ -26,7 +27,7 @@ from ccnet.training.recipes import Recipe
 logger = logging.getLogger("ccnet")
 
 OVERLAYS = 4
-"""Images of the validation set whose overlays are shown."""
+"""Images of the validation set whose overlays are shown: the first that process 0 validates."""
 
 
 class Monitor:
@@ -71,7 +72,7 @@ class Monitor:
 
     def on_sample(self, step: int, index: int, result: Segmentation) -> None:
         """Shows the overlays of a few validation images."""
-        if self.active and index < OVERLAYS:
+        if self.active and index < OVERLAYS * rank_and_count()[1]:
             overlay = np.asarray(result.overlay())
             with saving(self.run_dir):
                 self._writer.add_image(f"val/{index}", overlay, step, dataformats="HWC")
@@ -114,6 +115,8 @@ def environment() -> dict[str, Any]:
         "ccnet": sys.modules["ccnet"].__version__,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "gpus": gpus,

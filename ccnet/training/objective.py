@@ -1,5 +1,6 @@
 """What a recipe makes of a network and a loss: the function that training differentiates."""
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -9,10 +10,15 @@ from torch.utils.data import Dataset
 from ccnet.datasets import Sample
 from ccnet.losses import CategoryConsistentLoss, OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.model import CCNet
-from ccnet.norm import convert_inplace_abn, convert_sync_batchnorm
+from ccnet.norm import InPlaceABN, convert_inplace_abn, convert_sync_batchnorm
 from ccnet.processes import rank_and_count
 from ccnet.training.optimization import log_balanced_weights
 from ccnet.training.recipes import Recipe
+
+logger = logging.getLogger(__name__)
+
+SMALL_GAIN = 0.03
+"""Below it, half-precision gradients of a gain that `InPlaceABN` computes are off by some 10 %."""
 
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -64,9 +70,24 @@ def prepare(model: CCNet, recipe: Recipe) -> CCNet:
     model.backbone.gradient_checkpointing = recipe.gradient_checkpointing
     if recipe.norm == "inplace":
         convert_inplace_abn(model)
+        if recipe.precision != "float32":
+            _warn_of_small_gains(model, recipe)
     if rank_and_count()[1] > 1:
         convert_sync_batchnorm(model)
     return model
+
+
+def _warn_of_small_gains(model: CCNet, recipe: Recipe) -> None:
+    gains = [norm.weight.abs() for norm in model.modules() if isinstance(norm, InPlaceABN)]
+    small = sum(int((gain < SMALL_GAIN).sum()) for gain in gains)
+    if small:
+        logger.warning(
+            "%d channels have a gain below %g: in %s, norm 'inplace' computes the gradients of "
+            "these gains inexactly; precision float32 does not, nor does gradient_checkpointing",
+            small,
+            SMALL_GAIN,
+            recipe.precision,
+        )
 
 
 def make_objective(model: CCNet, train_set: Dataset[Sample], recipe: Recipe) -> Objective:

@@ -14,11 +14,12 @@ from ccnet.training.recipes import Recipe
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> optim.Optimizer:
-    """The recipe's optimiser; only convolution kernels decay, not biases, norms and gamma."""
+    """The recipe's optimiser; convolution kernels decay, and the rest if the recipe says so."""
     every = list(parameters)
+    others_decay = recipe.weight_decay if recipe.decay_all else 0.0
     groups = [
         {"params": [p for p in every if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in every if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in every if p.dim() <= 1], "weight_decay": others_decay},
     ]
     if recipe.optimizer == "sgd":
         return optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)

@@ -46,7 +46,8 @@ class Recipe:
         learning_rate: at its highest.
         min_learning_rate: below which it does not fall.
         momentum: of SGD.
-        weight_decay: on convolution kernels; biases, norms and gamma have none.
+        weight_decay: on convolution kernels.
+        decay_all: biases, norms and gamma decay likewise, as in the published code.
         warmup_steps: over which the learning rate rises linearly from 0.
         power: the learning rate falls as (1 - progress) ** power.
         aux_weight: the factor on the auxiliary loss.
@@ -90,6 +91,7 @@ class Recipe:
     min_learning_rate: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 0.01
+    decay_all: bool = False
     warmup_steps: int = 100
     power: float = 0.9
     aux_weight: float = 0.4
@@ -125,6 +127,11 @@ class Recipe:
             )
         if self.norm == "inplace" and self.gradient_checkpointing:
             raise ValueError("norm 'inplace' and gradient_checkpointing save the same: give one")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "torch.compile does not take gradient_checkpointing as it is here: give one; "
+                "norm 'inplace' saves memory as well"
+            )
 
 
 _AUTHORS = Recipe(
@@ -141,6 +148,7 @@ _AUTHORS = Recipe(
     optimizer="sgd",
     learning_rate=0.01,
     weight_decay=1e-4,
+    decay_all=True,
     warmup_steps=0,
     balance_classes=False,
     precision="float32",
