@@ -76,7 +76,7 @@ def criss_cross_attention_3d(in_channels, reduction=8):
 
 
 def ccnet_resnet18(*, weights="DEFAULT", **config):
-    """CCNet on ResNet-18, pretrained on CamVid's eleven classes: 27 MB, bundled, loads offline.
+    """CCNet on ResNet-18, pretrained on CamVid's eleven classes: 25 MB, bundled, loads offline.
 
     Mean IoU on CamVid val is in the weights' card, `weights/ccnet_resnet18_camvid.md`, with the
     command that measures it.

@@ -150,8 +150,9 @@ def read_pickle(path: str | os.PathLike[str]) -> Mapping[str, Any]:
                     raise ValueError("it is compressed, which torch.save never does")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
         raise ValueError(
-            f"{path} is no intact checkpoint of tensors and plain values: {error}"
+            f"{path} is no intact checkpoint of tensors and plain values: {reason}"
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")

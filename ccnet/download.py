@@ -26,7 +26,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ccnet.conversion import convert, read_pickle
-from ccnet.serialization import read_weights, save_weights
+from ccnet.serialization import read_details, read_weights, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def load_from_hub(repo_id: str, revision: str | None = None, *, progress: bool =
             f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}\n"
             "Check the name and the revision; a private repository needs HF_TOKEN."
         ) from error
-    return Loaded(*read_weights(path), f"hf://{repo_id}@{revision or 'main'}")
+    return Loaded(*read_weights(path), f"hf://{repo_id}@{revision or 'main'}", read_details(path))
 
 
 def _in_folders(weights: WeightsEnum, progress: bool) -> Loaded | None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from torchvision.models import WeightsEnum, get_model_weights
 
 from ccnet.classes import LabelSet
 from ccnet.conversion import convert, convert_backbone, read_pickle
 from ccnet.download import Loaded, load_from_hub, load_weights
 from ccnet.model import CCNet
-from ccnet.serialization import load_strictly, read_weights
+from ccnet.serialization import load_strictly, read_details, read_weights
 from ccnet.weights import BackboneWeights
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,10 @@ def build(
     """
     arguments = {name: value for name, value in config.items() if value is not None}
     if "categories" in arguments:
-        arguments["label_set"] = {"categories": list(arguments.pop("categories"))}
+        categories = arguments.pop("categories")
+        if isinstance(categories, str):
+            raise ValueError(f"categories are a list of names, not {categories!r}")
+        arguments["label_set"] = {"categories": list(categories)}
     if "label_set" in arguments:
         arguments.setdefault("num_classes", len(LabelSet.from_config(arguments["label_set"])))
     if weights is None:
@@ -62,7 +66,8 @@ def build(
     trained = loaded.config
     if trained.get("backbone") != backbone:
         raise ValueError(
-            f"{loaded.place} holds weights for {trained.get('backbone')}, not for {backbone}"
+            f"{loaded.place} holds weights for {trained.get('backbone')}, not for {backbone}: "
+            f"take the network ccnet_{trained.get('backbone')}"
         )
     absent = {"num_classes", "recurrence", "aux_channels", "label_set"} - trained.keys()
     if absent:
@@ -85,8 +90,17 @@ def build(
     load_strictly(model, kept, fresh=changed)
     model.card_details = dict(loaded.details)
     if fresh:
-        model.card_details = {"weights": f"fine-tuned from {loaded.details.get('weights')}"}
+        model.card_details = inherited_details(model.card_details)
     return model.eval()
+
+
+def inherited_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    """What stays known of weights, for a model card, once they are trained further."""
+    kept = {key: details[key] for key in ("license", "source") if key in details}
+    if "weights" in details:
+        origin = str(details["weights"]).removeprefix("fine-tuned from ")
+        kept["weights"] = f"fine-tuned from {origin}"
+    return kept
 
 
 def _changed_parts(config: Mapping[str, Any], trained: Mapping[str, Any]) -> tuple[str, ...]:
@@ -107,21 +121,29 @@ def _load(choice: type[WeightsEnum], weights: WeightsLike, progress: bool) -> Lo
     names = list(choice.__members__)
     if isinstance(weights, WeightsEnum):
         raise ValueError(f"{weights} is for another network; for this one there are {names}")
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(
+            f"weights are a name, a path or a member of {choice.__name__}, "
+            f"not a {type(weights).__name__}"
+        )
     name = os.fspath(weights).removeprefix(f"{choice.__name__}.")
     if name in names:
         return load_weights(choice[name], progress=progress)
     if name.startswith("hf://"):
         repo_id, _, revision = name.removeprefix("hf://").partition("@")
         return load_from_hub(repo_id, revision or None, progress=progress)
+    if name and Path(name, SAFETENSORS_SINGLE_FILE).is_file():
+        name = str(Path(name, SAFETENSORS_SINGLE_FILE))
     if name.endswith(".safetensors"):
-        return Loaded(*read_weights(name), name)
+        return Loaded(*read_weights(name), name, read_details(name))
     if Path(name).suffix in CHECKPOINT_SUFFIXES or Path(name).is_file():
         converted = convert(read_pickle(name))
         logger.warning("%s is a checkpoint of %s", name, converted.source)
         return Loaded(converted.state_dict, converted.config, name)
     raise ValueError(
-        f"no weights {name!r}: expected one of {', '.join(names)}, the path of a .safetensors file "
-        "or of a checkpoint of the authors, CCNet-Pure-Pytorch or OpenMMLab, or hf://owner/name "
+        f"no weights {name!r}: expected one of {', '.join(names)}, the path of a .safetensors "
+        "file, of a folder that save_pretrained wrote, or of a checkpoint of the authors, "
+        "CCNet-Pure-Pytorch or OpenMMLab, or hf://owner/name "
         "(weights=None makes an untrained network)"
     )
 

@@ -19,12 +19,35 @@ Model = TypeVar("Model", bound="StrictHubMixin")
 
 
 def save_weights(
-    path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], config: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a safetensors file with the configuration in its header, all or nothing."""
+    """Writes a safetensors file, all or nothing.
+
+    Args:
+        path: of the file.
+        state_dict: the weights.
+        config: the configuration, which goes into the header.
+        details: what is known of the weights, for a model card: likewise.
+    """
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state_dict.items()}
+    header = {"format": "pt", "config": json.dumps(config)}
+    if details:
+        header["details"] = json.dumps(details)
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", "config": json.dumps(config)})
+        save_file(tensors, temporary, metadata=header)
+
+
+def read_details(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What an intact safetensors file says is known of its weights, if anything."""
+    with safe_open(path, framework="pt") as file:
+        try:
+            details = json.loads((file.metadata() or {}).get("details", "{}"))
+        except json.JSONDecodeError:
+            return {}
+    return details if isinstance(details, dict) else {}
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -106,6 +129,9 @@ class StrictHubMixin(PyTorchModelHubMixin):
     config: dict[str, Any]
     """The constructor's arguments as JSON-able values: config.json on the Hub."""
 
+    card_details: dict[str, Any]
+    """What is known of the weights."""
+
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], **push_to_hub_options: Any
     ) -> str | None:
@@ -124,7 +150,9 @@ class StrictHubMixin(PyTorchModelHubMixin):
         """
         folder = Path(save_directory)
         assert isinstance(self, nn.Module)
-        save_weights(folder / SAFETENSORS_SINGLE_FILE, self.state_dict(), self.config)
+        save_weights(
+            folder / SAFETENSORS_SINGLE_FILE, self.state_dict(), self.config, self.card_details
+        )
         with atomic_write(folder / CONFIG_NAME) as temporary:
             temporary.write_text(json.dumps(self.config, indent=2) + "\n")
         if push_to_hub_options.pop("config", None) is not None:
@@ -179,11 +207,15 @@ class StrictHubMixin(PyTorchModelHubMixin):
             model_kwargs: constructor arguments that replace those of the configuration.
 
         Raises:
-            FileNotFoundError: if the folder lacks config.json or model.safetensors.
+            FileNotFoundError: if there is no such folder, or it lacks config.json or
+                model.safetensors.
             ValueError: if the configuration or the weights do not fit the network.
             huggingface_hub.errors.HfHubHTTPError: if the Hub does not have or give the files.
         """
         location = os.fspath(pretrained_model_name_or_path)
+        path = Path(location)
+        if not path.is_dir() and (path.exists() or path.is_absolute() or len(path.parts) > 2):
+            raise FileNotFoundError(f'no folder {location}; give one, or "owner/name" on the Hub')
 
         def locate(filename: str) -> Path:
             if not Path(location).is_dir():
@@ -215,7 +247,9 @@ class StrictHubMixin(PyTorchModelHubMixin):
             raise ValueError(
                 f"{config_path} does not describe a {cls.__name__}: {error}"
             ) from error
-        state_dict, _ = read_weights(locate(SAFETENSORS_SINGLE_FILE))
+        weights_path = locate(SAFETENSORS_SINGLE_FILE)
+        state_dict, _ = read_weights(weights_path)
         assert isinstance(model, nn.Module)
         load_strictly(model, state_dict)
+        model.card_details = read_details(weights_path)
         return model.eval()

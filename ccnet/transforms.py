@@ -52,6 +52,8 @@ def decode_image(image: ImageLike) -> Tensor:
             "an image is a path, a PIL image, an array or a tensor, "
             f"not {type(image).__name__}; take the images of a list one by one"
         )
+    if str(image).startswith(("http://", "https://")):
+        raise ValueError(f"{image} is an address: fetch the picture first, and give its path")
     path = Path(image)
     if not path.exists():
         raise FileNotFoundError(f"no image at {path}")
@@ -93,7 +95,7 @@ def _from_tensor(image: Tensor, expected: str, shape: Sequence[int] | None = Non
         low, high = image.min().item(), image.max().item()
         if not (low >= 0 and high <= 1):
             raise ValueError(
-                f"a floating-point image must lie in 0..1, not {low:.3g}..{high:.3g}; "
+                f"a floating-point image must lie in 0..1, not {low:.6g}..{high:.6g}; "
                 "scale it, or pass uint8 in 0..255 (a normalised batch goes to model(x) instead)"
             )
         image = image.mul(255).round().to(torch.uint8)

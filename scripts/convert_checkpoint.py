@@ -53,7 +53,13 @@ def logits_of(model: CCNet) -> Tensor:
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    try:
+        convert_and_write(parse_arguments())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def convert_and_write(arguments: argparse.Namespace) -> None:
     member = arguments.registered
     if member and member.meta["origin"]:
         verify(arguments.checkpoint, member.meta["origin"]["sha256_prefix"])

@@ -111,8 +111,10 @@ def open_data(arguments: argparse.Namespace) -> Data:
         dataset, title = MaskFolder(arguments.root), str(arguments.root)
     if arguments.limit is None:
         return Data(dataset, dataset.label_set, dataset.names, title)
-    if arguments.confirm or arguments.limit < 1:
-        raise ValueError(f"--limit {arguments.limit} must be positive, and goes without --confirm")
+    if arguments.limit < 1:
+        raise ValueError(f"--limit {arguments.limit} must be positive")
+    if arguments.confirm:
+        raise ValueError("--confirm is for all images: leave out --limit")
     images = Subset(dataset, range(min(arguments.limit, len(dataset))))
     title = f"{title}, the first {len(images)}"
     return Data(images, dataset.label_set, dataset.names[: len(images)], title)

@@ -23,6 +23,13 @@ def main() -> None:
     parser.add_argument("trained", type=Path, help=".safetensors of a training run")
     parser.add_argument("published", type=Path, help="the file to write")
     arguments = parser.parse_args()
+    try:
+        publish(arguments)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def publish(arguments: argparse.Namespace) -> None:
     state_dict, config = read_weights(arguments.trained)
     config["aux_channels"] = 0
     kept = {

@@ -72,7 +72,7 @@ def train(arguments: argparse.Namespace, device: torch.device) -> None:
         for name, value in dataclasses.asdict(recipe).items():
             logging.info("%s: %s", name, value)
         images = recipe.batch_size / (world * recipe.accumulation)
-        logging.info("%d processes, %g images a forward pass", world, images)
+        logging.info("processes: %d, images a forward pass: %g", world, images)
     root = arguments.root or os.environ.get(ROOTS.get(recipe.dataset, ""))
     train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root)
     with processes.first_one_first():

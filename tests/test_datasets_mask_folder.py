@@ -84,6 +84,24 @@ def test_classes_without_a_file_take_the_palettes_colours(tmp_path, add):
         assert file.mode == "P"
 
 
+def test_masks_of_0_and_255_are_not_two_classes(tmp_path, add):
+    mask = np.zeros((6, 8), np.uint8)
+    mask[2:] = 255
+    add("a", mask)
+    with pytest.raises(ValueError, match="no class but 0, and perhaps 255"):
+        MaskFolder(tmp_path)
+    (tmp_path / "classes.json").write_text('["street"]')
+    assert MaskFolder(tmp_path).label_set.categories == ("street",)
+
+
+def test_two_classes_of_one_number_are_refused(tmp_path, add):
+    add("a", 1)
+    config = {"categories": ["a", "b", "c"], "label_ids": [0, 1, 1]}
+    (tmp_path / "classes.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"label_ids must differ .*: \(0, 1, 1\)"):
+        MaskFolder(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("config", "label_set"),
     [

@@ -103,7 +103,7 @@ def test_train_then_resume_then_evaluate(repository, run_python, camvid, tmp_pat
     assert (recipe["steps"], recipe["crop_width"], recipe["balance_classes"]) == (1, 49, False)
     assert "crop_width: 49" in trained.stderr
     refused = run_python(*train, "--resume", "--learning-rate", 1, cwd=tmp_path, succeeds=False)
-    assert "another learning_rate" in refused.stderr
+    assert "learning_rate 0.0015, not 1.0" in refused.stderr
     evaluate = [repository / "scripts" / "evaluate.py", "camvid", "--device", "cpu"]
     evaluate += ["--weights", "run/best.safetensors"]
     found = run_python(*evaluate, cwd=tmp_path, CAMVID_ROOT=str(camvid))

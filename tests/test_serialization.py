@@ -83,6 +83,15 @@ def test_the_model_card_names_the_task_and_no_licence_that_nobody_gave(folder):
     assert "1811.11721" in card
 
 
+@pytest.mark.parametrize("name", ["/nowhere/model", "no/such/folder", "model.safetensors"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(
+    folder, name, monkeypatch, no_network
+):
+    monkeypatch.chdir(folder)
+    with pytest.raises(FileNotFoundError, match=f"^no folder {name}"):
+        CCNet.from_pretrained(name)
+
+
 def test_arguments_replace_those_of_the_configuration(folder):
     assert CCNet.from_pretrained(folder, recurrence=2).config["recurrence"] == 2
 

@@ -68,7 +68,7 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(train, tmp_path):
     for name, value in (("steps", 2), ("crop_width", 49), ("learning_rate", "1e-05")):
         assert f"{name}: {value}\n" in trained.stderr
     assert "balance_classes: False\n" in trained.stderr
-    assert "1 processes, 2 images a forward pass\n" in trained.stderr
+    assert "processes: 1, images a forward pass: 2\n" in trained.stderr
     assert "these parts start untrained: head.classifier, aux_head.classifier" in trained.stderr
     assert "| my road |" in trained.stdout
     command = json.loads((tmp_path / "run" / "environment.json").read_text())["command"]
@@ -78,9 +78,11 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(train, tmp_path):
     labels = model.predict(torch.zeros(3, 40, 60, dtype=torch.uint8)).labels
     assert labels.shape == (40, 60)
     again = train(succeeds=False)
-    assert errors(again) == ["error: run already holds a run; resume it or name another"]
+    assert errors(again) == [
+        "error: run already holds a run: resume it (--resume auto) or name another"
+    ]
     other = train("--resume", "auto", "--learning-rate", 1, succeeds=False)
-    assert errors(other) == ["error: the run in run has another learning_rate"]
+    assert errors(other) == ["error: the run in run has learning_rate 1e-05, not 0.1"]
 
 
 def errors(result):

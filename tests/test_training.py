@@ -25,7 +25,7 @@ from torch import nn
 import ccnet
 from ccnet.classes import CAMVID
 from ccnet.model import CCNet
-from ccnet.serialization import load_strictly, read_weights
+from ccnet.serialization import load_strictly, read_details, read_weights
 from ccnet.training.optimization import poly_schedule
 from ccnet.training.recipes import Recipe
 
@@ -179,6 +179,35 @@ def test_the_memory_saving_norm_gives_weights_of_plain_networks(tmp_path, precis
     x = torch.randn(2, 3, 33, 49)
     with torch.no_grad():
         torch.testing.assert_close(plain(x)["out"], model.eval()(x)["out"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "gain", "warned"),
+    [("bfloat16", 0.01, True), ("bfloat16", 0.1, False), ("float32", 0.01, False)],
+)
+def test_gains_too_small_for_half_precision_are_warned_of(
+    tmp_path, caplog, precision, gain, warned
+):
+    model = small_model(negative_slope=0.01)
+    model.head.conva[1].weight.data[:2] = -gain
+    trainer(tmp_path, changed(norm="inplace", precision=precision), model=model)
+    assert [r.message[:27] for r in caplog.records] == ["2 channels have a gain belo"] * warned
+
+
+def test_what_is_known_of_the_weights_goes_into_the_file(tmp_path):
+    model = small_model()
+    model.card_details = {"weights": "fine-tuned from X", "license": "Y"}
+    trainer(tmp_path, model=model).run()
+    assert read_details(tmp_path / "best.safetensors") == model.card_details
+
+
+def test_nothing_to_validate_with_is_an_error(tmp_path):
+    blank = [
+        (image, torch.full_like(mask, 255)) for image, mask in map(Scenes().__getitem__, (0, 1))
+    ]
+    with pytest.raises(ValueError, match="no pixel of any class"):
+        trainer(tmp_path, val_set=blank).run()
+    assert newest(tmp_path)["step"] == SMALL.validate_every
 
 
 def test_networks_that_cannot_have_that_norm(tmp_path):

@@ -86,14 +86,14 @@ def test_a_finished_run_is_resumed_to_its_scores(finished, run_dir):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"learning_rate": 0.5}, "learning_rate"),
-        ({"steps": 6, "seed": 9}, "seed, steps"),
-        ({"scale_high": 3.0}, "scale_high"),
+        ({"learning_rate": 0.5}, "learning_rate 0.0015, not 0.5"),
+        ({"steps": 6, "seed": 9}, "seed 0, not 9; steps 4, not 6"),
+        ({"scale_high": 3.0}, "scale_high 2.0, not 3.0"),
     ],
 )
 def test_another_recipe_is_refused_and_its_fields_named(finished, changes, named):
     before = contents(finished[0])
-    with pytest.raises(ValueError, match=f"has another {named}$"):
+    with pytest.raises(ValueError, match=f"has {named}$"):
         trainer(finished[0], changed(**changes), resume=True)
     assert contents(finished[0]) == before
 
@@ -103,13 +103,13 @@ def contents(folder):
 
 
 def test_another_model_is_refused_and_its_arguments_named(finished):
-    with pytest.raises(ValueError, match=r"has another recurrence$"):
+    with pytest.raises(ValueError, match=r"has recurrence 2, not 1$"):
         trainer(finished[0], model=small_model(recurrence=1), resume=True)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(finished):
     before = contents(finished[0])
-    with pytest.raises(FileExistsError, match=r"already holds a run; resume it or name another"):
+    with pytest.raises(FileExistsError, match=r"already holds a run: resume it \(--resume auto\)"):
         trainer(finished[0])
     assert contents(finished[0]) == before
 

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import ResNet18_Weights
 
 import ccnet
@@ -170,3 +171,42 @@ def test_own_categories_are_a_label_set(weights_file, stored):
     assert len(set(model.label_set.colors)) == 3
     changed = differing(model, stored)
     assert changed == {f"{part}{kind}" for part in CLASSIFIERS for kind in ("weight", "bias")}
+
+
+def test_a_folder_of_a_saved_model_is_weights_too(model, tmp_path, pixels):
+    model.save_pretrained(tmp_path / "own")
+    loaded = ccnet_resnet18(weights=tmp_path / "own")
+    assert torch.equal(loaded.predict(pixels).labels, model.predict(pixels).labels)
+
+
+def test_the_licence_stays_with_weights_that_are_trained_further(tmp_path):
+    model = ccnet_resnet18(weights="DEFAULT", categories=["a", "b"])
+    model.save_pretrained(tmp_path / "own")
+    card = (tmp_path / "own" / "README.md").read_text()
+    assert "license: cc-by-nc-4.0" in card
+    assert "fine-tuned from CCNet_ResNet18_Weights.CAMVID" in card
+    assert "mIoU" not in card
+    again = ccnet_resnet18(weights=tmp_path / "own", categories=["c"])
+    for loaded in (ccnet.CCNet.from_pretrained(tmp_path / "own"), again):
+        assert loaded.card_details == model.card_details
+    assert model.card_details["license"] == "CC-BY-NC-4.0"
+
+
+@pytest.mark.parametrize("weights", [3, {"head.cca.gamma": torch.ones(1)}])
+def test_what_is_no_name_of_weights_is_refused(weights):
+    kind = type(weights).__name__
+    with pytest.raises(ValueError, match=f"^weights are a name, a path .*, not a {kind}$"):
+        ccnet_resnet18(weights=weights)
+
+
+def test_one_string_is_not_a_list_of_categories(weights_file):
+    with pytest.raises(ValueError, match="a list of names, not 'street'"):
+        ccnet_resnet18(weights=weights_file, categories="street")
+
+
+def test_a_picture_is_no_checkpoint_and_nothing_is_advised(tmp_path):
+    path = tmp_path / "street.png"
+    Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(ValueError, match="is no intact checkpoint") as error:
+        ccnet_resnet18(weights=path)
+    assert "weights_only" not in str(error.value)

@@ -194,7 +194,7 @@ def _slope(activation: nn.Module, path: str, negative_slope: float | None) -> fl
     if negative_slope is None:
         raise ValueError(
             f"{path} is {activation}, which cannot be inverted: use leaky ReLUs, or "
-            "pass negative_slope=0.01 to make every ReLU a leaky one"
+            "give a negative_slope, 0.01 say, to make every ReLU a leaky one"
         )
     return negative_slope
 

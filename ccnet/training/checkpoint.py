@@ -75,10 +75,14 @@ def refuse_changes(run_dir: Path, saved: Mapping[str, Any], current: Mapping[str
     Raises:
         ValueError: if they differ; names those that do.
     """
-    names = saved.keys() | current.keys()
-    changed = sorted(name for name in names if saved.get(name) != current.get(name))
+    names = sorted(saved.keys() | current.keys())
+    changed = [
+        f"{name} {saved.get(name)!r}, not {current.get(name)!r}"
+        for name in names
+        if saved.get(name) != current.get(name)
+    ]
     if changed:
-        raise ValueError(f"the run in {run_dir} has another {', '.join(changed)}")
+        raise ValueError(f"the run in {run_dir} has {'; '.join(changed)}")
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:

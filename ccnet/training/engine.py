@@ -220,7 +220,7 @@ class Trainer:
         if processes.rank_and_count()[0] == 0:
             path = self.run_dir / "best.safetensors"
             with saving(path):
-                save_weights(path, model.state_dict(), model.config)
+                save_weights(path, model.state_dict(), model.config, model.card_details)
 
     def _save(self) -> None:
         state = self.model.state_dict()
@@ -244,7 +244,9 @@ class Trainer:
 
     def _take_up_run(self, resume: bool) -> None:
         if self.checkpoints.paths() and not resume:
-            raise FileExistsError(f"{self.run_dir} already holds a run; resume it or name another")
+            raise FileExistsError(
+                f"{self.run_dir} already holds a run: resume it (--resume auto) or name another"
+            )
         path = None
         if processes.rank_and_count()[0] == 0:
             remove_unfinished(self.run_dir)

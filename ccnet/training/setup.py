@@ -10,6 +10,7 @@ from ccnet import datasets
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.datasets import Sample
 from ccnet.model import CCNet
+from ccnet.pretrained import inherited_details
 from ccnet.street_scenes import StreetScenes
 from ccnet.training.recipes import Recipe
 from ccnet.zoo import NETWORKS
@@ -45,7 +46,7 @@ def open_datasets(
         train_set = StreetScenes(TRAIN_SCENES, size=size, seed=recipe.seed)
         return train_set, StreetScenes(VAL_SCENES, size=size, seed=recipe.seed + 1), CAMVID
     if root is None:
-        raise ValueError(f"name the folder of the data set {recipe.dataset!r}")
+        raise ValueError(f"name the folder of the data set {recipe.dataset!r} (--root)")
     if recipe.dataset == "camvid":
         return datasets.CamVid(root, "train"), datasets.CamVid(root, "val"), CAMVID
     if recipe.dataset == "cityscapes":
@@ -101,5 +102,5 @@ def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -
     )
     kept = trained.state_dict()
     model.load_state_dict({name: kept.get(name, own) for name, own in model.state_dict().items()})
-    model.card_details = dict(trained.card_details)
+    model.card_details = inherited_details(trained.card_details)
     return model

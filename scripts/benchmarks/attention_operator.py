@@ -30,6 +30,7 @@ from ccnet.baselines import published_criss_cross_attention
 Operator = Callable[[Tensor, Tensor, Tensor], Tensor | list[Tensor]]
 Row = dict[str, float | str | int]
 
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 SIZES = [(33, 33), (65, 65), (97, 97), (97, 193), (129, 129), (129, 257), (257, 257)]
 LARGEST_FULL_ATTENTION = 129 * 129
 
@@ -140,7 +141,7 @@ def make_inputs(
     size: tuple[int, int], batch: int, dtype: torch.dtype, layout: str, device: str
 ) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    memory_format = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
+    memory_format = LAYOUTS[layout]
     return [
         torch.randn(batch, channels, *size, generator=generator)
         .mul(0.3)
@@ -293,7 +294,9 @@ def parse_arguments() -> argparse.Namespace:
         "--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS), help="with published"
     )
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--layouts", nargs="+", default=["NCHW", "channels_last"])
+    parser.add_argument(
+        "--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="memory formats"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=2.0, help="per operator and case, about")
     parser.add_argument("--device", default="cpu")

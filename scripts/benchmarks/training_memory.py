@@ -160,7 +160,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backbone", default="resnet101")
+    parser.add_argument(
+        "--backbone", choices=("resnet18", "resnet50", "resnet101"), default="resnet101"
+    )
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--size", type=int, default=769, help="pixels along both sides")
     parser.add_argument("--device", default="meta", help="meta, cpu, cuda")
