@@ -173,6 +173,8 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
     data = open_data(arguments)
     candidates = find_candidates(arguments.weights, data.label_set, arguments.network)
     is_first = rank_and_count()[0] == 0
+    if is_first and arguments.report:
+        arguments.report.mkdir(parents=True, exist_ok=True)  # rather fail now than in the end
     failures = []
     for candidate in candidates:
         problem = None

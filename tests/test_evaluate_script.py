@@ -159,6 +159,7 @@ def test_only_figures_of_the_registry_are_confirmed(main, camvid, weights_file, 
         (["--root", "/nowhere"], "no PNG files in /nowhere/val"),
         (["--limit", "0"], "--limit 0 must be positive"),
         (["--device", "warp"], "device 'warp' cannot be used"),
+        (["--report", __file__], f"File exists: '{__file__}'"),
         (["--crop", "96"], "crop is an option of mode='slide'"),
         (["--mode", "slide", "--crop", "9", "--stride", "10"], "leaves gaps"),
         (

@@ -46,7 +46,11 @@ def test_nodes_find_each_other_after_one_lost_a_process(repository, tmp_path):
         )
         for node in range(2)
     ]
-    printed = [node.communicate(timeout=300)[0] for node in nodes]
+    try:
+        printed = [node.communicate(timeout=120)[0] for node in nodes]
+    finally:
+        for node in nodes:
+            node.terminate()
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(printed)
     assert (tmp_path / "killed").exists()
     for rank in range(2):

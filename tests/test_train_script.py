@@ -82,7 +82,7 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(train, tmp_path):
         "error: run already holds a run: resume it (--resume auto) or name another"
     ]
     other = train("--resume", "auto", "--learning-rate", 1, succeeds=False)
-    assert errors(other) == ["error: the run in run has learning_rate 1e-05, not 0.1"]
+    assert errors(other) == ["error: the run in run has learning_rate 1e-05, not 1.0"]
 
 
 def errors(result):
