@@ -53,13 +53,23 @@ class Loaded:
         state_dict: on the CPU.
         config: the arguments of `CCNet` that fit them.
         place: where they came from.
-        details: what the registry knows of them, for a model card.
+        details: what the registry or the file knows of them, for a model card.
     """
 
     state_dict: Mapping[str, Tensor]
     config: Mapping[str, Any]
     place: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], place: str | None = None) -> "Loaded":
+        """Reads a safetensors file; `place` is where it came from, by default the path.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no safetensors file, or a damaged one.
+        """
+        return cls(*read_weights(path), place or str(path), read_details(path))
 
 
 def load_weights(weights: WeightsEnum, *, progress: bool = True) -> Loaded:
@@ -106,7 +116,7 @@ def load_from_hub(repo_id: str, revision: str | None = None, *, progress: bool =
             f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}\n"
             "Check the name and the revision; a private repository needs HF_TOKEN."
         ) from error
-    return Loaded(*read_weights(path), f"hf://{repo_id}@{revision or 'main'}", read_details(path))
+    return Loaded.from_file(path, f"hf://{repo_id}@{revision or 'main'}")
 
 
 def _in_folders(weights: WeightsEnum, progress: bool) -> Loaded | None:
@@ -118,7 +128,7 @@ def _in_folders(weights: WeightsEnum, progress: bool) -> Loaded | None:
         path = folder / weights.meta["file"]
         if path.is_file():
             verify(path, weights.meta["sha256"])
-            return Loaded(*read_weights(path), str(path))
+            return Loaded.from_file(path)
     origin = weights.meta["origin"]
     if own and origin:
         path = Path(own, Path(origin["url"]).name)
@@ -143,7 +153,7 @@ def _on_the_hub(weights: WeightsEnum, progress: bool) -> Loaded | None:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         raise
-    return Loaded(*read_weights(path), place)
+    return Loaded.from_file(path, place)
 
 
 def _at_the_origin(weights: WeightsEnum, progress: bool) -> Loaded | None:
@@ -154,7 +164,7 @@ def _at_the_origin(weights: WeightsEnum, progress: bool) -> Loaded | None:
     cached = Path(constants.HF_HOME, "ccnet", weights.meta["file"])
     if cached.is_file():
         try:
-            return Loaded(*read_weights(cached), str(cached))
+            return Loaded.from_file(cached)
         except ValueError as error:
             logger.warning("fetched again, for what was kept is damaged: %s", error)
     if constants.HF_HUB_OFFLINE:

@@ -14,7 +14,7 @@ from ccnet.classes import LabelSet
 from ccnet.conversion import convert, convert_backbone, read_pickle
 from ccnet.download import Loaded, load_from_hub, load_weights
 from ccnet.model import CCNet
-from ccnet.serialization import load_strictly, read_details, read_weights
+from ccnet.serialization import load_strictly
 from ccnet.weights import BackboneWeights
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _load(choice: type[WeightsEnum], weights: WeightsLike, progress: bool) -> Lo
     if name and Path(name, SAFETENSORS_SINGLE_FILE).is_file():
         name = str(Path(name, SAFETENSORS_SINGLE_FILE))
     if name.endswith(".safetensors"):
-        return Loaded(*read_weights(name), name, read_details(name))
+        return Loaded.from_file(name)
     if Path(name).suffix in CHECKPOINT_SUFFIXES or Path(name).is_file():
         converted = convert(read_pickle(name))
         logger.warning("%s is a checkpoint of %s", name, converted.source)

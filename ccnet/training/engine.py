@@ -165,10 +165,12 @@ class Trainer:
         return self.history[-1]["step"] if self.history else 0
 
     def _validate(self, monitor: Monitor) -> Scores:
+        stopped = Terminated(f"stopped while validating; step {self.step} is saved")
+
         def show(index: int, result: Segmentation, _: Scores) -> None:
             monitor.on_sample(self.step, index, result)
             if self.termination.requested:
-                raise Terminated(f"stopped while validating; step {self.step} is saved")
+                raise stopped
 
         try:
             with autocast(self.device, self.recipe):
@@ -177,7 +179,7 @@ class Trainer:
             if not self.termination.requested:
                 raise
             # The scores of a process that has stopped are waited for in vain.
-            raise Terminated(f"stopped while validating; step {self.step} is saved") from error
+            raise stopped from error
         if math.isnan(scores.miou):
             raise ValueError("the images to validate with have no pixel of any class")
         if self.step > self._last_validated():

@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass, fields, replace
 
+from ccnet.backbone import BACKBONES
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "dataset": ("camvid", "cityscapes", "folder", "street-scenes"),
-    "backbone": ("resnet18", "resnet50", "resnet101"),
+    "backbone": BACKBONES,
     "optimizer": ("adamw", "sgd"),
     "norm": ("batch", "inplace"),
     "precision": ("float32", "bfloat16", "float16"),

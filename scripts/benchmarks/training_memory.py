@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
+from ccnet.backbone import BACKBONES
 from ccnet.losses import SegmentationLoss
 from ccnet.model import CCNet
 from ccnet.norm import convert_inplace_abn
@@ -160,9 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--backbone", choices=("resnet18", "resnet50", "resnet101"), default="resnet101"
-    )
+    parser.add_argument("--backbone", choices=BACKBONES, default="resnet101")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--size", type=int, default=769, help="pixels along both sides")
     parser.add_argument("--device", default="meta", help="meta, cpu, cuda")
