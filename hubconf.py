@@ -1,6 +1,6 @@
 """torch.hub entry points: the criss-cross module and the CCNet models."""
 
-dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors"]
+dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors", "numpy", "PIL"]
 
 from pathlib import Path as _Path  # noqa: E402
 
@@ -11,7 +11,7 @@ _own = _Path(__file__).resolve().parent / "ccnet" / "__init__.py"
 if _imported != _own:
     raise ImportError(
         f"this process has already imported a package 'ccnet' from {_imported}, which is not the "
-        f"one in {_own}. Load this repository in a process of its own, or before the other one."
+        f"one in {_own}. Load this repository in a separate process, or before the other one."
     )
 
 from ccnet import attention as _attention  # noqa: E402
@@ -19,17 +19,17 @@ from ccnet import zoo as _zoo  # noqa: E402
 
 
 def criss_cross_attention_2d(in_channels, reduction=8):
-    """The bare criss-cross attention module, to put into a network of your own.
+    """Criss-cross attention module for 2-D feature maps, for use in other networks.
 
-    Every position of a map gathers from the H + W - 1 positions of its row and column; applied
-    twice, with the same weights, it has gathered from the whole map. The cost grows as
+    Every position attends to the H + W - 1 positions of its row and column. Applied twice with the
+    same weights, the module gives every position the context of the whole map. The cost grows as
     H W (H + W), not as (H W) ** 2.
 
     The module maps (N, C, H, W) to (N, C, H, W), in any floating-point dtype, on any device and for
     any H and W. It is the identity until its `gamma`, which starts at 0, has been trained.
 
     Args:
-        in_channels (int): C.
+        in_channels (int): C, the number of channels of input and output.
         reduction (int): query and key have C // reduction channels.
 
     Returns:
@@ -47,18 +47,18 @@ def criss_cross_attention_2d(in_channels, reduction=8):
 
 
 def criss_cross_attention_3d(in_channels, reduction=8):
-    """The bare criss-cross attention module for volumes and video clips.
+    """Criss-cross attention module for volumes and video clips, for use in other networks.
 
-    Every position gathers from the T + H + W - 2 positions that share two of its three coordinates;
-    applied three times, with the same weights, it has gathered from everywhere. With T = 1 it is
-    the two-dimensional module.
+    Every position attends to the T + H + W - 2 positions that share at least two of its three
+    coordinates. Applied three times with the same weights, the module gives every position the
+    context of the whole volume. With T = 1 it is the two-dimensional module.
 
     The module maps (N, C, T, H, W) to (N, C, T, H, W), in any floating-point dtype, on any device
     and for any T, H and W. It is the identity until its `gamma`, which starts at 0, has been
     trained.
 
     Args:
-        in_channels (int): C.
+        in_channels (int): C, the number of channels of input and output.
         reduction (int): query and key have C // reduction channels.
 
     Returns:
@@ -78,18 +78,18 @@ def criss_cross_attention_3d(in_channels, reduction=8):
 def ccnet_resnet18(*, weights="DEFAULT", **config):
     """CCNet on ResNet-18, pretrained on CamVid's eleven classes: 25 MB, bundled, loads offline.
 
-    Mean IoU on CamVid val is in the weights' card, `weights/ccnet_resnet18_camvid.md`, with the
+    The model card, `weights/ccnet_resnet18_camvid.md`, states the mean IoU on CamVid val and the
     command that measures it.
 
-    The model takes a normalised batch (N, 3, H, W), as `model.transforms()` gives, of any H and W,
-    and returns {"out": logits (N, K, H, W)}; in training mode, with an auxiliary head, also "aux".
-    `model.predict(image)` does all of it for a file, a PIL image, an array or a tensor.
+    The model takes a normalised batch (N, 3, H, W) from `model.transforms()`, of any H and W, and
+    returns {"out": logits (N, K, H, W)}; in training mode, with an auxiliary head, also "aux".
+    `model.predict(image)` segments a file, a PIL image, an array or a tensor in one call.
 
     Args:
         weights (str): a member of `ccnet.CCNet_ResNet18_Weights`, its name, the path of a
             .safetensors file, "hf://owner/name@revision", or None for an untrained network.
-        num_classes (int): K. If it is not that of the weights, the classifiers start fresh.
-        recurrence (int): the loops of criss-cross attention; 0 for none.
+        num_classes (int): K. If it is not that of the weights, the classifiers start untrained.
+        recurrence (int): number of loops of criss-cross attention; 0 for none.
         config: further arguments of `ccnet.CCNet`, such as `aux_channels=128` for fine-tuning with
             an auxiliary head.
 
@@ -100,7 +100,7 @@ def ccnet_resnet18(*, weights="DEFAULT", **config):
         >>> import torch
         >>> from PIL import Image
         >>> model = torch.hub.load(".", "ccnet_resnet18", source="local")
-        >>> street = Image.new("RGB", (480, 360))    # or the path of a picture
+        >>> street = Image.new("RGB", (480, 360))    # or the path of an image
         >>> result = model.predict(street)
         >>> result.labels.shape
         torch.Size([360, 480])
@@ -111,18 +111,18 @@ def ccnet_resnet18(*, weights="DEFAULT", **config):
 
 
 def ccnet_resnet50(*, weights="DEFAULT", **config):
-    """CCNet on ResNet-50, with Cityscapes weights of OpenMMLab: 79.29 mIoU on val by their report.
+    """CCNet on ResNet-50, with Cityscapes weights of OpenMMLab: 79.29 mIoU on val, as they report.
 
-    The first call fetches the weights from download.openmmlab.com, checks the hash, converts and
-    keeps them; later calls need no network. Input and output are those of `ccnet_resnet18`.
+    The first call downloads the weights from download.openmmlab.com, checks their hash, converts
+    and caches them; later calls need no network. Input and output are as in `ccnet_resnet18`.
 
     Args:
         weights (str): a member of `ccnet.CCNet_ResNet50_Weights`, its name, the path of a
             .safetensors file or of a checkpoint of the authors, CCNet-Pure-Pytorch or OpenMMLab,
             "hf://owner/name@revision", or None for an untrained network.
         weights_backbone (str): ImageNet weights of the backbone alone, for `weights=None`.
-        num_classes (int): K. If it is not that of the weights, the classifiers start fresh.
-        recurrence (int): the loops of criss-cross attention; 0 for none.
+        num_classes (int): K. If it is not that of the weights, the classifiers start untrained.
+        recurrence (int): number of loops of criss-cross attention; 0 for none.
         config: further arguments of `ccnet.CCNet`.
 
     Returns:
@@ -141,17 +141,17 @@ def ccnet_resnet101(*, weights="DEFAULT", **config):
     """CCNet on ResNet-101, the network of the paper, with Cityscapes weights of OpenMMLab.
 
     OpenMMLab report 79.45 mIoU on Cityscapes val for the default weights (windows of 769, stride
-    513); the authors 79.74, 79.22 and 78.40 for three runs of theirs. The first call fetches the
-    weights from download.openmmlab.com, checks the hash, converts and keeps them; later calls need
-    no network. Input and output are those of `ccnet_resnet18`.
+    513); the authors report 79.74, 79.22 and 78.40 for three of their runs. The first call
+    downloads the weights from download.openmmlab.com, checks their hash, converts and caches them;
+    later calls need no network. Input and output are as in `ccnet_resnet18`.
 
     Args:
         weights (str): a member of `ccnet.CCNet_ResNet101_Weights`, its name, the path of a
             .safetensors file or of a checkpoint of the authors, CCNet-Pure-Pytorch or OpenMMLab,
             "hf://owner/name@revision", or None for an untrained network.
         weights_backbone (str): ImageNet weights of the backbone alone, for `weights=None`.
-        num_classes (int): K. If it is not that of the weights, the classifiers start fresh.
-        recurrence (int): the loops of criss-cross attention; 0 for none.
+        num_classes (int): K. If it is not that of the weights, the classifiers start untrained.
+        recurrence (int): number of loops of criss-cross attention; 0 for none.
         config: further arguments of `ccnet.CCNet`.
 
     Returns:

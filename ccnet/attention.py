@@ -1,4 +1,4 @@
-"""Criss-cross attention: every position attends to the rows and columns that it lies on."""
+"""Criss-cross attention: operator, modules for 2-D and 3-D feature maps, attention maps."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from ccnet import attention_kernel
 def criss_cross_attention(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0
 ) -> Tensor:
-    """Attention of each position over all positions that share all its coordinates but one.
+    """Lets each position attend to all positions that differ from it in at most one coordinate.
 
-    On an H x W map that is the H + W - 1 positions of its own row and column, itself once. The
-    weights are a softmax over these positions of `scale` times the dot product of the position's
-    query with their keys.
+    On an H x W map these are the H + W - 1 positions of its row and column, itself counted once.
+    The weights are a softmax over these positions of `scale` times the dot product of the
+    position's query with their keys.
 
     Energies and softmax are computed in float32 for half-precision inputs.
 
@@ -23,7 +23,7 @@ def criss_cross_attention(
         query: (N, Ck, *spatial), floating point, with any number of spatial axes from one up.
         key: (N, Ck, *spatial), of the same dtype and on the same device.
         value: (N, Cv, *spatial), likewise.
-        scale: the factor on the dot products. The paper has none: 1.
+        scale: factor on the dot products. The paper has none: 1.
 
     Returns:
         (N, Cv, *spatial), in the dtype of the inputs.
@@ -48,17 +48,17 @@ def _check_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
     if query.dim() < 3:
         problem = "expected (N, C, *spatial) with at least one spatial axis"
     elif query.shape != key.shape:
-        problem = "query and key must have one shape"
+        problem = "query and key must have the same shape"
     elif value.shape[:1] != query.shape[:1] or value.shape[2:] != query.shape[2:]:
         problem = "value must have the batch and spatial sizes of query"
     elif 0 in query.shape or 0 in value.shape:
         problem = "every size must be at least 1"
     elif not query.dtype == key.dtype == value.dtype:
-        problem = "query, key and value must have one dtype"
+        problem = "query, key and value must have the same dtype"
     elif not query.is_floating_point():
         problem = "expected a floating-point dtype"
     elif not query.device == key.device == value.device:
-        problem = "query, key and value must be on one device"
+        problem = "query, key and value must be on the same device"
     else:
         return
     tensors = (("query", query), ("key", key), ("value", value))
@@ -67,7 +67,7 @@ def _check_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 class _CrissCrossAttention(nn.Module):
-    """`gamma` times the attention's output, plus the input; see the subclasses."""
+    """Base of the criss-cross modules: `gamma` times the attention output, plus the input."""
 
     convolution: type[nn.Module]
 
@@ -97,14 +97,14 @@ class _CrissCrossAttention(nn.Module):
 
 
 class CrissCrossAttention2d(_CrissCrossAttention):
-    """The criss-cross attention module for maps (N, C, H, W).
+    """Criss-cross attention module for feature maps (N, C, H, W).
 
-    Each position gathers from the H + W - 1 positions of its row and column. Query, key and value
-    are 1x1 convolutions of the input. `gamma`, of shape (1,), is learned and starts at 0, so that a
-    new module is the identity.
+    Each position attends to the H + W - 1 positions of its row and column. Query, key and value are
+    1x1 convolutions of the input. `gamma`, of shape (1,), is learned and starts at 0, so that a new
+    module is the identity.
 
     Args:
-        in_channels: C, the channels of input and output.
+        in_channels: C, the number of channels of input and output.
         reduction: query and key have `in_channels // reduction` channels.
 
     Raises:
@@ -118,13 +118,13 @@ class CrissCrossAttention2d(_CrissCrossAttention):
 
 
 class CrissCrossAttention3d(_CrissCrossAttention):
-    """The criss-cross attention module for volumes and clips (N, C, T, H, W).
+    """Criss-cross attention module for volumes and video clips (N, C, T, H, W).
 
-    Each position gathers from the T + H + W - 2 positions that share two of its coordinates; three
-    loops see everything. Otherwise as `CrissCrossAttention2d`.
+    Each position attends to the T + H + W - 2 positions that share at least two of its coordinates.
+    After three loops its context is the whole volume. Otherwise as `CrissCrossAttention2d`.
 
     Args:
-        in_channels: C, the channels of input and output.
+        in_channels: C, the number of channels of input and output.
         reduction: query and key have `in_channels // reduction` channels.
 
     Raises:
@@ -140,23 +140,23 @@ class CrissCrossAttention3d(_CrissCrossAttention):
 def attention_map(
     queries_and_keys: Sequence[tuple[Tensor, Tensor]], position: Sequence[int]
 ) -> Tensor:
-    """From where, and how much, one position gathers over all loops of criss-cross attention.
+    """Computes the attention weights of one position, composed over all loops.
 
-    The weights are those of the loops composed: applied to values, they give what the loops give
-    one after the other with their attention as it is, residual and projections left out.
+    Applied to values, the composed weights give the output of the loops in sequence, with their
+    attention weights fixed and without residual sums and projections.
 
     Args:
-        queries_and_keys: the query and key (N, Ck, *spatial) of each loop, the first loop first.
-        position: the coordinates of the position, one per spatial axis.
+        queries_and_keys: query and key (N, Ck, *spatial) of each loop, the first loop first.
+        position: coordinates of the position, one per spatial axis.
 
     Returns:
         (N, *spatial), float32 (float64 for float64 queries), in 0..1, of sum 1.
 
     Raises:
-        ValueError: if there is no loop, or the position is not on the map.
+        ValueError: if `queries_and_keys` is empty, or the position is not on the map.
 
     Source:
-        CCNet, section 3.3, on what recurrence propagates (https://arxiv.org/abs/1811.11721).
+        CCNet, section 3.3, information propagation by recurrence (https://arxiv.org/abs/1811.11721).
     """
     if not queries_and_keys:
         raise ValueError("queries_and_keys is empty; give the query and the key of each loop")

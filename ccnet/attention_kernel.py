@@ -1,16 +1,16 @@
-"""How criss-cross attention is computed: blocks of lines, nothing stored that can be recomputed.
+"""Kernel of criss-cross attention: blockwise forward and backward in plain tensor operations.
 
-A line is what runs along one axis: a row, a column. In channels-last order a batch of lines of any
-axis is a strided view, ready for a batched matrix product, so nothing is permuted or joined.
-Softmax statistics, one maximum and one sum per position, are shared by the axes and updated as each
-axis comes (https://arxiv.org/abs/1805.02867). Backward recomputes the weights from them.
+A line runs along one axis: a row or a column. In channels-last order a batch of lines of any axis
+is a strided view, ready for a batched matrix product, so nothing is permuted or concatenated. The
+axes share softmax statistics, one maximum and one sum per position, which each axis updates (online
+softmax, https://arxiv.org/abs/1805.02867). Backward recomputes the weights from them.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,16 +18,16 @@ from torch import Tensor
 Lines = Callable[[Tensor], Tensor]
 
 _BLOCK_WEIGHTS = {"cpu": 2**18}
-"""Attention weights computed at a time: what stays in a core's cache. Elsewhere `_LARGE_BLOCK`."""
+"""Attention weights per block by device type: on a CPU what fits the cache of a core."""
 _LARGE_BLOCK = 2**26
 _PIECE = 512
 """Positions transposed at a time."""
 _STASH_WEIGHTS = 2**24
-"""Attention weights of one sample up to which backward keeps rather than recomputes them."""
+"""Attention weights per sample up to which a pass keeps rather than recomputes them."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The output (N, Cv, *spatial); what autograd needs is made only where it is needed."""
+    """Computes the output (N, Cv, *spatial); saves tensors for autograd only if it needs them."""
     inputs = (query, key, value)
     differentiates = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     if differentiates or torch._C._are_functorch_transforms_active():
@@ -44,68 +44,65 @@ class CrissCross(torch.autograd.Function):
 
     @staticmethod
     def forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The output, and each position's maximal energy and sum of exponentials (N, *spatial)."""
+        """Returns output, maximal energy and sum of exponentials per position (N, *spatial)."""
         queries, keys, values = (_channels_last(tensor) for tensor in (query, key, value))
-        wide = _wide(query)
         output = torch.empty_like(values)
-        maximum = torch.empty(queries.shape[:-1], dtype=wide, device=query.device)
+        maximum = torch.empty(queries.shape[:-1], dtype=_wide(query), device=query.device)
         total = torch.empty_like(maximum)
         with without_autocast(query.device):
-            for sample in zip(queries, keys, values, output, maximum, total, strict=True):
-                _attend(sample[0].to(wide), sample[1].to(wide), *sample[2:])
+            samples = _samples(queries, keys, values, maximum, total)
+            for sample, target in zip(samples, output, strict=True):
+                _attend(sample, target)
         return _like(value, output, spare=values), maximum, total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keeps what `backward` needs."""
+        """Saves inputs and softmax statistics."""
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*inputs, *output[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, ...]:
-        """The gradients of query, key and value, in channels-last order."""
+        """Computes the gradients of query, key and value, in channels-last order."""
         query, key, value, maximum, total = ctx.saved_tensors
         if torch.is_grad_enabled():
             pull_back: Any = torch.func.vjp(dense, query, key, value)[1]
             return tuple(pull_back(gradient))
-        wide = maximum.dtype
-        inputs = [_channels_last(tensor) for tensor in (query, key, value, gradient)]
-        outputs = [torch.empty_like(tensor) for tensor in inputs[:3]]
+        inputs = [_channels_last(tensor) for tensor in (query, key, value)]
+        gradients = [torch.empty_like(tensor) for tensor in inputs]
         with without_autocast(query.device):
-            for sample in zip(*inputs, maximum, total, *outputs, strict=True):
-                _differentiate(sample[0].to(wide), sample[1].to(wide), *sample[2:])
-        return tuple(output.movedim(-1, 1) for output in outputs)
+            samples = _samples(*inputs, maximum, total)
+            upstream = _channels_last(gradient)
+            for sample, above, *targets in zip(samples, upstream, *gradients, strict=True):
+                _differentiate(sample, above, targets)
+        return tuple(tensor.movedim(-1, 1) for tensor in gradients)
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """One more batch axis is more samples."""
+        """Merges the mapped axis into the batch axis."""
         merged = []
         for tensor, dim in zip(inputs, in_dims, strict=True):
-            batched = (
-                tensor.expand(info.batch_size, *tensor.shape)
-                if dim is None
-                else tensor.movedim(dim, 0)
-            )
-            merged.append(batched.flatten(0, 1))
+            mapped = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor
+            merged.append(mapped.movedim(dim or 0, 0).flatten(0, 1))
         outputs = CrissCross.apply(*merged)
         split = tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs)
         return split, (0,) * len(split)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside, products have the precision of their operands."""
+    """Disables autocast, so that products have the precision of their operands."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same attention in plain differentiable operations, without loops over sizes.
+    """Computes the same attention in differentiable operations, without loops over sizes.
 
-    For what traces or differentiates through it: compilers, exporters, higher derivatives. It
-    stores the attention weights.
+    Used where operations are traced or differentiated twice: compilers, exporters, higher
+    derivatives. Stores the attention weights for backward.
     """
     axes = range(1, query.dim() - 1)
     queries, keys, values = (tensor.movedim(1, -1) for tensor in (query, key, value))
@@ -126,10 +123,25 @@ def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return output.movedim(-1, 1)
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, output: Tensor, maximum: Tensor, total: Tensor
-) -> None:
-    """Fills the last three for one sample: (*spatial, C) and (*spatial), channels last."""
+class _Sample(NamedTuple):
+    """The inputs (*spatial, C) of one sample and its softmax statistics (*spatial)."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    maximum: Tensor
+    total: Tensor
+
+
+def _samples(*batch: Tensor) -> Iterator[_Sample]:
+    """Yields the samples of a batch, with query and key in the dtype of the statistics."""
+    for query, key, value, maximum, total in zip(*batch, strict=True):
+        yield _Sample(query.to(total.dtype), key.to(total.dtype), value, maximum, total)
+
+
+def _attend(sample: _Sample, output: Tensor) -> None:
+    """Fills the output (*spatial, Cv) and the softmax statistics of one sample."""
+    query, key, value, maximum, total = sample
     axes = _axes(maximum)
     keep = maximum.numel() * sum(maximum.shape) <= _STASH_WEIGHTS
     stash = []
@@ -140,7 +152,7 @@ def _attend(
             weights = _energies(lines(query), lines(key), masked=axis != axes[0])
             largest = lines(maximum)
             highest = torch.maximum(weights.amax(dim=-1), largest)
-            _exponentiate(weights, highest)
+            weights.sub_(highest[..., None]).exp_()
             rescaling = largest.sub_(highest).exp_()
             lines(total).mul_(rescaling).add_(weights.sum(dim=-1))
             largest.copy_(highest)
@@ -155,7 +167,7 @@ def _attend(
                 weights.mul_(highest.sub_(lines(maximum)).exp_()[..., None])
             else:
                 weights = _energies(lines(query), lines(key), masked=axis != axes[0])
-                _exponentiate(weights, lines(maximum))
+                weights.sub_(lines(maximum)[..., None]).exp_()
             if is_half:
                 weights = weights.div_(lines(total)[..., None]).to(value.dtype)
             block = lines(output)
@@ -164,31 +176,23 @@ def _attend(
                 block.div_(lines(total)[..., None])
 
 
-def _differentiate(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    gradient: Tensor,
-    maximum: Tensor,
-    total: Tensor,
-    query_gradient: Tensor,
-    key_gradient: Tensor,
-    value_gradient: Tensor,
-) -> None:
-    """Fills the last three for one sample: (*spatial, C) and (*spatial), channels last.
+def _differentiate(sample: _Sample, upstream: Tensor, gradients: Sequence[Tensor]) -> None:
+    """Fills the gradients of query, key and value, given that of the output (*spatial, Cv).
 
     The gradient of an energy is w (g - m), where w is its weight, g the product of the output's
-    gradient with the value there, and m the mean of g by the weights of all that is attended to.
+    gradient with the value there, and m the mean of g weighted by all weights of the position.
     """
+    query, key, value, maximum, total = sample
+    query_gradient, key_gradient, value_gradient = gradients
     axes = _axes(maximum)
     mean = torch.zeros_like(total)
     keep = maximum.numel() * sum(maximum.shape) <= _STASH_WEIGHTS
 
     def weigh(lines: Lines, axis: int) -> tuple[Tensor, Tensor]:
         weights = _energies(lines(query), lines(key), masked=axis != axes[0])
-        _exponentiate(weights, lines(maximum))
+        weights.sub_(lines(maximum)[..., None]).exp_()
         weights.div_(lines(total)[..., None])
-        gathered = torch.bmm(lines(gradient), lines(value).transpose(1, 2))
+        gathered = torch.bmm(lines(upstream), lines(value).transpose(1, 2))
         return weights, gathered.to(weights.dtype)
 
     stash = []
@@ -205,7 +209,7 @@ def _differentiate(
         for lines in _blocks(maximum, axis):
             weights, gathered = stash.pop() if keep else weigh(lines, axis)
             turned = weights.to(value.dtype).transpose(1, 2)
-            _product(turned, lines(gradient), out=lines(value_gradient), add=add)
+            _product(turned, lines(upstream), out=lines(value_gradient), add=add)
             energies = gathered.sub_(lines(mean)[..., None]).mul_(weights)
             _product(energies, lines(key), out=lines(wide_query), add=add)
             _product(energies.transpose(1, 2), lines(query), out=lines(wide_key), add=add)
@@ -214,18 +218,18 @@ def _differentiate(
 
 
 def _axes(statistic: Tensor) -> list[int]:
-    """The axes in the order of their turn: the last first. Each has more than one position.
+    """The axes with more than one position, the last one first.
 
-    A position itself is counted on the first of them and masked on the others.
+    The position itself counts on the first of them and is masked on the others.
     """
     longer = [axis for axis in range(statistic.dim()) if statistic.shape[axis] > 1]
     return longer[::-1] or [0]
 
 
 def _blocks(statistic: Tensor, axis: int) -> Iterator[Lines]:
-    """Cuts a sample into blocks of lines along an axis.
+    """Yields blocks of lines along an axis, as functions from a tensor to its view of the block.
 
-    Yields functions that give a block's view (lines, length, ...) of any tensor (*spatial, ...).
+    They map (*spatial, ...) to (lines, length, ...).
     """
     shape = statistic.shape
     before, length, after = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
@@ -252,12 +256,8 @@ def _energies(query: Tensor, key: Tensor, *, masked: bool) -> Tensor:
     return energies
 
 
-def _exponentiate(energies: Tensor, maximum: Tensor) -> None:
-    energies.sub_(maximum[..., None]).exp_()
-
-
 def _product(left: Tensor, right: Tensor, *, out: Tensor, add: bool = False) -> None:
-    """Writes or adds a batched matrix product to a view."""
+    """Writes a batched matrix product into a view, or adds it."""
     if add:
         out.add_(torch.bmm(left, right))
     elif out.is_contiguous():
@@ -275,9 +275,9 @@ def _channels_last(tensor: Tensor) -> Tensor:
 
 
 def _like(original: Tensor, result: Tensor, spare: Tensor) -> Tensor:
-    """The channels-last result (N, *spatial, C) as (N, C, *spatial), laid out as the original.
+    """Returns the channels-last result (N, *spatial, C) in the shape and layout of the original.
 
-    `spare` is the original in channels-last order. Where that was a copy, its memory is used.
+    `spare` is the original in channels-last order; if it is a copy, its memory is reused.
     """
     if original.movedim(1, -1).is_contiguous():
         return result.movedim(-1, 1)
@@ -288,10 +288,10 @@ def _like(original: Tensor, result: Tensor, spare: Tensor) -> Tensor:
 
 
 def _transpose(source: Tensor, target: Tensor) -> None:
-    """Copies (positions, C) to (C, positions), in pieces that stay in cache.
+    """Copies (positions, C) to (C, positions), in pieces that fit the cache.
 
-    Each piece is first copied to where positions lie a little further apart. At a distance of C, a
-    power of two say, one channel of all of them would have to share a few lines of the cache.
+    Each piece is first copied to a buffer with a padded row stride. With a stride of C, a power of
+    two for example, one channel of all positions would compete for a few cache lines.
     """
     channels = source.shape[1]
     spread = source.new_empty(_PIECE, channels + 16)[:, :channels]

@@ -1,4 +1,4 @@
-"""torchvision's ResNets as backbones for segmentation: deep stem, dilated stages, two outputs."""
+"""Dilated ResNet backbones: torchvision's ResNets with deep stem, dilated stages, two outputs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,31 +19,31 @@ BACKBONES = tuple(_RESNETS)
 
 OUTPUT_STRIDES = (8, 16, 32)
 DEEP_STEM = (64, 64, 128)
-"""Widths of the three 3x3 convolutions in the stem of CCNet's published ResNets."""
+"""Output channels of the three 3x3 convolutions in the stem of CCNet's published ResNets."""
 
 
 class Backbone(nn.Module):
-    """A ResNet without its classifier, whose last two stages keep the resolution by dilation.
+    """ResNet without classifier, whose last two stages keep the resolution by dilation.
 
     Args:
         name: one of "resnet18", "resnet50", "resnet101".
-        stem_widths: the output channels of the stem's 3x3 convolutions, the first of stride 2;
-            empty for torchvision's single 7x7 convolution; None for the network's usual stem
-            (7x7 for "resnet18", 64-64-128 for the others).
-        output_stride: input pixels per step of the last map: 8, 16 or 32 (no dilation).
+        stem_widths: output channels of the stem's 3x3 convolutions, of which the first has stride
+            2; empty for torchvision's single 7x7 convolution; None for the usual stem (7x7 for
+            "resnet18", 64-64-128 for the others).
+        output_stride: input pixels per pixel of the last feature map: 8, 16 or 32 (no dilation).
         contract_dilation: halve the dilation of a dilated stage's first block, as OpenMMLab does.
-        ceil_mode: round the size of the max-pool's output up, as the authors' code does.
-        negative_slope: that of the activations: 0 is ReLU, which `norm.convert_inplace_abn` cannot
-            take.
+        ceil_mode: round the output size of the max-pool up, as the authors' code does.
+        negative_slope: slope of the activations; 0 is ReLU, which `norm.convert_inplace_abn` cannot
+            convert as it is.
 
     Attributes:
-        gradient_checkpointing: in training keep the inputs of the residual blocks alone, and
-            compute what is in them again in backward; off at first.
-        channels: the channels (C3, C4) of the two outputs.
-        stem_widths: of the stem's 3x3 convolutions; empty for the 7x7 one.
+        gradient_checkpointing: in training, save only the inputs of the residual blocks, and
+            recompute their activations in the backward pass; off by default.
+        channels: number of channels (C3, C4) of the two outputs.
+        stem_widths: output channels of the stem's 3x3 convolutions; empty for the 7x7 stem.
 
     Raises:
-        ValueError: if there is no such network, stem or output stride.
+        ValueError: if the name, a stem width or the output stride is invalid.
 
     Source:
         ResNet (https://arxiv.org/abs/1512.03385), dilated as in https://arxiv.org/abs/1606.00915.
@@ -61,7 +61,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         if name not in _RESNETS:
-            raise ValueError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}")
+            raise ValueError(f"unknown backbone {name!r}; available: {', '.join(BACKBONES)}")
         if output_stride not in OUTPUT_STRIDES:
             raise ValueError(f"output_stride must be one of {OUTPUT_STRIDES}, not {output_stride}")
         if stem_widths is None:
@@ -97,13 +97,13 @@ class Backbone(nn.Module):
             _make_leaky(self, negative_slope)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the last two stages' maps.
+        """Computes the feature maps of the last two stages.
 
         Args:
             x: (N, 3, H, W), normalised.
 
         Returns:
-            (N, C3, h, w) and (N, C4, h', w'), of one size if `output_stride` is 8.
+            (N, C3, h, w) and (N, C4, h', w'), of the same size if `output_stride` is 8.
         """
         stage3 = self.stem(x)
         for stage in (self.layer1, self.layer2, self.layer3):
@@ -123,13 +123,13 @@ class Backbone(nn.Module):
 def _contexts(
     block: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around a block's forward pass, and around its repetition in backward."""
+    """Returns the contexts of a block's forward pass and of its recomputation in backward."""
     return nullcontext(), _frozen_statistics(block)
 
 
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, batches are normalised by their own statistics, and the running ones stay."""
+    """Normalises batches by their own statistics without updating the running statistics."""
     norms = [layer for layer in module.modules() if isinstance(layer, _NormBase)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -163,7 +163,7 @@ def _deep_stem(widths: Sequence[int]) -> list[nn.Module]:
 
 
 def _dilate(stage: nn.Module, dilation: int, first_dilation: int) -> None:
-    """Gives up the stage's stride for dilation; `first_dilation` is that of its first block."""
+    """Replaces the stride of a stage by dilation; its first block has `first_dilation`."""
     for index, block in enumerate(stage.children()):
         amount = first_dilation if index == 0 else dilation
         for conv in block.modules():
@@ -174,7 +174,7 @@ def _dilate(stage: nn.Module, dilation: int, first_dilation: int) -> None:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Initialises as torchvision does, for the layers that it did not make itself."""
+    """Applies torchvision's initialisation to layers created after its constructor."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

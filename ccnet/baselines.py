@@ -1,4 +1,4 @@
-"""What criss-cross attention is measured against: its published formulation, a Non-local block."""
+"""Baselines of criss-cross attention: its published formulation and a Non-local block."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ from ccnet.attention import CrissCrossAttention2d
 
 
 def published_criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Criss-cross attention on maps as public implementations compute it.
+    """Computes criss-cross attention on 2-D maps as public implementations do.
 
-    Columns and rows are copied out as batches, their energies joined for one softmax, the weights
-    split and copied again for the products with the values.
+    Columns and rows are copied into batches, and their energies are concatenated for one softmax.
+    The weights are split and copied again for the products with the values.
 
     Args:
         query: (N, Ck, H, W), floating point.
@@ -22,7 +22,7 @@ def published_criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -
         (N, Cv, H, W).
 
     Source:
-        The formulation of https://github.com/Serge-weihao/CCNet-Pure-Pytorch, written anew.
+        The formulation of https://github.com/Serge-weihao/CCNet-Pure-Pytorch, reimplemented.
     """
     batch, _, height, width = query.shape
 
@@ -50,10 +50,10 @@ def published_criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -
 
 
 class PublishedCrissCrossAttention2d(nn.Module):
-    """A criss-cross module, with its own parameters, by the published formulation.
+    """Criss-cross module in the published formulation, with the parameters of another module.
 
     Args:
-        module: whose convolutions and gamma are used.
+        module: provides the convolutions and gamma.
     """
 
     def __init__(self, module: CrissCrossAttention2d) -> None:
@@ -61,7 +61,7 @@ class PublishedCrissCrossAttention2d(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        """As that of the module: (N, C, H, W) to the same."""
+        """Maps (N, C, H, W) to the same shape, as `module` does."""
         module = self.module
         convolutions = module.query_conv, module.key_conv, module.value_conv
         attended = published_criss_cross_attention(*(project(x) for project in convolutions))
@@ -69,10 +69,10 @@ class PublishedCrissCrossAttention2d(nn.Module):
 
 
 class NonLocalBlock2d(nn.Module):
-    """Full attention of a map: every position attends to all H x W positions.
+    """Non-local block, or full attention: every position attends to all H x W positions.
 
     Args:
-        in_channels: C, the channels of input and output.
+        in_channels: C, the number of channels of input and output.
         reduction: query and key have `in_channels // reduction` channels.
 
     Source:
@@ -88,7 +88,7 @@ class NonLocalBlock2d(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the block to (N, C, H, W)."""
+        """Maps (N, C, H, W) to the same shape."""
         query, key, value = (
             conv(x).flatten(2).transpose(1, 2)
             for conv in (self.query_conv, self.key_conv, self.value_conv)

@@ -1,4 +1,4 @@
-"""Label sets: the names and colours of classes, and how a data set's own label ids map to them."""
+"""Label sets: class names, colours, and the label ids that a data set's files use for them."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import Any
 Color = tuple[int, int, int]
 
 IGNORE_INDEX = 255
-"""The label of pixels that count neither in the loss nor in an evaluation."""
+"""Label of pixels that are ignored by losses and evaluation."""
 
 MAX_CLASSES = IGNORE_INDEX
-"""Labels are stored in 8 bits, and one of their values is `IGNORE_INDEX`."""
+"""Label maps are stored in 8 bits, and one of their 256 values is `IGNORE_INDEX`."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class LabelSet:
     """The classes of a data set, in the order of the network's output channels.
 
     Attributes:
-        categories: a name for each class.
-        colors: an RGB colour for each class, each channel in 0..255.
-        label_ids: the number that the data set's own files use for each class. The same as the
-            class's index where the data set has no numbering of its own.
+        categories: name of each class.
+        colors: RGB colour of each class, each channel in 0..255.
+        label_ids: label id of each class in the data set's own files; by default the index of the
+            class.
     """
 
     categories: tuple[str, ...]
@@ -39,10 +39,10 @@ class LabelSet:
             if len(values) != len(self):
                 raise ValueError(f"{len(self)} categories need {len(self)} {field}: {values}")
         if len(set(self.label_ids)) < len(self):
-            raise ValueError(f"label_ids must differ from class to class: {self.label_ids}")
+            raise ValueError(f"label_ids must be unique, not {self.label_ids}")
         for color in self.colors:
             if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
-                raise ValueError(f"a colour is three numbers in 0..255, not {color}")
+                raise ValueError(f"a colour must be three numbers in 0..255, not {color}")
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -54,7 +54,7 @@ class LabelSet:
         return flat + [0] * (3 * 256 - len(flat))
 
     def to_config(self) -> dict[str, Any]:
-        """The label set as JSON-able values, which `from_config` reads back."""
+        """Returns the label set as JSON-able values, which `from_config` reads back."""
         return {
             "categories": list(self.categories),
             "colors": [list(color) for color in self.colors],
@@ -63,23 +63,25 @@ class LabelSet:
 
     @classmethod
     def from_config(cls, config: "str | Mapping[str, Any] | LabelSet") -> "LabelSet":
-        """A label set from its name, from the fields of one, or from one.
+        """Returns the label set that a name or a mapping describes, or the one given.
 
         Args:
             config: a name in `LABEL_SETS`, or a mapping with `categories` and optionally `colors`
                 and `label_ids`.
 
         Raises:
-            ValueError: if there is no label set of that name, or the fields do not fit together.
+            ValueError: if the name is unknown, or the fields do not fit together.
         """
         if isinstance(config, LabelSet):
             return config
         if isinstance(config, str):
             if config not in LABEL_SETS:
-                raise ValueError(f"no label set {config!r}; there are {', '.join(LABEL_SETS)}")
+                raise ValueError(
+                    f"unknown label set {config!r}; available: {', '.join(LABEL_SETS)}"
+                )
             return LABEL_SETS[config]
         if not isinstance(config, Mapping):
-            raise ValueError(f"a label set is a name or a mapping, not {config!r}")
+            raise ValueError(f"a label set must be a name or a mapping, not {config!r}")
         unknown = set(config) - {"categories", "colors", "label_ids"}
         if unknown or "categories" not in config:
             raise ValueError(
@@ -96,7 +98,7 @@ class LabelSet:
 
     @classmethod
     def numbered(cls, num_classes: int) -> "LabelSet":
-        """Classes without names of their own: "class 0", "class 1", ..., in distinct colours."""
+        """Returns unnamed classes: "class 0", "class 1", ..., in distinct colours."""
         if not 1 <= num_classes <= MAX_CLASSES:
             raise ValueError(f"num_classes must be in 1..{MAX_CLASSES}, not {num_classes}")
         names = tuple(f"class {index}" for index in range(num_classes))
@@ -104,7 +106,7 @@ class LabelSet:
 
 
 def distinct_colors(count: int) -> Sequence[Color]:
-    """`count` colours whose hues are spread by the golden ratio."""
+    """Returns `count` colours whose hues are spread by the golden ratio."""
     colors = []
     for index in range(count):
         hue = (index * 0.618033988749895) % 1.0

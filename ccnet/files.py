@@ -1,5 +1,6 @@
-"""Writing files so that a reader never meets half of one."""
+"""Atomic file writing: a reader never sees a partly written file."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, to which what was written there is renamed at the end.
+    """Yields a temporary path beside `path`, and renames the file written there to `path`.
 
-    The folder of `path` is made if need be. The data is flushed to the disk before the rename. If
-    the body raises, the temporary file is removed and a file already at `path` stays as it was.
+    The folder of `path` is created if need be. The data is flushed to the disk before the rename.
+    If the body raises, the temporary file is removed and an existing file at `path` is unchanged.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -31,3 +32,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(2**24):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""From features to logits: recurrent criss-cross attention, and the auxiliary head."""
+"""Segmentation heads: recurrent criss-cross attention (RCCA) and the auxiliary FCN head."""
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,20 @@ def _conv_norm_act(in_channels: int, out_channels: int, negative_slope: float) -
 
 
 class RCCAHead(nn.Module):
-    """Recurrent criss-cross attention between two convolutions, beside the features themselves.
+    """Head that concatenates the features with their recurrent criss-cross attention.
 
-    One shared criss-cross module is applied `recurrence` times to features of `in_channels // 4`
-    channels. After two loops every position has seen the whole map.
+    One shared criss-cross module, between two convolutions, is applied `recurrence` times to
+    `in_channels // 4` channels. After two loops the context of every position is the whole map.
 
     Args:
-        in_channels: C, the channels of the features.
+        in_channels: C, the number of channels of the features.
         num_classes: K.
         recurrence: R, the number of loops; 0 is the same head without attention.
-        dropout: the probability of dropping a whole channel before the classifier.
-        negative_slope: that of the activations: 0 is ReLU.
+        dropout: probability of dropping a whole channel before the classifier.
+        negative_slope: slope of the activations; 0 is ReLU.
 
     Attributes:
-        channels: of the map that `attend` gives: a quarter of `in_channels`.
+        channels: number of channels that `attend` returns: `in_channels // 4`.
 
     Source:
         CCNet, section 3.3 (https://arxiv.org/abs/1811.11721).
@@ -54,11 +54,11 @@ class RCCAHead(nn.Module):
         self.classifier = nn.Conv2d(width, num_classes, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Classifies features (N, C, h, w): logits (N, K, h, w)."""
+        """Computes logits (N, K, h, w) from features (N, C, h, w)."""
         return self.classify(features, self.attend(features))
 
     def attend(self, features: Tensor) -> Tensor:
-        """The map (N, C / 4, h, w) that comes out of the loops of attention."""
+        """Returns the context (N, C / 4, h, w) after all loops of attention."""
         context: Tensor = self.conva(features)
         if self.cca is not None:
             for _ in range(self.recurrence):
@@ -66,21 +66,21 @@ class RCCAHead(nn.Module):
         return context
 
     def classify(self, features: Tensor, context: Tensor) -> Tensor:
-        """Logits (N, K, h, w) from the features and what `attend` made of them."""
+        """Computes logits (N, K, h, w) from features and the output of `attend` for them."""
         fused = self.bottleneck(torch.cat([features, self.convb(context)], dim=1))
         logits: Tensor = self.classifier(self.dropout(fused))
         return logits
 
 
 class FCNHead(nn.Module):
-    """One 3x3 convolution and a classifier: the auxiliary head.
+    """Auxiliary head: one 3x3 convolution and a classifier.
 
     Args:
-        in_channels: C, the channels of the features.
-        channels: the channels between convolution and classifier.
+        in_channels: C, the number of channels of the features.
+        channels: number of channels between convolution and classifier.
         num_classes: K.
-        dropout: the probability of dropping a whole channel before the classifier.
-        negative_slope: that of the activation: 0 is ReLU.
+        dropout: probability of dropping a whole channel before the classifier.
+        negative_slope: slope of the activation; 0 is ReLU.
     """
 
     def __init__(
@@ -97,6 +97,6 @@ class FCNHead(nn.Module):
         self.classifier = nn.Conv2d(channels, num_classes, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Classifies features (N, C, h, w): logits (N, K, h, w)."""
+        """Computes logits (N, K, h, w) from features (N, C, h, w)."""
         logits: Tensor = self.classifier(self.dropout(self.conv(features)))
         return logits

@@ -1,5 +1,6 @@
-"""CCNet: a dilated ResNet, recurrent criss-cross attention, and an auxiliary classifier."""
+"""CCNet model: dilated ResNet, recurrent criss-cross attention and auxiliary head."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,34 +9,36 @@ from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ccnet import inference
 from ccnet.backbone import Backbone
 from ccnet.classes import LabelSet
 from ccnet.heads import FCNHead, RCCAHead
-from ccnet.inference import Segmentation
-from ccnet.model_card import write_model_card
-from ccnet.protocol import Protocol
-from ccnet.serialization import StrictHubMixin
+from ccnet.inference import InferenceProtocol, Segmentation
+from ccnet.inference.segment import segment
 from ccnet.transforms import ImageLike, Preprocessing
+from ccnet.weights.hub_mixin import StrictHubMixin
+from ccnet.weights.model_card import inherited_details, write_model_card
+from ccnet.weights.serialization import ModelWeights, load_strictly
+
+logger = logging.getLogger(__name__)
 
 
 class CCNet(nn.Module, StrictHubMixin):
-    """Semantic segmentation with criss-cross attention.
+    """Semantic segmentation network with recurrent criss-cross attention.
 
-    Every argument is JSON-able, and together they are config.json on the Hugging Face Hub. The
-    defaults are the authors' network; preprocessing and classes travel with it.
+    All arguments are JSON-able; together they form config.json on the Hugging Face Hub. The
+    defaults are the authors' network. Preprocessing and classes are part of the model.
 
     Args:
         backbone: "resnet18", "resnet50" or "resnet101".
         num_classes: K, 1 to 255.
-        recurrence: the loops of criss-cross attention; 0 is the baseline without attention.
-        backbone_options: the keyword arguments of `backbone.Backbone`.
-        aux_channels: the width of the auxiliary head; 0 for none, None for half the channels of
-            the backbone's third stage.
-        dropout: the probability of dropping a channel before the classifiers.
-        negative_slope: that of the heads' activations: 0 is ReLU.
-        align_corners: how logits are brought to the size of the input.
-        preprocessing: the fields of `transforms.Preprocessing` that differ from its defaults.
+        recurrence: number of loops of criss-cross attention; 0 is the baseline without attention.
+        backbone_options: keyword arguments of `backbone.Backbone`.
+        aux_channels: width of the auxiliary head; 0 for no head, None for half the channels of the
+            backbone's third stage.
+        dropout: probability of dropping a whole channel before the classifiers.
+        negative_slope: slope of the heads' activations; 0 is ReLU.
+        align_corners: passed to the bilinear interpolation of the logits to the input size.
+        preprocessing: fields of `transforms.Preprocessing` that differ from its defaults.
         label_set: a name in `classes.LABEL_SETS`, or a mapping with `categories` and optionally
             `colors` and `label_ids`; None for numbered classes.
 
@@ -43,10 +46,11 @@ class CCNet(nn.Module, StrictHubMixin):
         config: these arguments as JSON-able values.
         preprocessing: a `transforms.Preprocessing`.
         label_set: a `classes.LabelSet`.
-        card_details: what is known of the weights, for the model card.
+        card_details: facts about the weights, for the model card.
 
     Raises:
-        ValueError: if an argument is out of range, or the label set does not have `num_classes`.
+        ValueError: if an argument is out of range, or the label set does not have `num_classes`
+            classes.
 
     Source:
         CCNet (https://arxiv.org/abs/1811.11721).
@@ -69,7 +73,7 @@ class CCNet(nn.Module, StrictHubMixin):
         super().__init__()
         for name, value in (("recurrence", recurrence), ("aux_channels", aux_channels)):
             if value is not None and (not isinstance(value, int) or value < 0):
-                raise ValueError(f"{name} must be a whole number, 0 or more, not {value!r}")
+                raise ValueError(f"{name} must be an integer of 0 or more, not {value!r}")
         self.preprocessing = Preprocessing.from_config(preprocessing)
         if label_set is None:
             self.label_set = LabelSet.numbered(num_classes)
@@ -107,20 +111,69 @@ class CCNet(nn.Module, StrictHubMixin):
             "label_set": self.label_set.to_config(),
         }
 
+    @classmethod
+    def from_weights(cls, weights: ModelWeights, **changes: Any) -> "CCNet":
+        """Builds the network from weights and their configuration, in evaluation mode.
+
+        Args:
+            weights: tensors and configuration.
+            changes: constructor arguments that replace those of the configuration;
+                `backbone_options` are replaced one by one. The classifiers start untrained if the
+                categories change, the attention if it did not exist, the auxiliary head if its
+                width changes. A warning in the log names the untrained parts.
+
+        Raises:
+            ValueError: if the configuration does not describe a CCNet, or the tensors do not fit.
+        """
+        absent = {"backbone", "num_classes", "recurrence"} - weights.config.keys()
+        if absent:
+            raise ValueError(
+                f"{weights.source} has no {', '.join(sorted(absent))} in its configuration"
+            )
+        config = {**weights.config, **changes}
+        if config["num_classes"] != weights.config["num_classes"]:
+            config["label_set"] = changes.get("label_set")
+        options = (weights.config.get("backbone_options"), changes.get("backbone_options"))
+        config["backbone_options"] = {**(options[0] or {}), **(options[1] or {})}
+        try:
+            with torch.device("meta"):
+                trained = cls(**weights.config)
+                model = cls(**config) if changes else trained
+        except TypeError as error:
+            raise ValueError(
+                f"the configuration of {weights.source} does not describe a CCNet: {error}"
+            ) from error
+        changed = _changed_parts(model.config, trained.config)
+        fresh = [
+            part for part in changed if any(key.startswith(part) for key in model.state_dict())
+        ]
+        if fresh:
+            model = cls(**model.config)
+            logger.warning("%s: these parts start untrained: %s", weights.source, ", ".join(fresh))
+        kept = {
+            key: value for key, value in weights.state_dict.items() if not key.startswith(changed)
+        }
+        load_strictly(model, kept, fresh=changed)
+        model.card_details = dict(weights.details)
+        if fresh:
+            model.card_details = inherited_details(weights.details)
+        return model.eval()
+
     def forward(self, x: Tensor, *, return_rcca: bool = False) -> dict[str, Tensor]:
         """Computes the logits of every pixel.
 
         Args:
-            x: (N, 3, H, W), floating point, as `transforms()` gives it.
-            return_rcca: also give the map that comes out of the recurrent attention, which
-                `losses.CategoryConsistentLoss` takes.
+            x: (N, 3, H, W), floating point, preprocessed by `transforms()`.
+            return_rcca: also return the output of the recurrent attention, which is the input of
+                `losses.CategoryConsistentLoss`.
 
         Returns:
             "out": (N, K, H, W), logits in float32 (float64 for a float64 network). In training
-            mode also "aux", the auxiliary head's, likewise. On request "rcca": (N, C, h, w).
+            mode also "aux": logits of the auxiliary head, if any, likewise. With `return_rcca` also
+            "rcca": (N, C, h, w).
 
         Raises:
-            ValueError: if x is no such batch.
+            ValueError: if x is not such a batch.
         """
         if x.dim() != 4 or x.shape[1] != 3 or not x.is_floating_point():
             raise ValueError(
@@ -142,62 +195,47 @@ class CCNet(nn.Module, StrictHubMixin):
         return F.interpolate(wide, size, mode="bilinear", align_corners=self.align_corners)
 
     def transforms(self) -> Preprocessing:
-        """The preprocessing that makes this network's input (N, 3, H, W) of pictures."""
+        """Returns the preprocessing of an image to the network's input (N, 3, H, W)."""
         return self.preprocessing
 
     def generate_model_card(self, **details: Any) -> ModelCard:
-        """The card that is saved beside the weights; `details` replace those of `card_details`."""
+        """Generates the model card; `details` replace those of `card_details`."""
         return ModelCard(write_model_card(self.config, {**self.card_details, **details}))
 
     def predict(
         self,
         image: ImageLike,
+        protocol: InferenceProtocol | None = None,
         *,
-        mode: str = "whole",
-        crop: int | Sequence[int] | None = None,
-        stride: int | Sequence[int] | None = None,
-        overlap: float | None = None,
-        scales: Sequence[float] = (1.0,),
-        flip: bool = False,
-        average: str = "logits",
-        window_batch: int = 4,
-        precision: str = "float32",
         return_probabilities: bool = False,
+        **options: Any,
     ) -> Segmentation:
-        """Segments one picture at its own size.
+        """Segments one image at its own size.
 
         Args:
             image: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W): RGB, uint8 in
                 0..255 or floating point in 0..1.
-            mode: "whole" puts the whole picture to the network, "slide" a window at a time, which
-                bounds the memory that a large picture takes (see `inference.segment`).
-            crop: the windows' height and width in pixels, or one number for both; None for 769.
-            stride: how far apart windows lie, likewise; None for two thirds of the crop.
-            overlap: the share of a window in common with the next, in place of `stride`.
-            scales: factors on the size of the picture; the results of all are averaged.
-            flip: average with the result on the mirrored picture, at each scale.
-            average: what is averaged over scales and flips, "logits" or "probabilities"; where
-                windows overlap it is their logits either way.
-            window_batch: how many windows the network gets at a time.
-            precision: "float32" computes in the parameters' own precision, "bfloat16" under
-                autocast.
-            return_probabilities: also keep the probabilities (K, H, W), float32.
+            protocol: the inference options; None for the whole image at its own size.
+            return_probabilities: also return the class probabilities (K, H, W), float32.
+            options: fields of `inference.InferenceProtocol`, which replace those of `protocol`:
+                `mode` ("whole", or "slide" for sliding windows, which bounds the memory that a
+                large image takes), `crop`, `stride`, `overlap`, `scales`, `flip`, `average`,
+                `window_batch`, `precision`.
 
         Returns:
-            The labels, with `colorize()`, `overlay()` and `save(path)`.
+            The label map, with `colorize()`, `overlay()` and `save(path)`.
 
         Raises:
             FileNotFoundError: if there is no file at the path.
-            ValueError: if the image cannot be read or is not one image, or an option makes no
-                sense.
+            TypeError: if an option does not exist.
+            ValueError: if the image cannot be read or is not one image, or an option is invalid.
 
         Example:
             >>> model.predict("street.jpg").overlay().save("overlay.png")
+            >>> model.predict("street.jpg", mode="slide", crop=769, flip=True).save("labels.png")
         """
-        protocol = Protocol(
-            mode, crop, stride, overlap, scales, flip, average, window_batch, precision
-        )
-        return inference.segment(
+        protocol = (protocol or InferenceProtocol()).replace(**options)
+        return segment(
             self,
             image,
             self.preprocessing,
@@ -205,3 +243,15 @@ class CCNet(nn.Module, StrictHubMixin):
             protocol,
             return_probabilities=return_probabilities,
         )
+
+
+def _changed_parts(config: Mapping[str, Any], trained: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns prefixes of the parameters that do not carry over between the configurations."""
+    parts = []
+    if config["label_set"]["categories"] != trained["label_set"]["categories"]:
+        parts += ["head.classifier", "aux_head.classifier"]
+    if bool(config["recurrence"]) != bool(trained["recurrence"]):
+        parts.append("head.cca")
+    if config["aux_channels"] != trained["aux_channels"]:
+        parts.append("aux_head")
+    return tuple(parts)

@@ -1,4 +1,4 @@
-"""Pictures of labels and of attention: indexed colour maps, overlays, heat maps."""
+"""Visualisation of labels and attention: indexed colour maps, overlays, heat maps."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ccnet.classes import LabelSet
 
 HEAT_DECADES = 6.0
-"""The powers of ten that the colours of attention span."""
+"""Number of powers of ten that the colour scale of attention spans."""
 
 _HEAT = (
     (72, 52, 160),
@@ -25,10 +25,10 @@ _HEAT = (
 
 
 def colorize(labels: Tensor, label_set: LabelSet) -> Image.Image:
-    """An indexed picture whose pixel values are the labels and whose palette is their colours.
+    """Draws an indexed image: pixel values are the labels, the palette holds their colours.
 
     Args:
-        labels: (H, W), uint8: classes, or 255 for ignored pixels, which come out black.
+        labels: (H, W), uint8: classes, or 255 for ignored pixels, which are black.
         label_set: the colours of the classes.
 
     Returns:
@@ -42,13 +42,13 @@ def colorize(labels: Tensor, label_set: LabelSet) -> Image.Image:
 def overlay(
     image: Tensor, labels: Tensor, label_set: LabelSet, opacity: float = 0.5
 ) -> Image.Image:
-    """The classes' colours over the picture; ignored pixels show the picture alone.
+    """Blends the colours of the classes over an image; ignored pixels keep the image's colour.
 
     Args:
         image: (3, H, W), uint8, RGB.
         labels: (H, W), uint8: classes, or 255 for ignored pixels.
         label_set: the colours of the classes.
-        opacity: 0 (the picture alone) to 1 (the colours alone).
+        opacity: 0 (only the image) to 1 (only the colours).
 
     Returns:
         A PIL image of mode "RGB" and size (W, H).
@@ -70,20 +70,20 @@ def overlay(
 
 @contextmanager
 def capture_queries_and_keys(attention: nn.Module | None) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Collects the query and the key of each loop of a network that runs inside.
+    """Records the query and key of each criss-cross attention loop that runs inside.
 
-    They are ready for `attention.attention_map` at the end, in float64: attention may be so sharp
-    that float32 rounds most weights to 0.
+    They are in float64 for `attention.attention_map`: attention may be so sharp that float32 rounds
+    most weights to 0.
 
     Args:
-        attention: the criss-cross module, such as `model.head.cca`.
+        attention: the criss-cross attention module, such as `model.head.cca`.
 
     Yields:
-        A list, filled at the end: (N, Ck, *spatial) twice for each loop, the first loop first, on
+        A list, filled at exit: the query and key of each loop, in order, both (N, Ck, *spatial), on
         the CPU.
 
     Raises:
-        ValueError: if there is no attention: the recurrence of the network is 0.
+        ValueError: if `attention` is None: the recurrence of the network is 0.
 
     Example:
         >>> with capture_queries_and_keys(model.head.cca) as loops:
@@ -91,7 +91,7 @@ def capture_queries_and_keys(attention: nn.Module | None) -> Iterator[list[tuple
         >>> weights = attention_map(loops, position=(20, 30))
     """
     if attention is None:
-        raise ValueError("the network has no attention: its recurrence is 0, not 1 or more")
+        raise ValueError("the model has no attention: its recurrence is 0, but must be 1 or more")
     captured: tuple[list[Tensor], list[Tensor]] = ([], [])
     hooks = [
         attention.get_submodule(name).register_forward_hook(
@@ -106,54 +106,54 @@ def capture_queries_and_keys(attention: nn.Module | None) -> Iterator[list[tuple
         for hook in hooks:
             hook.remove()
     for query, key in zip(*captured, strict=True):
-        # Copied: what inference mode has made cannot be differentiated.
+        # Copied: inference tensors cannot take part in autograd.
         loops.append((_float64_copy(query), _float64_copy(key)))
 
 
 def map_position(
     pixel: Sequence[int], image_size: Sequence[int], map_size: Sequence[int]
 ) -> tuple[int, ...]:
-    """The position of a smaller map that is nearest to a pixel, corners lying on corners.
+    """Returns the position on a smaller feature map nearest to a pixel, with corners aligned.
 
     Args:
-        pixel: its row and column.
-        image_size: height and width of the picture, in pixels.
-        map_size: height and width of the map.
+        pixel: row and column.
+        image_size: height and width of the image, in pixels.
+        map_size: height and width of the feature map.
 
     Raises:
-        ValueError: if the pixel is not on the picture.
+        ValueError: if the pixel is outside the image.
     """
     (row, column), (height, width) = pixel, image_size
     if not (0 <= row < height and 0 <= column < width):
         raise ValueError(
-            f"row {row}, column {column} is not on a picture of {height} rows and {width} columns, "
-            "counted from 0"
+            f"row {row}, column {column} is outside the image of {height} rows "
+            f"and {width} columns, counted from 0"
         )
     return tuple(map(_nearest, pixel, image_size, map_size))
 
 
 def heat_colors(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Colours from dark violet to pale yellow, ever lighter: (...) in 0..1 to RGB (..., 3)."""
+    """Maps levels (...) in 0..1 to RGB (..., 3): dark violet to pale yellow, ever lighter."""
     stops = np.linspace(0, 1, len(_HEAT))
     channels = [np.interp(levels, stops, channel) for channel in zip(*_HEAT, strict=True)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def heat_overlay(image: Tensor, weights: Tensor) -> Image.Image:
-    """Attention over the darkened grey picture, its colour the logarithm of the weight.
+    """Blends attention over the darkened greyscale image, on a logarithmic colour scale.
 
-    A weight of 1 has the lightest colour, `10 ** -HEAT_DECADES` or less the darkest; where the
-    weight is 0, the picture shows alone.
+    A weight of 1 has the lightest colour, `10 ** -HEAT_DECADES` or less the darkest. Where the
+    weight is 0, only the image shows.
 
     Args:
         image: (3, H, W), uint8, RGB.
-        weights: (h, w), floating point, in 0..1, spread over the picture with corners on corners.
+        weights: (h, w), floating point, in 0..1; resized to the image (nearest, corners aligned).
 
     Returns:
         A PIL image of mode "RGB" and size (W, H).
 
     Raises:
-        ValueError: if the weights are no map, or outside 0..1.
+        ValueError: if the weights are not two-dimensional, or outside 0..1.
     """
     if weights.dim() != 2 or not (weights.min() >= 0 and weights.max() <= 1 + 1e-4):
         raise ValueError(
@@ -174,7 +174,7 @@ def heat_overlay(image: Tensor, weights: Tensor) -> Image.Image:
 
 
 def mark_pixel(picture: Image.Image, pixel: Sequence[int]) -> Image.Image:
-    """A copy of the picture with a white ring, seamed in black, around a pixel (row, column)."""
+    """Copies an image and draws a white ring, edged in black, around a pixel (row, column)."""
     row, column = pixel
     marked = picture.copy()
     draw = ImageDraw.Draw(marked)
@@ -192,7 +192,7 @@ def _float64_copy(tensor: Tensor) -> Tensor:
 
 
 def _nearest(at: int, pixels: int, positions: int) -> int:
-    """The position on one axis of a map that is nearest to a pixel, ends lying on ends."""
+    """Returns the position on one axis of a map nearest to a pixel, with ends aligned."""
     return round(at * (positions - 1) / max(1, pixels - 1))
 
 

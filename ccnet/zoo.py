@@ -1,78 +1,138 @@
-"""The networks by name, untrained or with pretrained weights."""
+"""Model builders: CCNet on ResNet-18, 50 and 101, untrained or with pretrained weights."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from torchvision.models import WeightsEnum, get_model_weights
+
+from ccnet.classes import LabelSet
 from ccnet.model import CCNet
-from ccnet.pretrained import WeightsLike, build
-from ccnet.weights import (
-    CCNet_ResNet18_Weights,
-    CCNet_ResNet50_Weights,
-    CCNet_ResNet101_Weights,
-)
+from ccnet.weights.conversion import convert_backbone
+from ccnet.weights.downloads import load_registered
+from ccnet.weights.registry import BackboneWeights
+from ccnet.weights.serialization import load_strictly
+from ccnet.weights.sources import WeightsLike, load_weights
 
 
 def ccnet_resnet18(
     *,
     weights: WeightsLike | None = None,
-    weights_backbone: WeightsLike | None = None,
+    weights_backbone: WeightsEnum | str | None = None,
     num_classes: int | None = None,
     recurrence: int | None = None,
     progress: bool = True,
     **config: Any,
 ) -> CCNet:
-    """CCNet on ResNet-18, with the 7x7 stem: 13 million parameters.
+    """Builds CCNet on ResNet-18, with the 7x7 stem: 13 million parameters.
 
     Args:
-        weights: a member of `CCNet_ResNet18_Weights` or its name; the path of a .safetensors file
-            or of a checkpoint of another code base (`ccnet.conversion`); "hf://owner/name@revision"
-            for a repository on the Hugging Face Hub; or None for an untrained network.
-        weights_backbone: ImageNet weights of the backbone alone: a member of `BackboneWeights` or
-            of torchvision's enum for this ResNet, a name of one, or "DEFAULT".
-        num_classes: if it is not that of the weights, the classifiers start fresh; without weights
-            the default is 19.
-        recurrence: the loops of criss-cross attention; by default those of the weights, or 2.
-        progress: show a progress bar of a download.
-        config: further arguments of `CCNet`, which replace those of the weights, or `categories`:
-            the names of one's own classes.
+        weights: a member of `CCNet_ResNet18_Weights` or its name; the path of a .safetensors file,
+            of a folder that `save_pretrained` wrote, or of a checkpoint of another code base
+            (`weights.conversion`); "hf://owner/name@revision" on the Hugging Face Hub; a loaded
+            `weights.ModelWeights`; or None for an untrained network.
+        weights_backbone: ImageNet weights of the backbone: a member of `BackboneWeights` or of
+            torchvision's enum for this ResNet, its name, or "DEFAULT".
+        num_classes: if it differs from that of the weights, the classifiers start untrained; the
+            default is that of the weights, or 19.
+        recurrence: number of loops of criss-cross attention; by default that of the weights, or 2.
+        progress: show a progress bar for downloads.
+        config: further arguments of `CCNet`, which replace those of the weights
+            (`backbone_options` one by one), or `categories`: the class names.
 
     Returns:
-        The network, in evaluation mode if it has weights.
+        The model, in evaluation mode if it has weights.
 
     Raises:
-        FileNotFoundError: if the weights were not found; names the places tried.
-        ValueError: if there are no such weights, or they do not fit the network.
+        FileNotFoundError: if the weights are not found; names the places tried.
+        ValueError: if the weights are unknown, or do not fit the network.
     """
     config = {"num_classes": num_classes, "recurrence": recurrence, **config}
-    return build("resnet18", CCNet_ResNet18_Weights, weights, weights_backbone, progress, config)
+    return _build("resnet18", weights, weights_backbone, progress, config)
 
 
 def ccnet_resnet50(
     *,
     weights: WeightsLike | None = None,
-    weights_backbone: WeightsLike | None = None,
+    weights_backbone: WeightsEnum | str | None = None,
     num_classes: int | None = None,
     recurrence: int | None = None,
     progress: bool = True,
     **config: Any,
 ) -> CCNet:
-    """CCNet on ResNet-50: 50 million parameters. Arguments as in `ccnet_resnet18`."""
+    """Builds CCNet on ResNet-50: 50 million parameters. Arguments as in `ccnet_resnet18`."""
     config = {"num_classes": num_classes, "recurrence": recurrence, **config}
-    return build("resnet50", CCNet_ResNet50_Weights, weights, weights_backbone, progress, config)
+    return _build("resnet50", weights, weights_backbone, progress, config)
 
 
 def ccnet_resnet101(
     *,
     weights: WeightsLike | None = None,
-    weights_backbone: WeightsLike | None = None,
+    weights_backbone: WeightsEnum | str | None = None,
     num_classes: int | None = None,
     recurrence: int | None = None,
     progress: bool = True,
     **config: Any,
 ) -> CCNet:
-    """CCNet on ResNet-101, the published network. Arguments as in `ccnet_resnet18`."""
+    """Builds CCNet on ResNet-101, the published network. Arguments as in `ccnet_resnet18`."""
     config = {"num_classes": num_classes, "recurrence": recurrence, **config}
-    return build("resnet101", CCNet_ResNet101_Weights, weights, weights_backbone, progress, config)
+    return _build("resnet101", weights, weights_backbone, progress, config)
 
 
 NETWORKS = {make.__name__: make for make in (ccnet_resnet18, ccnet_resnet50, ccnet_resnet101)}
 """The builders by name."""
+
+
+def _build(
+    backbone: str,
+    weights: WeightsLike | None,
+    weights_backbone: WeightsEnum | str | None,
+    progress: bool,
+    config: Mapping[str, Any],
+) -> CCNet:
+    arguments = _constructor_arguments(config)
+    if weights is None:
+        model = CCNet(backbone, **arguments)
+        if weights_backbone is not None:
+            _load_backbone(model, weights_backbone, progress)
+        return model
+    if weights_backbone is not None:
+        raise ValueError("pass weights or weights_backbone, not both: weights include a backbone")
+    return CCNet.from_weights(load_weights(weights, backbone, progress=progress), **arguments)
+
+
+def _constructor_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `CCNet` that are not None, with `categories` as a label set."""
+    arguments = {name: value for name, value in config.items() if value is not None}
+    if "categories" in arguments:
+        categories = arguments.pop("categories")
+        if isinstance(categories, str):
+            raise ValueError(f"categories must be a list of names, not {categories!r}")
+        arguments["label_set"] = {"categories": list(categories)}
+    if "label_set" in arguments:
+        arguments.setdefault("num_classes", len(LabelSet.from_config(arguments["label_set"])))
+    return arguments
+
+
+def _load_backbone(model: CCNet, weights: WeightsEnum | str, progress: bool) -> None:
+    """Loads ImageNet weights: torchvision's for the 7x7 stem, timm's for the deep stem."""
+    name, stem = model.config["backbone"], list(model.backbone.stem_widths)
+    candidates: Any = BackboneWeights if stem else get_model_weights(name)
+    known = {
+        member.name: member
+        for member in candidates
+        if not stem or (member.meta["backbone"], member.meta["stem_widths"]) == (name, stem)
+    }
+    choice = weights.name if isinstance(weights, WeightsEnum) else weights
+    if choice == "DEFAULT" and known:
+        choice = list(known)[-1]
+    if choice not in known or (isinstance(weights, WeightsEnum) and weights is not known[choice]):
+        raise ValueError(
+            f"unknown ImageNet weights {choice!r} for {name} with stem {stem or '7x7'}: "
+            f"available: {', '.join(known) or 'none'}"
+        )
+    member = known[choice]
+    if isinstance(member, BackboneWeights):
+        state_dict = load_registered(member, progress=progress).state_dict
+    else:
+        state_dict = member.get_state_dict(progress=progress, check_hash=True, weights_only=True)
+    load_strictly(model.backbone, convert_backbone(state_dict))

@@ -1,10 +1,10 @@
-"""Measures how exact criss-cross attention is, beside its published formulation.
+"""Numerical precision of criss-cross attention and of its published formulation.
 
     python scripts/check_precision.py
 
-First the check of CCNet-Pure-Pytorch, on every map from 2x2 to 40x40: queries 1, keys 2, values 3
-should give exactly 3, and the gradient of the values exactly 1. Then random inputs against float64,
-in units in the last place of the largest value.
+First runs the check of CCNet-Pure-Pytorch on every map from 2x2 to 40x40: queries 1, keys 2, values
+3 should give exactly 3, and a gradient of the values of exactly 1. Then compares random inputs with
+float64, in units in the last place of the largest value.
 """
 
 import argparse
@@ -25,7 +25,7 @@ OPERATORS: dict[str, Operator] = {
 
 
 def constant_maps(operator: Operator, largest: int) -> tuple[int, int, float, float, int]:
-    """Counts of maps with an exact output and gradient, the worst errors, and all maps."""
+    """Counts maps with exact output and with exact gradient; also returns worst errors, total."""
     exact_output = exact_gradient = maps = 0
     worst_output = worst_gradient = 0.0
     for height in range(2, largest + 1):
@@ -47,7 +47,7 @@ def constant_maps(operator: Operator, largest: int) -> tuple[int, int, float, fl
 def random_errors(
     operator: Operator, dtype: torch.dtype, scale: float, seed: int
 ) -> dict[str, float]:
-    """Largest errors of output and gradients, in units in the last place of the largest value."""
+    """Measures the largest errors of output and gradients, in ulp of the largest value."""
     generator = torch.Generator().manual_seed(seed)
     inputs = [
         (factor * torch.randn(1, channels, 17, 23, generator=generator)).to(dtype).requires_grad_()

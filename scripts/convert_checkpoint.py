@@ -4,13 +4,15 @@ r"""Converts a checkpoint of another code base to safetensors, config.json and a
     python scripts/convert_checkpoint.py ccnet_r101.pth --output converted \
         --registered CCNet_ResNet101_Weights.OPENMMLAB_CITYSCAPES_769X769_80K --push owner/name
 
-With --registered, the file must have the registry's hash, and configuration and card are the
-registry's. --push uploads to the Hugging Face Hub and prints what the registry needs to pin it.
+With --registered, configuration and model card come from the registry, and the file must have the
+hash in the registry (the entries of the authors have none). --push uploads to the Hugging Face Hub
+and prints the registry entry that pins the upload.
 """
 
 import argparse
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,10 +21,12 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ccnet import weights as registry
-from ccnet.conversion import convert, read_pickle
-from ccnet.download import DETAILS, verify
+from ccnet.files import sha256_of
 from ccnet.model import CCNet
-from ccnet.serialization import load_strictly
+from ccnet.weights.conversion import convert
+from ccnet.weights.downloads import UNREACHABLE, verify
+from ccnet.weights.pickles import read_pickle
+from ccnet.weights.registry import details_of
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,8 +34,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--registered", type=find_member, help="as in ENUM.MEMBER")
+    parser.add_argument("--output", type=Path, required=True, help="output folder")
+    parser.add_argument("--registered", type=find_member, help="registry entry, as ENUM.MEMBER")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload to this repository")
     parser.add_argument("--dry-run", action="store_true", help="check, but write nothing")
     return parser.parse_args()
@@ -46,7 +50,7 @@ def find_member(name: str) -> WeightsEnum:
 
 
 def logits_of(model: CCNet) -> Tensor:
-    """The logits of one fixed input."""
+    """Computes the logits of a fixed input."""
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         return model(torch.randn(1, 3, 96, 128, generator=generator))["out"]
@@ -55,7 +59,7 @@ def logits_of(model: CCNet) -> Tensor:
 def main() -> None:
     try:
         convert_and_write(parse_arguments())
-    except (OSError, ValueError) as error:
+    except (*UNREACHABLE, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 
 
@@ -64,29 +68,26 @@ def convert_and_write(arguments: argparse.Namespace) -> None:
     if member and member.meta["origin"]:
         verify(arguments.checkpoint, member.meta["origin"]["sha256_prefix"])
     converted = convert(read_pickle(arguments.checkpoint))
-    config = member.meta["config"] if member else converted.config
-    with torch.device("meta"):
-        model = CCNet(**config)
-    load_strictly(model, converted.state_dict)
-    model.eval()
+    family = converted.source
+    if member:
+        converted = replace(converted, config=member.meta["config"], details=details_of(member))
+    model = CCNet.from_weights(converted)
     logits = logits_of(model)
-    print(f"family      {converted.source}")
-    print(f"network     {json.dumps({key: config[key] for key in ('backbone', 'recurrence')})}")
+    shown = {key: model.config[key] for key in ("backbone", "recurrence")}
+    print(f"family      {family}")
+    print(f"network     {json.dumps(shown)}")
     print(f"tensors     {len(converted.state_dict)}, every name and shape as expected")
     print(f"logits      {hashlib.sha256(logits.numpy().tobytes()).hexdigest()} (SHA-256)")
     print(f"            mean {logits.mean():.6f}, deviation {logits.std():.6f}")
     if arguments.dry_run:
         return
-    if member:
-        details = {key: member.meta[key] for key in DETAILS}
-        model.card_details = {"weights": str(member), **details}
     if arguments.push:
         model.card_details = {**model.card_details, "location": arguments.push}
     model.save_pretrained(arguments.output)
     if not torch.equal(logits_of(CCNet.from_pretrained(arguments.output)), logits):
-        raise SystemExit(f"{arguments.output} does not give the logits of the checkpoint")
+        raise ValueError(f"{arguments.output} does not reproduce the logits of the checkpoint")
     path = arguments.output / "model.safetensors"
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = sha256_of(path)
     print(f"written     {arguments.output} ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"sha256      {sha256}")
     if arguments.push:

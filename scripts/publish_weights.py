@@ -1,27 +1,28 @@
-"""Makes the file to publish of trained weights: half precision, without the auxiliary head.
+"""Prepares trained weights for publication: half precision, without the auxiliary head.
 
     python scripts/publish_weights.py runs/camvid/best.safetensors weights/mine.safetensors
 
-Convolution kernels become float16; norms, biases and gamma, which weigh little, stay as they are.
-Prints what the registry in ccnet/weights.py needs.
+Convolution kernels become float16; norms, biases and gamma, which are small, keep their dtype.
+Prints the values for the registry in ccnet/weights/registry.py.
 """
 
 import argparse
-import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from ccnet.files import sha256_of
 from ccnet.model import CCNet
-from ccnet.serialization import load_strictly, read_weights, save_weights
+from ccnet.weights import read_weights, write_weights
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("trained", type=Path, help=".safetensors of a training run")
-    parser.add_argument("published", type=Path, help="the file to write")
+    parser.add_argument("trained", type=Path, help=".safetensors file of a training run")
+    parser.add_argument("published", type=Path, help="file to write")
     arguments = parser.parse_args()
     try:
         publish(arguments)
@@ -30,21 +31,22 @@ def main() -> None:
 
 
 def publish(arguments: argparse.Namespace) -> None:
-    state_dict, config = read_weights(arguments.trained)
-    config["aux_channels"] = 0
-    kept = {
+    trained = read_weights(arguments.trained)
+    state_dict = {
         name: tensor.to(torch.float16) if tensor.dim() > 1 else tensor
-        for name, tensor in state_dict.items()
+        for name, tensor in trained.state_dict.items()
         if not name.startswith("aux_head.")
     }
-    if not all(tensor.isfinite().all() for tensor in kept.values()):
-        raise SystemExit(f"{arguments.trained} has weights that are not finite in float16")
-    model = CCNet(**config)
-    load_strictly(model, kept)
-    save_weights(arguments.published, kept, config)
+    if not all(tensor.isfinite().all() for tensor in state_dict.values()):
+        raise ValueError(f"{arguments.trained} has weights that are not finite in float16")
+    config = {**trained.config, "aux_channels": 0}
+    published = replace(trained, state_dict=state_dict, config=config)
+    model = CCNet.from_weights(published)
+    write_weights(arguments.published, published)
     print(f"file        {arguments.published} ({arguments.published.stat().st_size / 1e6:.1f} MB)")
-    print(f"sha256      {hashlib.sha256(arguments.published.read_bytes()).hexdigest()}")
+    print(f"sha256      {sha256_of(arguments.published)}")
     print(f"num_params  {sum(parameter.numel() for parameter in model.parameters())}")
+    print(f"licence     {published.details.get('license', 'none stated')}")
 
 
 if __name__ == "__main__":

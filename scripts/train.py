@@ -1,29 +1,33 @@
-r"""Trains a CCNet by a named recipe, on one process or, under torchrun, on many.
+r"""Trains a CCNet with a named recipe, on one process or on several under torchrun.
 
     python scripts/train.py street-scenes-r18 --run-dir runs/scenes
     python scripts/train.py finetune --root my-data --run-dir runs/mine
     torchrun --nproc-per-node 4 scripts/train.py cityscapes-r101 --root cityscapes \
         --run-dir runs/r101 --resume auto
 
-Every field of the recipe can be given on the command line, as in --steps 4000.
+Every field of the recipe is an option, such as --steps 4000. They are described in the class Recipe
+of ccnet.training.recipes.
 """
 
 import argparse
 import dataclasses
 import logging
 import os
+import shlex
+import sys
 from pathlib import Path
 
 import torch
 
-from ccnet import processes
+import ccnet
+from ccnet import distributed
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.setup import build_model, open_datasets
 from ccnet.training.termination import Terminated
 
 ROOTS = {"camvid": "CAMVID_ROOT", "cityscapes": "CITYSCAPES_DATASET"}
-"""Variables that name the folders of data sets."""
+"""Environment variables with the folders of data sets."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,11 +44,11 @@ def parse_arguments() -> argparse.Namespace:
         nargs="?",
         const="auto",
         default="never",
-        help="auto: go on at the newest intact checkpoint in that folder, if there is one",
+        help="auto: resume from the newest intact checkpoint in the run folder, if there is one",
     )
     parser.add_argument("--root", type=Path, help="folder of the data set")
-    parser.add_argument("--val-root", type=Path, help="another folder of one's own, to validate")
-    parser.add_argument("--workers", type=int, default=1, help="processes that load data")
+    parser.add_argument("--val-root", type=Path, help="validation folder, for --dataset folder")
+    parser.add_argument("--workers", type=int, default=1, help="data-loading processes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     fields = parser.add_argument_group("fields of the recipe")
     for field in dataclasses.fields(Recipe):
@@ -67,15 +71,15 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
 
 def train(arguments: argparse.Namespace, device: torch.device) -> None:
     recipe = chosen_recipe(arguments)
-    rank, world = processes.rank_and_count()
+    rank, world = distributed.rank(), distributed.world_size()
     if rank == 0:
         for name, value in dataclasses.asdict(recipe).items():
             logging.info("%s: %s", name, value)
         images = recipe.batch_size / (world * recipe.accumulation)
-        logging.info("processes: %d, images a forward pass: %g", world, images)
+        logging.info("world size: %d, images per forward pass: %g", world, images)
     root = arguments.root or os.environ.get(ROOTS.get(recipe.dataset, ""))
     train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root)
-    with processes.first_one_first():
+    with distributed.rank_zero_first():
         model = build_model(recipe, label_set).to(device)
     trainer = Trainer(
         model,
@@ -85,6 +89,7 @@ def train(arguments: argparse.Namespace, device: torch.device) -> None:
         arguments.run_dir,
         workers=arguments.workers,
         resume=arguments.resume == "auto",
+        environment={"command": shlex.join(sys.argv), "ccnet": ccnet.__version__},
     )
     scores = trainer.run()
     if rank == 0:
@@ -94,15 +99,15 @@ def train(arguments: argparse.Namespace, device: torch.device) -> None:
 def main() -> None:
     arguments = parse_arguments()
     try:
-        with processes.joined(arguments.device) as device:
-            is_first = processes.rank_and_count()[0] == 0
+        with distributed.process_group(arguments.device) as device:
+            is_first = distributed.rank() == 0
             level = logging.INFO if is_first else logging.ERROR
             logging.basicConfig(level=level, format="%(asctime)s %(message)s")
             try:
                 train(arguments, device)
             except Terminated as stop:
                 if is_first:
-                    print(f"{stop}; go on with --resume auto")
+                    print(f"{stop}; resume with --resume auto")
     except (OSError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
 

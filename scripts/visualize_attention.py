@@ -1,13 +1,13 @@
-"""Draws from where one pixel of a picture gathers, after each loop of criss-cross attention.
+"""Draws which positions one pixel attends to, after each loop of criss-cross attention.
 
     python scripts/visualize_attention.py street.jpg --pixel 190 80 --output attention.png
 
-Beside each other: the picture with the pixel ringed; for every number of loops, the share of the
-attention that each position of the network's map gets; the prediction. The shares are those of the
-loops composed, without residuals and projections: one loop reaches the pixel's row and column, two
-reach everything. The colour is the logarithm of the share; grey means that it is 0.
+Panels, from left to right: the image with a ring around the pixel; for every number of loops, the
+attention weight of each position of the feature map; the prediction. The weights are those of the
+composed loops, without residuals and projections: one loop reaches the pixel's row and column, two
+reach every position. The colour scale is logarithmic; grey means a weight of 0.
 
-Without a picture, a street is rendered.
+Without an image, a street scene is rendered.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from torch import Tensor
 
 import ccnet
 from ccnet import attention_map
+from ccnet.datasets.street_scenes import StreetScenes
+from ccnet.distributed import usable_device
 from ccnet.files import atomic_write
-from ccnet.processes import usable_device
-from ccnet.street_scenes import StreetScenes
 from ccnet.transforms import decode_image
 from ccnet.visualization import (
     HEAT_DECADES,
@@ -36,7 +36,7 @@ from ccnet.visualization import (
 from ccnet.zoo import NETWORKS
 
 DEMO_SEED = 20181128
-"""Of the rendered street. Training uses small seeds, so no network has seen it."""
+"""Seed of the rendered scene. Training uses small seeds, so no network was trained on it."""
 
 INK, GAP = "#222222", 12
 NUMBERS = ("no", "one", "two", "three", "four", "five")
@@ -46,38 +46,38 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("image", nargs="?", type=Path, help="a picture")
+    parser.add_argument("image", nargs="?", type=Path, help="path of an image")
     parser.add_argument(
         "--pixel",
         type=int,
         nargs=2,
         metavar=("ROW", "COLUMN"),
-        help="counted from 0 at the top left, as in arrays: y before x (default: the centre)",
+        help="counted from 0 at the top left, row (y) before column (x) (default: the centre)",
     )
-    parser.add_argument("--output", type=Path, default=Path("attention.png"), help="the figure")
+    parser.add_argument("--output", type=Path, default=Path("attention.png"), help="output figure")
     parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
-    parser.add_argument("--weights", default="DEFAULT", help="a name, or the path of a file")
-    parser.add_argument("--recurrence", type=int, help="loops (default: those of the weights)")
+    parser.add_argument("--weights", default="DEFAULT", help="name, path or hf:// address")
+    parser.add_argument("--recurrence", type=int, help="attention loops (default: the weights')")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--panel-width", type=int, default=480, help="pixels of one picture")
+    parser.add_argument("--panel-width", type=int, default=480, help="width of a panel in pixels")
     return parser.parse_args()
 
 
 def look(
     model: ccnet.CCNet, image: Tensor, pixel: Sequence[int]
 ) -> tuple[ccnet.Segmentation, list[Tensor]]:
-    """The segmentation, and from where a pixel gathers after one loop, two, and so on to all.
+    """Segments an image, and maps the attention of a pixel after one loop, two, and so on.
 
     Args:
         model: a network with attention.
         image: (3, H, W), uint8, RGB.
-        pixel: its row and column.
+        pixel: row and column.
 
     Returns:
-        The segmentation, and maps (h, w), float64, each of sum 1.
+        The segmentation, and an attention map (h, w), float64, of sum 1 for each number of loops.
 
     Raises:
-        ValueError: if the network has no attention, or the pixel is not on the picture.
+        ValueError: if the network has no attention, or the pixel is outside the image.
     """
     with capture_queries_and_keys(model.head.cca) as loops:
         result = model.predict(image)
@@ -89,7 +89,7 @@ def look(
 def draw(
     result: ccnet.Segmentation, maps: Sequence[Tensor], pixel: Sequence[int], width: int
 ) -> Image.Image:
-    """The figure: all panels in a row, their titles above, the scale of the colours below."""
+    """Draws the figure: a row of panels with titles above and a colour bar below."""
     row, column = pixel
     picture = Image.fromarray(np.ascontiguousarray(result.image.movedim(0, -1).numpy()))
     scale = width / picture.width
@@ -120,7 +120,7 @@ def draw(
 
 
 def scale_bar(width: int, line: int, font: ImageFont.ImageFont) -> Image.Image:
-    """The colours of attention above the shares that they stand for, two lines high."""
+    """Draws the colour bar of attention weights with its labels, two lines high."""
     bar = Image.new("RGB", (width, 2 * line), "white")
     levels = np.tile(np.linspace(0, 1, width), (line // 2, 1))
     bar.paste(Image.fromarray(heat_colors(levels)))

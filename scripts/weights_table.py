@@ -1,6 +1,8 @@
-"""Prints the README's table of weights, made from the registry; --write puts it there.
+"""Table of weights in the README, generated from the registry.
 
-python scripts/weights_table.py --write
+    python scripts/weights_table.py --write
+
+Prints the table; --write puts it into README.md instead.
 """
 
 import argparse
@@ -9,17 +11,8 @@ from pathlib import Path
 from torchvision.models import WeightsEnum
 
 from ccnet.files import atomic_write
-from ccnet.weights import (
-    CCNet_ResNet18_Weights,
-    CCNet_ResNet50_Weights,
-    CCNet_ResNet101_Weights,
-)
+from ccnet.weights import REGISTRY
 
-NETWORKS = {
-    "ccnet_resnet18": CCNet_ResNet18_Weights,
-    "ccnet_resnet50": CCNet_ResNet50_Weights,
-    "ccnet_resnet101": CCNet_ResNet101_Weights,
-}
 BEGIN, END = "<!-- weights: made by scripts/weights_table.py -->", "<!-- end of weights -->"
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -29,20 +22,20 @@ def make_table() -> str:
         "| network | weights | mIoU (%) | measured by | on | protocol | fetched from | licence |",
         "| --- | --- | ---: | --- | --- | --- | --- | --- |",
     ]
-    for network, choice in NETWORKS.items():
+    for backbone, choice in REGISTRY.items():
         for weights in choice:
-            lines.append(make_row(network, weights, is_default=weights is choice.DEFAULT))
+            is_default = weights is choice.DEFAULT
+            lines.append(make_row(f"ccnet_{backbone}", weights, is_default=is_default))
     return "\n".join(lines)
 
 
 def make_row(network: str, weights: WeightsEnum, *, is_default: bool) -> str:
     meta = weights.meta
     ((dataset, metrics),) = meta["metrics"].items()
-    protocol = meta["protocol"]["mode"]
-    if protocol == "slide":
-        protocol += " {}, stride {}".format(
-            meta["protocol"]["crop"][0], meta["protocol"]["stride"][0]
-        )
+    protocol = meta["protocol"].mode
+    if meta["protocol"].windows:
+        (crop, _), (stride, _) = meta["protocol"].windows
+        protocol += f" {crop}, stride {stride}"
     if meta["hub"]:
         place = f"Hugging Face Hub, {meta['hub']['repo_id']}"
     elif meta["origin"]:
@@ -72,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--write", action="store_true", help="into README.md")
+    parser.add_argument("--write", action="store_true", help="update README.md instead of printing")
     if not parser.parse_args().write:
         print(make_table())
         return

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ccnet.model import CCNet
-from ccnet.serialization import save_weights
+from ccnet.weights import write_weights
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def weights_file(make_model, tmp_path_factory):
     """Weights of a network with CamVid's classes and an auxiliary head, as they are saved."""
     path = tmp_path_factory.mktemp("weights") / "camvid.safetensors"
     trained = make_model(11, label_set="camvid")
-    save_weights(path, trained.state_dict(), trained.config)
+    write_weights(path, trained.to_weights())
     return path
 
 

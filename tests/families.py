@@ -153,7 +153,7 @@ def random_state(definition: Definition, depth: str = "resnet50", num_classes: i
 
 
 def forward(definition: Definition, state: dict[str, Tensor], x: Tensor, recurrence: int = 2):
-    """The logits (out, aux) of prepared pictures (N, 3, H, W), at their size, in x's dtype."""
+    """The logits (out, aux) of preprocessed images (N, 3, H, W), at their size, in x's dtype."""
     state = {name: value.to(x.dtype) for name, value in state.items()}
 
     def conv(name: str, x: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:

@@ -7,6 +7,9 @@ import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -40,8 +43,7 @@ class HubServer:
     """
 
     def __init__(self) -> None:
-        self.repositories: dict[str, Repository] = {"": Repository()}
-        self.asked: list[tuple[str, str, str | None]] = []
+        self.reset()
         hub = self
 
         class Handler(_Handler):
@@ -61,9 +63,40 @@ class HubServer:
             self._thread.join()
             self._server.server_close()
 
+    def reset(self) -> None:
+        """Forgets all repositories and requests."""
+        self.repositories: dict[str, Repository] = {"": Repository()}
+        self.asked: list[tuple[str, str, str | None]] = []
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Variables for a process of its own whose client takes this server for the Hub."""
+        return {
+            "HF_ENDPOINT": self.address,
+            "HF_HOME": str(home),
+            "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": "",
+            "CCNET_WEIGHTS_DIR": "",
+        }
+
     def requests(self, method: str, part: str) -> list[tuple[str, str, str | None]]:
         """The requests of this method whose path contains `part`."""
         return [request for request in self.asked if request[0] == method and part in request[1]]
+
+
+def connect(
+    monkeypatch: pytest.MonkeyPatch, address: str, home: Path, *, offline: bool = False
+) -> None:
+    """Points the client in this process, which read its environment on import, to a server."""
+    for name, value in {
+        "ENDPOINT": address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_HUB_OFFLINE": offline,
+    }.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    for name in ("HF_TOKEN", "CCNET_WEIGHTS_DIR"):
+        monkeypatch.delenv(name, raising=False)
 
 
 class _Handler(BaseHTTPRequestHandler):

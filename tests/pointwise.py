@@ -1,11 +1,11 @@
-"""Networks whose logits are known, for tests of how a picture is put to a network."""
+"""Networks whose logits are known, for tests of inference protocols."""
 
 import torch
 from torch import nn
 
 from ccnet.classes import LabelSet
-from ccnet.inference import segment
-from ccnet.protocol import Protocol
+from ccnet.inference import InferenceProtocol
+from ccnet.inference.segment import segment
 from ccnet.transforms import Preprocessing
 
 K = 5
@@ -27,7 +27,7 @@ class Pointwise(nn.Module):
 
 
 class Positional(Pointwise):
-    """Adds what the window's place in the picture cannot but change: coordinates and its mean."""
+    """Adds what depends on the window's place in the image: coordinates and the window's mean."""
 
     def forward(self, x):
         height, width = x.shape[-2:]
@@ -36,7 +36,7 @@ class Positional(Pointwise):
         return {"out": self.conv(x) + ramp + self.conv(x.mean((2, 3), keepdim=True))}
 
 
-def predict(model, pixels, **options):
-    return segment(
-        model, pixels, PREPROCESSING, LABELS, Protocol(**options), return_probabilities=True
-    )
+def predict(model, pixels, *, return_probabilities=True, **options):
+    protocol = InferenceProtocol(**options)
+    keep = {"return_probabilities": return_probabilities}
+    return segment(model, pixels, PREPROCESSING, LABELS, protocol, **keep)

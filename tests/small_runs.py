@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -13,15 +14,16 @@ from unittest import mock
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from ccnet.datasets import StreetScenes
 from ccnet.model import CCNet
-from ccnet.serialization import read_weights
-from ccnet.street_scenes import StreetScenes
-from ccnet.training.checkpoint import Checkpoints, load_checkpoint
+from ccnet.training.checkpoint import Checkpoints
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import Recipe
 from ccnet.training.termination import Terminated
+from ccnet.weights import read_weights
 
 SMALL = Recipe(
     steps=4,
@@ -37,14 +39,12 @@ FILES = {
     *("checkpoints", "tensorboard", "best.safetensors", "log.jsonl", "train.log"),
     *("config.json", "environment.json", "recipe.json", "results.json"),
 }
-"""What a run leaves in its folder."""
+"""What a finished run leaves in its folder."""
 
 processes = multiprocessing.get_context("forkserver")
-"""Starts processes that need not import everything anew, and share no state with this one."""
+"""Starts processes that share no state with this one and need not import everything again."""
 
-processes.set_forkserver_preload(
-    ["ccnet.training.engine", "ccnet.metrics", "torch.utils.tensorboard"]
-)
+processes.set_forkserver_preload(["ccnet.training.engine", "torch.utils.tensorboard"])
 
 
 class SmallBackbone(nn.Module):
@@ -66,10 +66,9 @@ class SmallBackbone(nn.Module):
         return stage3, self.stages[2](stage3)
 
 
-def small_ccnet(**config):
-    """A CCNet on the small backbone."""
-    with mock.patch("ccnet.model.Backbone", SmallBackbone):
-        return CCNet(**config)
+def small_backbones():
+    """A context in which every CCNet has the small backbone."""
+    return mock.patch("ccnet.model.Backbone", SmallBackbone)
 
 
 def small_model(seed=0, negative_slope=0.0, **config):
@@ -77,7 +76,8 @@ def small_model(seed=0, negative_slope=0.0, **config):
     torch.manual_seed(seed)
     slope = {"negative_slope": negative_slope}
     options = {"backbone": "resnet18", "num_classes": 11, "label_set": "camvid", **config}
-    model = small_ccnet(backbone_options=slope, **slope, **options)
+    with small_backbones():
+        model = CCNet(backbone_options=slope, **slope, **options)
     if model.head.cca is not None:
         nn.init.constant_(model.head.cca.gamma, 0.5)
     return model
@@ -97,23 +97,65 @@ class Scenes(StreetScenes):
         return super().__getitem__(index)
 
 
-def trainer(run_dir, recipe=SMALL, *, model=None, train_set=None, val_set=None, **options):
-    options.setdefault("workers", 0)
-    sets = train_set or Scenes(), val_set or Scenes(2, seed=4)
-    return Trainer(model or small_model(), *sets, recipe, run_dir, **options)
+def write_mask_folder(root, scenes, categories):
+    """Writes scenes as the images and masks of a `MaskFolder`."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for index, name in enumerate(scenes.names):
+        image, mask = scenes[index]
+        Image.fromarray(image.movedim(0, -1).numpy()).save(root / "images" / f"{name}.png")
+        Image.fromarray(mask.numpy()).save(root / "masks" / f"{name}.png")
+    (root / "classes.json").write_text(json.dumps(list(categories)))
 
 
 def changed(**fields):
     return dataclasses.replace(SMALL, **fields)
 
 
+def trainer(run_dir, recipe=SMALL, *, model=None, train_set=None, val_set=None, **options):
+    options.setdefault("workers", 0)
+    sets = train_set or Scenes(), val_set or Scenes(2, seed=4)
+    return Trainer(model or small_model(), *sets, recipe, run_dir, **options)
+
+
+def on_call(count, act):
+    """A hook that acts when it is called for the count-th time."""
+    calls = itertools.count(1)
+
+    def hook(*_):
+        if next(calls) == count:
+            act()
+
+    return hook
+
+
+def fail():
+    raise RuntimeError("the power failed")
+
+
+def interrupt(run_dir, recipe=SMALL, *, steps):
+    """Starts or resumes a run that fails after that many steps."""
+    failing = Scenes(on_draw=on_call(steps * recipe.batch_size + 1, fail))
+    with pytest.raises(RuntimeError, match="the power failed"):
+        trainer(run_dir, recipe, train_set=failing, resume=True).run()
+
+
+def checkpoint_steps(run_dir):
+    """The steps of the checkpoints of a run."""
+    return [int(path.stem[5:]) for path in Checkpoints(run_dir / "checkpoints").paths()]
+
+
 def newest(run_dir):
     """The state in the newest checkpoint of a run."""
-    return load_checkpoint(Checkpoints(run_dir / "checkpoints").newest())
+    return Checkpoints(run_dir / "checkpoints").newest()[1]
 
 
 def log_of(run_dir):
     return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def best_of(run_dir):
+    return read_weights(run_dir / "best.safetensors")
 
 
 def same(one, other):
@@ -128,23 +170,23 @@ def same(one, other):
 
 
 def assert_same_end(run_dir, other):
-    """That two runs ended alike to the bit: in all that matters afterwards, and nothing besides."""
+    """Checks that two runs ended equally to the bit, and left no other files."""
     assert same(newest(run_dir), newest(other))
-    best = [read_weights(folder / "best.safetensors") for folder in (run_dir, other)]
-    assert same(*best)
+    one, two = best_of(run_dir), best_of(other)
+    for part in ("state_dict", "config", "details"):
+        assert same(getattr(one, part), getattr(two, part)), part
     for name in ("log.jsonl", "recipe.json", "config.json", "results.json"):
         assert (run_dir / name).read_bytes() == (other / name).read_bytes(), name
     for folder in (run_dir, other):
         assert len(list((folder / "checkpoints").iterdir())) <= 2
-        names = {path.name for path in folder.iterdir()}
-        assert names == FILES
+        assert {path.name for path in folder.iterdir()} == FILES
 
 
 def start(function, *arguments, ranks=1):
     """Starts a function in processes of their own, one a rank."""
-    meeting = f"file://{tempfile.mkdtemp()}/ranks"
+    rendezvous = f"file://{tempfile.mkdtemp()}/ranks"
     started = [
-        processes.Process(target=_ranked, args=(meeting, rank, ranks, function, arguments))
+        processes.Process(target=_ranked, args=(rendezvous, rank, ranks, function, arguments))
         for rank in range(ranks)
     ]
     for process in started:
@@ -166,25 +208,24 @@ def finish(started):
     return [process.exitcode for process in started]
 
 
-def _ranked(meeting, rank, ranks, function, arguments):
+def _ranked(rendezvous, rank, ranks, function, arguments):
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     if ranks == 1:
         function(*arguments)
         return
     timeout = timedelta(seconds=60)
-    torch.distributed.init_process_group("gloo", meeting, timeout, world_size=ranks, rank=rank)
+    torch.distributed.init_process_group("gloo", rendezvous, timeout, world_size=ranks, rank=rank)
     try:
         function(*arguments)
     finally:
         torch.distributed.destroy_process_group()
 
 
-def train(run_dir, recipe=SMALL, on_start=None, *, seed=0, workers=0):
-    """Trains, or goes on training, the way that scripts/train.py does."""
-    model = small_model(seed)
+def train(run_dir, recipe=SMALL, on_start=None, *, workers=0):
+    """Starts or resumes a run the way that scripts/train.py does."""
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-        running = trainer(run_dir, recipe, model=model, resume=True, workers=workers)
+        running = trainer(run_dir, recipe, resume=True, workers=workers)
         if on_start is not None:
             on_start(running)
         with contextlib.suppress(Terminated):

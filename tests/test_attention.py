@@ -339,7 +339,7 @@ def test_module_is_gamma_times_attention_plus_input():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"key": (2, 3, 4, 6)}, r"one shape.*key \(2, 3, 4, 6\)"),
+        ({"key": (2, 3, 4, 6)}, r"the same shape.*key \(2, 3, 4, 6\)"),
         ({"value": (2, 5, 4, 6)}, r"value must have.*value \(2, 5, 4, 6\)"),
         ({"value": (1, 5, 4, 5)}, r"value must have.*value \(1, 5, 4, 5\)"),
         ({"query": (2, 3), "key": (2, 3)}, r"at least one spatial axis.*query \(2, 3\)"),
@@ -354,11 +354,11 @@ def test_shapes_that_do_not_fit_are_named(changes, message):
 
 def test_dtypes_and_devices_that_do_not_fit_are_named():
     x = torch.zeros(1, 2, 3, 4)
-    with pytest.raises(ValueError, match=r"one dtype.*torch\.float64"):
+    with pytest.raises(ValueError, match=r"the same dtype.*torch\.float64"):
         criss_cross_attention(x, x, x.double())
     with pytest.raises(ValueError, match=r"floating-point dtype.*torch\.int64"):
         criss_cross_attention(x.long(), x.long(), x.long())
-    with pytest.raises(ValueError, match=r"one device.*on meta"):
+    with pytest.raises(ValueError, match=r"the same device.*on meta"):
         criss_cross_attention(x, x.to("meta"), x)
 
 

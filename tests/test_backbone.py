@@ -1,10 +1,12 @@
 """The dilated ResNets: sizes, dilations, stems, and what they share with torchvision's own."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 import torchvision
+from live_memory import kept_for_backward
 from torch import nn
 
 from ccnet.backbone import BACKBONES, Backbone
@@ -159,7 +161,7 @@ def test_contracted_dilation_computes_the_strided_network_at_every_position():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet34"}, "'resnet34'; there are resnet18, resnet50, resnet101"),
+        ({"name": "resnet34"}, "'resnet34'; available: resnet18, resnet50, resnet101"),
         ({"output_stride": 4}, r"one of \(8, 16, 32\), not 4"),
         ({"stem_widths": [64, 0]}, r"positive, not \[64, 0\]"),
     ],
@@ -204,29 +206,18 @@ def test_gradient_checkpointing_changes_nothing(name, momentum):
     assert int(frugal.layer4[0].bn1.num_batches_tracked) == 2
 
 
-def kept_bytes(backbone, x):
-    """The bytes that autograd keeps for backward, parameters and input apart."""
-    storages = {}
-
-    def keep(tensor):
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = backbone(x)  # alive, so that no storage's place is used twice
-    own = {tensor.untyped_storage().data_ptr() for tensor in (x, *backbone.parameters())}
-    assert outputs
-    return sum(size for place, size in storages.items() if place not in own)
-
-
 def test_gradient_checkpointing_saves_memory_in_training_alone():
     backbone = Backbone("resnet50", output_stride=16)
     x = torch.randn(1, 3, 65, 64)
-    whole = kept_bytes(backbone.train(), x)
-    evaluated = kept_bytes(backbone.eval(), x)
-    backbone.gradient_checkpointing = True
-    assert kept_bytes(backbone.eval(), x) == evaluated
-    assert kept_bytes(backbone.train(), x) < 0.5 * whole
+    kept = {}
+    for checkpointing in (False, True):
+        backbone.gradient_checkpointing = checkpointing
+        for training in (False, True):
+            backbone.train(training)
+            own = (x, *backbone.parameters())
+            kept[checkpointing, training] = kept_for_backward(partial(backbone, x), own)
+    assert kept[True, False] == kept[False, False] > 0
+    assert kept[True, True] < 0.5 * kept[False, True]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

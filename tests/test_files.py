@@ -8,7 +8,14 @@ import pytest
 from ccnet.files import atomic_write
 
 
-def test_a_file_is_written_in_a_folder_that_is_made_for_it(tmp_path):
+def write(target, content="new", error=None):
+    with atomic_write(target) as temporary:
+        temporary.write_text(content)
+        if error is not None:
+            raise error
+
+
+def test_folder_is_created_for_a_file(tmp_path):
     target = tmp_path / "new" / "folder" / "file.txt"
     with atomic_write(target) as temporary:
         assert temporary.parent == target.parent
@@ -19,7 +26,7 @@ def test_a_file_is_written_in_a_folder_that_is_made_for_it(tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_an_older_file_is_there_until_the_new_one_is_complete(tmp_path):
+def test_older_file_stays_until_the_new_one_is_complete(tmp_path):
     target = tmp_path / "file"
     target.write_text("old")
     with atomic_write(str(target)) as temporary:
@@ -29,31 +36,20 @@ def test_an_older_file_is_there_until_the_new_one_is_complete(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_leaves_the_older_file_and_no_other(tmp_path, error):
+def test_failure_leaves_the_older_file_and_no_other(tmp_path, error):
     target = tmp_path / "file"
     target.write_text("old")
-
-    def fail():
-        with atomic_write(target) as temporary:
-            temporary.write_text("half of the ne")
-            raise error("stopped")
-
     with pytest.raises(error, match="stopped"):
-        fail()
+        write(target, "half of the ne", error("stopped"))
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_rename_that_fails_leaves_no_temporary_file(tmp_path):
+def test_failed_rename_leaves_no_temporary_file(tmp_path):
     target = tmp_path / "taken"
     (target / "inside").mkdir(parents=True)
-
-    def write():
-        with atomic_write(target) as temporary:
-            temporary.write_text("new")
-
     with pytest.raises(OSError, match="taken"):
-        write()
+        write(target)
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -62,8 +58,7 @@ def test_a_rename_that_fails_leaves_no_temporary_file(tmp_path):
 def test_permissions_follow_the_umask(tmp_path, umask):
     previous = os.umask(umask)
     try:
-        with atomic_write(tmp_path / "file") as temporary:
-            temporary.write_text("new")
+        write(tmp_path / "file")
         assert os.umask(umask) == umask
     finally:
         os.umask(previous)

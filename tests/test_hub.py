@@ -40,7 +40,7 @@ try:
 except ImportError as error:
     message = str(error)
     assert ccnet.__path__[0] in message and sys.argv[1] in message, message
-    assert "process of its own" in message
+    assert "separate process" in message
 else:
     raise AssertionError("loaded a model of another package")
 """
@@ -55,12 +55,12 @@ def hub(repository, tmp_path, monkeypatch):
     return {"github": "owner/ccnet:main", "trust_repo": True, "skip_validation": True}
 
 
-def test_the_entry_points_are_exactly_these(hub, no_network):
+def test_entry_points_are_exactly_these(hub, no_network):
     assert sorted(torch.hub.list(**hub, verbose=False)) == sorted(ENTRIES)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_the_example_of_every_entry_point_runs(hub, entry, repository, monkeypatch, no_network):
+def test_example_of_every_entry_point_runs(hub, entry, repository, monkeypatch, no_network):
     text = torch.hub.help(model=entry, **hub)
     assert "Returns:" in text
     monkeypatch.chdir(repository)
@@ -71,7 +71,7 @@ def test_the_example_of_every_entry_point_runs(hub, entry, repository, monkeypat
     assert not report, "".join(report)
 
 
-def test_the_bare_module(repository, no_network):
+def test_bare_module_is_built(repository, no_network):
     module = torch.hub.load(
         str(repository), "criss_cross_attention_2d", source="local", in_channels=16, reduction=4
     )
@@ -82,7 +82,7 @@ def test_the_bare_module(repository, no_network):
     assert not torch.allclose(module(x), x)
 
 
-def test_weights_and_options_go_through(repository, weights_file, no_network):
+def test_weights_and_options_reach_the_builder(repository, weights_file, no_network):
     model = torch.hub.load(
         str(repository),
         "ccnet_resnet18",
@@ -96,20 +96,20 @@ def test_weights_and_options_go_through(repository, weights_file, no_network):
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.startswith("ccnet")])
-def test_an_unknown_name_lists_the_known_ones(repository, entry):
-    with pytest.raises(ValueError, match=r"no weights 'mine': expected one of .*_80K|CAMVID"):
+def test_unknown_name_lists_the_known_ones(repository, entry):
+    with pytest.raises(ValueError, match=r"unknown weights 'mine': expected one of .*_80K|CAMVID"):
         torch.hub.load(str(repository), entry, source="local", weights="mine")
 
 
 @pytest.mark.parametrize("entry", ["ccnet_resnet50", "ccnet_resnet101"])
-def test_without_a_network_published_weights_are_an_error(repository, entry, tmp_path, monkeypatch):
+def test_published_weights_are_an_error_without_a_network(repository, entry, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="OPENMMLAB_CITYSCAPES_769X769_80K was not found"):
         torch.hub.load(str(repository), entry, source="local")
 
 
-def test_the_bundled_weights_load_without_a_network(repository, run_python, tmp_path):
+def test_bundled_weights_load_without_a_network(repository, run_python, tmp_path):
     run_python("-W", "error", "-c", OFFLINE, repository, cwd=tmp_path, PYTHONPATH="")
 
 
@@ -124,5 +124,5 @@ def test_another_module_of_this_name_is_an_error(repository, monkeypatch):
     other = types.ModuleType("ccnet")
     other.__file__ = "/elsewhere/ccnet.py"
     monkeypatch.setitem(sys.modules, "ccnet", other)
-    with pytest.raises(ImportError, match=r"elsewhere.*process of its own"):
+    with pytest.raises(ImportError, match=r"elsewhere.*separate process"):
         torch.hub.load(str(repository), "criss_cross_attention_2d", source="local", in_channels=8)

@@ -1,4 +1,4 @@
-"""Colour maps, overlays and heat maps."""
+"""Colour maps, overlays, heat maps, and the capture of queries and keys."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from PIL import Image
 
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.visualization import (
+    capture_queries_and_keys,
     colorize,
     heat_colors,
     heat_overlay,
@@ -23,32 +24,26 @@ def labels():
     return labels
 
 
-def test_a_colour_map_holds_the_labels_and_shows_their_colours(labels):
-    picture = colorize(labels, CAMVID)
-    assert picture.mode == "P"
-    assert picture.size == (9, 5)
-    assert np.array_equal(np.array(picture), labels.numpy())
-    shown = np.array(picture.convert("RGB"))
+def test_color_map_holds_the_labels_and_shows_their_colors(labels):
+    colors = colorize(labels, CAMVID)
+    assert (colors.mode, colors.size) == ("P", (9, 5))
+    assert np.array_equal(np.array(colors), labels.numpy())
+    shown = np.array(colors.convert("RGB"))
     for y, x in np.ndindex(5, 9):
         label = int(labels[y, x])
         assert tuple(shown[y, x]) == (CAMVID.colors[label] if label < 11 else (0, 0, 0))
-
-
-def test_a_colour_map_of_labels_that_are_not_contiguous(labels):
     assert np.array_equal(np.array(colorize(labels.T, CAMVID)), labels.T.numpy())
 
 
-def test_an_overlay_goes_from_the_picture_to_the_colours(labels):
+def test_overlay_goes_from_the_image_to_the_colors(labels):
     image = torch.randint(0, 256, (3, 5, 9), dtype=torch.uint8)
-    picture = image.movedim(0, -1).numpy()
+    array = image.movedim(0, -1).numpy()
     colors = np.array(colorize(labels, CAMVID).convert("RGB"))
     ignored = (labels == 255).numpy()[..., None]
     for opacity in (0, 0.25, 1):
         shown = overlay(image, labels, CAMVID, opacity)
-        assert isinstance(shown, Image.Image)
-        assert shown.mode == "RGB"
-        assert shown.size == (9, 5)
-        mixed = np.where(ignored, picture, (1 - opacity) * picture + opacity * colors)
+        assert (shown.mode, shown.size) == ("RGB", (9, 5))
+        mixed = np.where(ignored, array, (1 - opacity) * array + opacity * colors)
         assert np.abs(np.array(shown) - mixed).max() <= 1
 
 
@@ -58,17 +53,17 @@ def test_ignored_pixels_are_black_with_255_classes():
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.5, float("nan")])
-def test_an_opacity_out_of_range(labels, opacity):
+def test_opacity_out_of_range_is_refused(labels, opacity):
     with pytest.raises(ValueError, match=rf"opacity must be in 0\.\.1, not {opacity}"):
         overlay(torch.zeros(3, 5, 9, dtype=torch.uint8), labels, CAMVID, opacity)
 
 
-def test_sizes_that_differ(labels):
+def test_different_sizes_are_refused(labels):
     with pytest.raises(ValueError, match=r"\(3, 9, 5\) and labels \(5, 9\) differ"):
         overlay(torch.zeros(3, 9, 5, dtype=torch.uint8), labels, CAMVID)
 
 
-def test_corners_of_the_picture_are_corners_of_the_map():
+def test_corners_of_the_image_are_corners_of_the_map():
     corners = [(0, 0), (0, 49), (32, 0), (32, 49)]
     found = [map_position(corner, (33, 50), (5, 7)) for corner in corners]
     assert found == [(0, 0), (0, 6), (4, 0), (4, 6)]
@@ -77,14 +72,13 @@ def test_corners_of_the_picture_are_corners_of_the_map():
 
 
 @pytest.mark.parametrize("pixel", [(-1, 0), (0, -1), (33, 0), (0, 50)])
-def test_a_pixel_that_is_not_on_the_picture(pixel):
-    with pytest.raises(
-        ValueError, match=rf"row {pixel[0]}, column {pixel[1]} is not on .* 33 rows"
-    ):
+def test_pixel_outside_the_image_is_refused(pixel):
+    message = rf"row {pixel[0]}, column {pixel[1]} .* 33 rows and 50 columns"
+    with pytest.raises(ValueError, match=message):
         map_position(pixel, (33, 50), (5, 7))
 
 
-def test_colours_of_heat_grow_ever_lighter():
+def test_heat_colors_grow_lighter():
     colors = heat_colors(np.linspace(0, 1, 101)).astype(float)
     lightness = colors @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) > -0.5).all()
@@ -92,7 +86,7 @@ def test_colours_of_heat_grow_ever_lighter():
     assert lightness[-1] > 240
 
 
-def test_heat_lies_where_the_weights_are():
+def test_heat_is_where_the_weights_are():
     image = torch.randint(0, 256, (3, 33, 50), dtype=torch.uint8)
     weights = torch.zeros(5, 7)
     weights[1, 6], weights[3, 0] = 0.9, 0.1
@@ -104,7 +98,7 @@ def test_heat_lies_where_the_weights_are():
     assert shown[8, 49].sum() > shown[24, 0].sum()
 
 
-def test_weights_of_many_magnitudes_have_colours_of_their_own():
+def test_weights_of_different_magnitudes_have_different_colors():
     weights = torch.tensor([[1, 1e-2, 1e-4, 1e-6, 1e-9, 0]], dtype=torch.float64)
     shown = np.array(heat_overlay(torch.zeros(3, 1, 6, dtype=torch.uint8), weights)).astype(int)
     brightness = shown.sum(axis=-1)[0]
@@ -117,16 +111,46 @@ def test_weights_of_many_magnitudes_have_colours_of_their_own():
     "weights",
     [torch.ones(1, 5, 7) / 35, -torch.ones(5, 7), 2 * torch.ones(5, 7), torch.full((5, 7), np.nan)],
 )
-def test_weights_that_are_none(weights):
+def test_invalid_weights_are_refused(weights):
     with pytest.raises(ValueError, match=r"weights must be \(h, w\) in 0\.\.1"):
         heat_overlay(torch.zeros(3, 33, 50, dtype=torch.uint8), weights)
 
 
-def test_a_mark_is_a_ring_around_the_pixel():
-    picture = Image.new("RGB", (90, 60), "red")
-    marked = np.array(mark_pixel(picture, (20, 70)))
-    assert np.array_equal(np.array(picture), np.array(Image.new("RGB", (90, 60), "red")))
-    rows, columns = np.nonzero((marked != np.array(picture)).any(axis=-1))
+def test_mark_is_a_ring_around_the_pixel():
+    image = Image.new("RGB", (90, 60), "red")
+    marked = np.array(mark_pixel(image, (20, 70)))
+    assert np.array_equal(np.array(image), np.array(Image.new("RGB", (90, 60), "red")))
+    rows, columns = np.nonzero((marked != np.array(image)).any(axis=-1))
     assert (rows.min() + rows.max(), columns.min() + columns.max()) == (40, 140)
     assert rows.max() - rows.min() < 20
     assert tuple(marked[20, 70]) == (255, 0, 0)
+
+
+def test_capture_ends_with_the_block(model, pixels):
+    cca, inputs = model.head.cca, []
+    with (
+        cca.register_forward_pre_hook(lambda module, given: inputs.append(given[0].clone())),
+        capture_queries_and_keys(cca) as loops,
+    ):
+        model.predict(pixels)
+    model.predict(pixels)
+    assert len(loops) == len(inputs) == 2
+    with torch.inference_mode():
+        for x, (query, key) in zip(inputs, loops, strict=True):
+            torch.testing.assert_close(query, cca.query_conv(x).double(), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(key, cca.key_conv(x).double(), rtol=1e-4, atol=1e-5)
+    assert {x.dtype for loop in loops for x in loop} == {torch.float64}
+
+    def fail():
+        with capture_queries_and_keys(model.head.cca):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not model.head.cca.query_conv._forward_hooks
+    assert not model.head.cca.key_conv._forward_hooks
+    with (
+        pytest.raises(ValueError, match="no attention: its recurrence is 0"),
+        capture_queries_and_keys(None),
+    ):
+        pass

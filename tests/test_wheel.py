@@ -8,10 +8,10 @@ USE = """
 import sys
 from pathlib import Path
 import ccnet
-from ccnet.download import load_weights
+from ccnet.weights.downloads import load_registered
 target = Path(sys.argv[1]).resolve()
 assert Path(ccnet.__file__).resolve().is_relative_to(target), ccnet.__file__
-found = load_weights(ccnet.CCNet_ResNet18_Weights.DEFAULT).place
+found = load_registered(ccnet.CCNet_ResNet18_Weights.DEFAULT).source
 assert Path(found).is_relative_to(target), found
 model = ccnet.ccnet_resnet18(weights="DEFAULT")
 assert not model.training
@@ -28,7 +28,7 @@ def wheel(repository, run_python, tmp_path_factory):
     return path
 
 
-def test_the_wheel_holds_the_package_the_weights_and_the_licence(wheel, repository):
+def test_wheel_holds_package_weights_and_licence(wheel, repository):
     assert wheel.name.startswith("ccnet_pytorch-")
     assert wheel.name.endswith("-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -45,7 +45,7 @@ def test_the_wheel_holds_the_package_the_weights_and_the_licence(wheel, reposito
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_the_installed_package_finds_the_weights_that_it_holds(wheel, run_python, tmp_path):
+def test_installed_package_finds_its_weights(wheel, run_python, tmp_path):
     target = tmp_path / "installed"
     options = ("--quiet", "--no-deps", "--no-index", "--no-compile", "--target", target)
     run_python("-m", "pip", "install", *options, wheel, cwd=tmp_path)

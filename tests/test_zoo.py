@@ -1,22 +1,28 @@
 """The networks by name: which weights they take, and what becomes of them."""
 
-import logging
-
 import pytest
 import torch
 from PIL import Image
-from torchvision.models import ResNet18_Weights
+from torchvision.models import ResNet18_Weights, resnet18
 
 import ccnet
-from ccnet.serialization import read_weights, save_weights
+from ccnet import zoo
+from ccnet.backbone import Backbone
+from ccnet.classes import LabelSet
+from ccnet.model import CCNet
+from ccnet.training.recipes import Recipe
+from ccnet.training.setup import build_model
+from ccnet.weights import REGISTRY, BackboneWeights, ModelWeights, read_weights, write_weights
 from ccnet.zoo import ccnet_resnet18, ccnet_resnet50, ccnet_resnet101
 
-CLASSIFIERS = ("head.classifier.", "aux_head.classifier.")
+CLASSIFIERS = {
+    f"{head}.classifier.{kind}" for head in ("head", "aux_head") for kind in ("weight", "bias")
+}
 
 
 @pytest.fixture(scope="module")
 def stored(weights_file):
-    return read_weights(weights_file)[0]
+    return read_weights(weights_file).state_dict
 
 
 def differing(model, stored):
@@ -29,63 +35,61 @@ def differing(model, stored):
     }
 
 
-def test_without_weights_a_network_is_untrained():
+@pytest.mark.parametrize("backbone", REGISTRY)
+def test_network_without_weights_is_untrained(backbone):
     with torch.device("meta"):
-        for build, name in (
-            (ccnet_resnet18, "resnet18"),
-            (ccnet_resnet50, "resnet50"),
-            (ccnet_resnet101, "resnet101"),
-        ):
-            model = build()
-            assert model.training
-            assert model.config["backbone"] == name
-            assert (model.config["num_classes"], model.config["recurrence"]) == (19, 2)
-        model = ccnet_resnet18(num_classes=3, recurrence=1, aux_channels=0)
-        assert (model.config["num_classes"], model.config["recurrence"]) == (3, 1)
-        assert model.aux_head is None
-        assert ccnet_resnet18(label_set="camvid").config["num_classes"] == 11
+        build = zoo.NETWORKS[f"ccnet_{backbone}"]
+        model = build()
+        assert model.training
+        config = model.config
+        assert [config[name] for name in ("backbone", "num_classes", "recurrence")] == [
+            *(backbone, 19, 2)
+        ]
+        config = build(num_classes=3, recurrence=1, aux_channels=0).config
+        assert [config[name] for name in ("num_classes", "recurrence", "aux_channels")] == [3, 1, 0]
+        assert build(label_set="camvid").config["num_classes"] == 11
 
 
-@pytest.mark.parametrize("as_path", [str, lambda path: path])
-def test_a_file_gives_its_network_exactly(weights_file, stored, as_path, caplog):
-    model = ccnet_resnet18(weights=as_path(weights_file))
+@pytest.mark.parametrize(
+    ("as_weights", "options"),
+    [(str, {}), (lambda path: path, {}), (read_weights, {}), (str, {"num_classes": 11})],
+    ids=["str", "path", "loaded", "the same number of classes"],
+)
+def test_weights_give_their_network_exactly(weights_file, stored, as_weights, options, caplog):
+    model = ccnet_resnet18(weights=as_weights(weights_file), **options)
     assert not model.training
     assert differing(model, stored) == set()
-    assert model.config == read_weights(weights_file)[1]
+    assert model.config == read_weights(weights_file).config
     assert model.label_set.categories[0] == "sky"
     assert not caplog.records
 
 
-def test_another_number_of_classes_keeps_all_but_the_classifiers(weights_file, stored, caplog):
-    with caplog.at_level(logging.INFO):
-        model = ccnet_resnet18(weights=weights_file, num_classes=4)
-    assert len(model.label_set) == 4
-    changed = differing(model, stored)
-    assert changed == {f"{part}{kind}" for part in CLASSIFIERS for kind in ("weight", "bias")}
-    assert model.head.classifier.weight.shape[0] == 4
-    assert model.predict(torch.rand(3, 9, 12)).labels.max() < 4
-    assert "head.classifier" in caplog.text
-    assert weights_file.name in caplog.text
-
-
-def test_as_many_classes_of_other_names_start_fresh_too(weights_file, stored, caplog):
-    label_set = {"categories": [f"thing {index}" for index in range(11)]}
-    model = ccnet_resnet18(weights=weights_file, label_set=label_set)
-    changed = differing(model, stored)
-    assert changed
-    assert all(name.startswith(CLASSIFIERS) for name in changed)
-    assert "head.classifier" in caplog.text
-
-
-def test_the_same_number_of_classes_keeps_the_classifiers(weights_file, stored, caplog):
-    model = ccnet_resnet18(weights=weights_file, num_classes=11)
-    assert differing(model, stored) == set()
-    assert model.label_set.categories[0] == "sky"
-    assert not caplog.records
+@pytest.mark.parametrize(
+    ("options", "categories"),
+    [
+        ({"num_classes": 4}, ("class 0", "class 1", "class 2", "class 3")),
+        (
+            {"label_set": {"categories": [f"thing {index}" for index in range(11)]}},
+            tuple(f"thing {index}" for index in range(11)),
+        ),
+        ({"categories": ["street", "grass", "house"]}, ("street", "grass", "house")),
+    ],
+    ids=["num_classes", "label_set", "categories"],
+)
+def test_other_classes_keep_all_but_the_classifiers(
+    weights_file, stored, options, categories, caplog
+):
+    model = ccnet_resnet18(weights=weights_file, **options)
+    assert model.label_set.categories == categories
+    assert len(set(model.label_set.colors)) == len(categories)
+    assert differing(model, stored) == CLASSIFIERS
+    assert model.head.classifier.weight.shape[0] == len(categories)
+    assert model.predict(torch.rand(3, 9, 12)).labels.max() < len(categories)
+    assert f"{weights_file}: these parts start untrained: head.classifier" in caplog.text
 
 
 @pytest.mark.parametrize("recurrence", [1, 3])
-def test_loops_can_be_chosen(weights_file, stored, recurrence, pixels):
+def test_recurrence_can_be_chosen(weights_file, stored, recurrence, pixels):
     model, usual = (ccnet_resnet18(weights=weights_file, recurrence=r) for r in (recurrence, None))
     assert differing(model, stored) == set()
     assert model.config["recurrence"] == recurrence
@@ -94,21 +98,27 @@ def test_loops_can_be_chosen(weights_file, stored, recurrence, pixels):
         assert (model(batch)["out"] - usual(batch)["out"]).abs().max() > 1e-4
 
 
-def test_no_loops_drop_the_attention(weights_file, stored):
-    model = ccnet_resnet18(weights=weights_file, recurrence=0)
-    changed = differing(model, stored)
-    assert changed
-    assert all(name.startswith("head.cca.") for name in changed)
-    assert model.head.cca is None
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [({"recurrence": 0}, "head.cca"), ({"aux_channels": 0}, "aux_head")],
+    ids=["attention", "auxiliary head"],
+)
+def test_part_can_be_left_out(weights_file, stored, options, part, caplog):
+    model = ccnet_resnet18(weights=weights_file, **options)
+    left_out = {name for name in stored if name.startswith(f"{part}.")}
+    assert left_out
+    assert model.state_dict().keys() == stored.keys() - left_out
+    assert differing(model, stored) == left_out
+    assert not caplog.records
 
 
-@pytest.mark.parametrize("aux_channels", [0, 40])
-def test_the_auxiliary_head_can_be_left_out_or_started_anew(weights_file, stored, aux_channels):
-    model = ccnet_resnet18(weights=weights_file, aux_channels=aux_channels)
+def test_auxiliary_head_of_another_width_starts_untrained(weights_file, stored, caplog):
+    model = ccnet_resnet18(weights=weights_file, aux_channels=40)
     changed = differing(model, stored)
-    assert changed
+    assert "aux_head.conv.0.weight" in changed
     assert all(name.startswith("aux_head.") for name in changed)
-    assert (model.aux_head is None) == (aux_channels == 0)
+    assert model.aux_head.classifier.in_channels == 40
+    assert "start untrained: aux_head" in caplog.text
 
 
 def test_further_arguments_replace_those_of_the_weights(weights_file, stored):
@@ -119,84 +129,60 @@ def test_further_arguments_replace_those_of_the_weights(weights_file, stored):
     assert model.backbone.layer4[0].conv1.dilation == (2, 2)
 
 
+OWN_OPTIONS = {"stem_widths": [8, 8, 16], "contract_dilation": False, "ceil_mode": True}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda path: ccnet_resnet18(weights=path, backbone_options={"output_stride": 16}),
+        lambda path: CCNet.from_weights(read_weights(path), backbone_options={"output_stride": 16}),
+        lambda path: build_model(
+            Recipe(weights=str(path), output_stride=16), LabelSet.numbered(5), progress=False
+        ),
+    ],
+    ids=["builder", "from_weights", "recipe"],
+)
+def test_one_backbone_option_keeps_the_others(make_model, tmp_path, build):
+    trained = make_model(5, backbone_options={**OWN_OPTIONS, "output_stride": 8})
+    write_weights(tmp_path / "own.safetensors", trained.to_weights())
+    model = build(tmp_path / "own.safetensors")
+    assert model.config["backbone_options"] == {**OWN_OPTIONS, "output_stride": 16}
+    assert differing(model, trained.state_dict()) == set()
+    assert model.backbone.stem[0].out_channels == 8
+    assert any(getattr(module, "ceil_mode", False) for module in model.backbone.modules())
+    assert model.backbone.layer4[0].conv1.dilation == (2, 2)
+
+
 @pytest.mark.parametrize("name", ["camvid", "CAMVID2", "cityscapes"])
-@pytest.mark.parametrize("build", [ccnet_resnet18, ccnet_resnet50, ccnet_resnet101])
-def test_a_wrong_name_lists_the_right_ones(build, name):
-    with pytest.raises(ValueError, match=f"no weights '{name}': expected one of") as caught:
-        build(weights=name)
-    choice = getattr(ccnet, build.__name__.replace("ccnet_resnet", "CCNet_ResNet") + "_Weights")
-    for member in choice.__members__:
+@pytest.mark.parametrize("backbone", REGISTRY)
+def test_wrong_name_lists_the_right_ones(backbone, name):
+    with pytest.raises(ValueError, match=f"unknown weights '{name}': expected one of") as caught:
+        zoo.NETWORKS[f"ccnet_{backbone}"](weights=name)
+    for member in REGISTRY[backbone].__members__:
         assert member in str(caught.value)
 
 
-@pytest.mark.parametrize("weights", [ResNet18_Weights.DEFAULT, ccnet.CCNet_ResNet18_Weights.CAMVID])
-def test_weights_of_another_network_are_refused(weights):
-    with pytest.raises(ValueError, match="is for another network"):
-        ccnet_resnet50(weights=weights)
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (ResNet18_Weights.DEFAULT, "belongs to another network"),
+        (ccnet.CCNet_ResNet18_Weights.CAMVID, "belongs to another network"),
+        ("file", "holds weights for resnet18, not for resnet50"),
+        (3, "^weights must be a name, a path .*, not a int$"),
+        ({"head.cca.gamma": torch.ones(1)}, "^weights must be a name, a path .*, not a dict$"),
+    ],
+    ids=["torchvision's", "another member", "another file", "number", "state dict"],
+)
+def test_weights_of_something_else_are_refused(weights_file, weights, message):
+    with pytest.raises(ValueError, match=message):
+        ccnet_resnet50(weights=weights_file if weights == "file" else weights)
 
 
-def test_a_file_for_another_backbone_is_refused(weights_file):
-    with pytest.raises(ValueError, match="holds weights for resnet18, not for resnet50"):
-        ccnet_resnet50(weights=weights_file)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
-        ccnet_resnet18(weights=tmp_path / "none.safetensors")
-
-
-@pytest.mark.parametrize("name", ["none.pth", "none.tar"])
-def test_a_missing_checkpoint_is_named(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=f"no checkpoint at .*{name}"):
+@pytest.mark.parametrize("name", ["none.safetensors", "none.pth", "none.tar"])
+def test_missing_file_is_named(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"no (weights|checkpoint) at .*{name}"):
         ccnet_resnet18(weights=tmp_path / name)
-
-
-@pytest.mark.parametrize("config", [{}, {"backbone": "resnet18"}, [1]])
-def test_a_file_without_the_networks_configuration_is_refused(tmp_path, config):
-    save_weights(tmp_path / "foreign.safetensors", {"a": torch.zeros(1)}, config)
-    with pytest.raises(ValueError, match=r"foreign\.safetensors"):
-        ccnet_resnet18(weights=tmp_path / "foreign.safetensors")
-
-
-def test_a_file_that_lacks_tensors_is_refused(tmp_path, weights_file, stored):
-    partial = {name: value for name, value in stored.items() if name != "head.cca.gamma"}
-    save_weights(tmp_path / "part.safetensors", partial, read_weights(weights_file)[1])
-    with pytest.raises(ValueError, match=r"missing head\.cca\.gamma"):
-        ccnet_resnet18(weights=tmp_path / "part.safetensors")
-
-
-def test_own_categories_are_a_label_set(weights_file, stored):
-    model = ccnet_resnet18(weights=weights_file, categories=["street", "grass", "house"])
-    assert model.label_set.categories == ("street", "grass", "house")
-    assert len(set(model.label_set.colors)) == 3
-    changed = differing(model, stored)
-    assert changed == {f"{part}{kind}" for part in CLASSIFIERS for kind in ("weight", "bias")}
-
-
-def test_a_folder_of_a_saved_model_is_weights_too(model, tmp_path, pixels):
-    model.save_pretrained(tmp_path / "own")
-    loaded = ccnet_resnet18(weights=tmp_path / "own")
-    assert torch.equal(loaded.predict(pixels).labels, model.predict(pixels).labels)
-
-
-def test_the_licence_stays_with_weights_that_are_trained_further(tmp_path):
-    model = ccnet_resnet18(weights="DEFAULT", categories=["a", "b"])
-    model.save_pretrained(tmp_path / "own")
-    card = (tmp_path / "own" / "README.md").read_text()
-    assert "license: cc-by-nc-4.0" in card
-    assert "fine-tuned from CCNet_ResNet18_Weights.CAMVID" in card
-    assert "mIoU" not in card
-    again = ccnet_resnet18(weights=tmp_path / "own", categories=["c"])
-    for loaded in (ccnet.CCNet.from_pretrained(tmp_path / "own"), again):
-        assert loaded.card_details == model.card_details
-    assert model.card_details["license"] == "CC-BY-NC-4.0"
-
-
-@pytest.mark.parametrize("weights", [3, {"head.cca.gamma": torch.ones(1)}])
-def test_what_is_no_name_of_weights_is_refused(weights):
-    kind = type(weights).__name__
-    with pytest.raises(ValueError, match=f"^weights are a name, a path .*, not a {kind}$"):
-        ccnet_resnet18(weights=weights)
 
 
 def test_one_string_is_not_a_list_of_categories(weights_file):
@@ -204,9 +190,79 @@ def test_one_string_is_not_a_list_of_categories(weights_file):
         ccnet_resnet18(weights=weights_file, categories="street")
 
 
-def test_a_picture_is_no_checkpoint_and_nothing_is_advised(tmp_path):
+def test_image_is_no_checkpoint_and_nothing_is_advised(tmp_path):
     path = tmp_path / "street.png"
     Image.new("RGB", (4, 4)).save(path)
-    with pytest.raises(ValueError, match="is no intact checkpoint") as error:
+    with pytest.raises(ValueError, match="is damaged, or holds more than tensors") as error:
         ccnet_resnet18(weights=path)
     assert "weights_only" not in str(error.value)
+
+
+def test_weights_and_backbone_weights_exclude_each_other(weights_file):
+    with pytest.raises(ValueError, match="weights or weights_backbone, not both"):
+        ccnet_resnet18(weights=weights_file, weights_backbone="DEFAULT")
+
+
+@pytest.mark.parametrize("choice", ["DEFAULT", "IMAGENET1K_V1", ResNet18_Weights.IMAGENET1K_V1])
+def test_plain_stem_takes_weights_of_torchvision(choice, monkeypatch):
+    theirs = resnet18().state_dict()
+    asked = []
+
+    def give(self, **options):
+        asked.append((self, options["check_hash"]))
+        return theirs
+
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", give)
+    model = ccnet_resnet18(weights_backbone=choice)
+    assert asked == [(ResNet18_Weights.IMAGENET1K_V1, True)]
+    assert torch.equal(model.backbone.stem[0].weight, theirs["conv1.weight"])
+    assert torch.equal(model.backbone.layer4[1].bn2.weight, theirs["layer4.1.bn2.weight"])
+
+
+@pytest.mark.parametrize("choice", ["DEFAULT", BackboneWeights.RESNET101S_GLUON_IN1K])
+def test_deep_stem_takes_weights_of_timm(choice, monkeypatch):
+    with torch.device("meta"):
+        ours = Backbone("resnet101").state_dict()
+    names = {"stem.0": "conv1.0", "stem.1": "conv1.1", "stem.3": "conv1.3"}
+    names |= {"stem.4": "conv1.4", "stem.6": "conv1.6", "stem.7": "bn1"}
+    theirs = {"fc.weight": torch.ones(1)}
+    for name, value in ours.items():
+        layer, _, kind = name.rpartition(".")
+        theirs[f"{names.get(layer, layer)}.{kind}"] = torch.full_like(value, 0.5, device="cpu")
+    asked = []
+
+    def load(member, progress):
+        asked.append(member)
+        return ModelWeights(theirs, {})
+
+    monkeypatch.setattr(zoo, "load_registered", load)
+    model = ccnet_resnet101(weights_backbone=choice, aux_channels=8)
+    assert asked == [BackboneWeights.RESNET101S_GLUON_IN1K]
+    for value in model.backbone.parameters():
+        assert (value == 0.5).all()
+    assert model.head.classifier.weight.std() > 0
+
+
+@pytest.mark.parametrize("name", ["mine", "RESNET101S_GLUON_IN1K", ResNet18_Weights.DEFAULT])
+def test_backbone_weights_of_another_network_are_refused(name):
+    with pytest.raises(ValueError, match=r"unknown ImageNet weights .* for resnet50"):
+        ccnet_resnet50(weights_backbone=name, aux_channels=0)
+
+
+def test_pretrained_network_initialises_nothing(weights_file, monkeypatch):
+    real = []
+
+    def record(module):
+        real.extend(value for value in module.parameters() if not value.is_meta)
+
+    monkeypatch.setattr("torch.nn.Conv2d.reset_parameters", record)
+    monkeypatch.setattr("torch.nn.BatchNorm2d.reset_parameters", record)
+    monkeypatch.setattr(
+        "torch.nn.init.kaiming_normal_",
+        lambda tensor, **_: None if tensor.is_meta else real.append(tensor),
+    )
+    model = ccnet_resnet18(weights=weights_file)
+    assert not real
+    assert not any(value.is_meta for value in model.state_dict().values())
+    CCNet("resnet18", 11)
+    assert real, "an untrained network initialises, or this test sees nothing"

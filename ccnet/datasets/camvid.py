@@ -1,4 +1,4 @@
-"""CamVid."""
+"""CamVid data set."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms
 
 
 class CamVid(LabeledImages):
-    """CamVid with eleven classes: folders `train` and `trainannot`, `val` and `valannot`, ...
+    """CamVid, eleven classes: folders `train` and `trainannot`, `val` and `valannot`, ...
 
     Args:
         root: the folder that holds those folders.
@@ -17,7 +17,7 @@ class CamVid(LabeledImages):
 
     Raises:
         FileNotFoundError: if a folder is missing or empty.
-        ValueError: if an image has no labels, or labels have no image.
+        ValueError: if an image has no label map, or a label map has no image.
 
     Source:
         Brostow, Fauqueur and Cipolla, "Semantic object classes in video", PRL 2009, in the layout
@@ -35,12 +35,14 @@ class CamVid(LabeledImages):
         folders = Path(root, split), Path(root, f"{split}annot")
         for folder in folders:
             if not any(folder.glob("*.png")):
-                raise FileNotFoundError(f"no PNG files in {folder}; CamVid needs {split} there")
+                raise FileNotFoundError(
+                    f"no PNG files in {folder}; the {split} split of CamVid needs them"
+                )
         images, labels = ({path.name: path for path in folder.glob("*.png")} for folder in folders)
         alone = sorted(images.keys() ^ labels.keys())
         if alone:
             raise ValueError(
-                f"{len(alone)} files are in only one of {folders[0]} and {folders[1]}: "
+                f"{len(alone)} files have no counterpart in {folders[0]} or {folders[1]}: "
                 f"{', '.join(alone[:5])}"
             )
         pairs: list[Pair] = [(images[name], labels[name]) for name in sorted(images)]

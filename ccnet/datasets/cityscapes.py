@@ -1,4 +1,4 @@
-"""Cityscapes."""
+"""Cityscapes data set."""
 
 import os
 from pathlib import Path
@@ -12,11 +12,11 @@ SPLITS = ("train", "val", "test")
 
 
 class Cityscapes(LabeledImages):
-    """Cityscapes with its nineteen classes: folders `leftImg8bit/<split>`, `gtFine/<split>`.
+    """Cityscapes, nineteen classes: folders `leftImg8bit/<split>` and `gtFine/<split>`.
 
-    Labels are the classes' train ids; every other label id, the license plates' -1 too, counts as
-    a pixel without a class. The labels of the test split are not public: there all pixels are
-    without a class, and `gtFine` is not needed.
+    Labels are train ids. All other label ids, including -1 of license plates, become the ignore
+    index 255. The labels of the test split are not public: all its pixels are 255, and `gtFine` is
+    not needed.
 
     Args:
         root: the folder that holds `leftImg8bit` and `gtFine`.
@@ -24,8 +24,8 @@ class Cityscapes(LabeledImages):
         transforms: applied to image and labels together.
 
     Raises:
-        FileNotFoundError: if folders, or label maps of some images, are missing.
-        ValueError: if there is no such split, or a file lies where the folders of cities do.
+        FileNotFoundError: if folders, or the label maps of some images, are missing.
+        ValueError: if there is no such split, or a file lies among the folders of the cities.
 
     Source:
         Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", CVPR 2016.
@@ -40,7 +40,7 @@ class Cityscapes(LabeledImages):
         transforms: Transforms | None = None,
     ) -> None:
         if split not in SPLITS:
-            raise ValueError(f"a split of Cityscapes is one of {SPLITS}, not {split!r}")
+            raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
         root = Path(root).expanduser()
         _check_folders(root, split)
         pairs = sorted(_test_pairs(root) if split == "test" else _labeled_pairs(root, split))
@@ -70,7 +70,7 @@ def _labeled_pairs(root: Path, split: str) -> list[Pair]:
         files = datasets.Cityscapes(root, split, mode="fine", target_type="semantic")
     except NotADirectoryError as error:
         raise ValueError(
-            f"{error.filename} is a file where only the folders of cities belong; remove it"
+            f"{error.filename} is a file, but only city folders belong there; remove it"
         ) from error
     pairs: list[Pair] = [
         (Path(image), Path(targets[0]))

@@ -1,4 +1,4 @@
-"""What the data sets of files share: pairs of an image and a label map, read one at a time."""
+"""LabeledImages: base class of data sets that read images and label maps from files."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,20 +21,20 @@ Pair = tuple[Path, Path | None]
 
 
 class LabeledImages(Dataset[Sample]):
-    """Images and their label maps.
+    """Pairs of an image and its label map, read one at a time.
 
     A sample is an image, `tv_tensors.Image` (3, H, W), uint8, RGB in 0..255, and its labels,
     `tv_tensors.Mask` (H, W), uint8: classes of `label_set`, or 255 for pixels without a class.
 
     Args:
-        pairs: the file of each image, and that of its label map; None where all pixels are without
-            a class.
-        values: the label of each value that a label map may hold.
+        pairs: paths of each image and its label map; None instead of a label map if all pixels are
+            without a class.
+        values: the label for each value that a label map may hold.
         transforms: applied to image and labels together.
 
     Attributes:
         label_set: the classes.
-        names: a name for each sample, the stem of the image's file.
+        names: the name of each sample, the stem of its image file.
     """
 
     label_set: LabelSet
@@ -65,13 +65,13 @@ class LabeledImages(Dataset[Sample]):
         return self.transforms(image, mask) if self.transforms else (image, mask)
 
     def labels(self, index: int) -> Tensor:
-        """The labels of a sample before its transforms; the image is not decoded.
+        """Reads the labels of a sample, before its transforms, without decoding the image.
 
         Returns:
             (H, W), uint8: classes, or 255 for pixels without one.
 
         Raises:
-            ValueError: if the label map cannot be read, or holds a value that stands for nothing.
+            ValueError: if the label map cannot be read, or holds an unknown value.
         """
         image_path, labels_path = self.pairs[index]
         if labels_path is None:
@@ -81,21 +81,21 @@ class LabeledImages(Dataset[Sample]):
         if not self._is_known.all() and not self._is_known[values].all():
             known = np.flatnonzero(self._is_known)
             raise ValueError(
-                f"{labels_path} has the labels {np.setdiff1d(values, known).tolist()}, "
-                f"which are none of {known.tolist()}"
+                f"{labels_path} contains unknown labels {np.setdiff1d(values, known).tolist()}: "
+                f"the known ones are {known.tolist()}"
             )
         return torch.from_numpy(self._labels_of.take(values))
 
 
 def read_label_map(path: Path) -> tuple[NDArray[Any], list[int] | None]:
-    """The numbers that a label map stores, whatever they stand for, and its palette.
+    """Reads the raw values of a label map and its palette.
 
     Returns:
-        The numbers, (H, W), uint8; and the colours of 0, 1, ... in one flat list of red, green and
-        blue, 0..255, or None if it has no palette.
+        The values, (H, W), uint8; and the palette, the red, green and blue (0..255) of the values
+        0, 1, ... in one flat list, or None if there is none.
 
     Raises:
-        ValueError: if the file is no readable PNG, grey or with a palette, of 8 bits a pixel.
+        ValueError: if the file is not a readable greyscale or palette PNG with 8 bits per pixel.
     """
     try:
         with Image.open(path, formats=["PNG"]) as file:
@@ -104,10 +104,10 @@ def read_label_map(path: Path) -> tuple[NDArray[Any], list[int] | None]:
             values, palette = np.array(file), file.getpalette()
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a PNG image: {error}") from error
-    # Pillow stretches grey values of two or four bits over 0..255.
+    # Pillow rescales grey values of two or four bits to 0..255.
     if file.mode not in ("L", "P") or coding in ("L;2", "L;4"):
         raise ValueError(
-            f"{path} is of mode {coding}; a label map is a grey or palette image of 8 bits: "
+            f"{path} has mode {coding}; a label map must be an 8-bit grey or palette image: "
             "convert it to one class index per pixel"
         )
     return values, palette

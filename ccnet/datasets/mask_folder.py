@@ -1,4 +1,4 @@
-"""One's own images and masks."""
+"""MaskFolder: a data set of your own images and masks."""
 
 import json
 import os
@@ -14,23 +14,23 @@ from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms, read_
 from ccnet.transforms import decode_image
 
 LONGEST_REPORT = 30
-"""Problems that an error lists one by one."""
+"""Maximum number of problems that an error message lists."""
 
 
 class MaskFolder(LabeledImages):
-    """A folder with `images`, `masks` and perhaps `classes.json`.
+    """Images and masks in a folder with `images`, `masks` and optionally `classes.json`.
 
-    Each image (JPEG, PNG, or whatever else Pillow reads) has a mask of the same name and size, a
-    PNG, grey or with a palette, that holds the number of a class for every pixel, or 255 where
-    there is none. A photograph is turned upright by its EXIF orientation, and its mask fits it so.
+    Each image (JPEG, PNG, or any other format that Pillow reads) has a mask of the same name and
+    size: a greyscale or palette PNG with a class number for every pixel, or 255 for pixels without
+    a class. EXIF orientation is applied to the image, and the mask must fit the upright image.
 
-    `classes.json` is a list of the classes' names, or the fields of a label set:
+    `classes.json` is a list of class names, or the fields of a label set:
     `{"categories": ["road", "sky"], "colors": [[128, 64, 128], [70, 130, 180]]}`, and `label_ids`
-    where the masks number the classes otherwise than 0, 1, .... Without it, the classes are the
-    numbers from 0 to the largest in any mask, 1 or more, in the colours of the masks' palette.
+    if the masks do not number the classes 0, 1, .... Without it, the classes are the numbers from 0
+    to the largest in any mask, which must be 1 or more, in the colours of the masks' palette.
 
-    Every file is read once at the start. A second folder, for validation, best takes the first
-    one's `label_set`.
+    All files are read once at construction. A validation folder should get the `label_set` of the
+    training folder.
 
     Args:
         root: the folder.
@@ -39,7 +39,7 @@ class MaskFolder(LabeledImages):
 
     Raises:
         FileNotFoundError: if `images` or `masks` is missing or empty.
-        ValueError: if anything is wrong with the files; it lists all that is.
+        ValueError: if files are invalid; lists the problems of all files.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class MaskFolder(LabeledImages):
         missing = [name for name, files in (("images", images), ("masks", masks)) if not files]
         if missing:
             raise FileNotFoundError(
-                f"no files in {' and in '.join(str(root / name) for name in missing)}; a folder of "
-                "masks has images/NAME.jpg (or .png, ...) and masks/NAME.png"
+                f"no files in {' and in '.join(str(root / name) for name in missing)}; expected "
+                "images/NAME.jpg (or .png, ...) and masks/NAME.png"
             )
         if label_set is None and (root / "classes.json").exists():
             label_set = _read_classes(root / "classes.json", problems)
@@ -78,12 +78,12 @@ class MaskFolder(LabeledImages):
 
 @dataclass
 class _Content:
-    """What was found in an image and its mask.
+    """The contents of an image and its mask.
 
     Attributes:
-        mask: its path.
-        problems: what is wrong with either or both.
-        labels: the numbers that the mask holds, without the one for no class.
+        mask: path of the mask.
+        problems: error messages about either or both.
+        labels: the class numbers in the mask, without the ignore index.
         palette: the mask's colours in one flat list.
     """
 
@@ -154,7 +154,7 @@ def _unknown_labels(label_set: LabelSet, contents: list[_Content]) -> Iterator[s
 
 
 def _in_short(numbers: list[int]) -> str:
-    """Consecutive numbers as first..last, others one by one."""
+    """Formats consecutive numbers as first..last, others one by one."""
     first, last = numbers[0], numbers[-1]
     return f"{first}..{last}" if last - first == len(numbers) - 1 else str(numbers)
 

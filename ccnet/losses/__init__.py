@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""Losses: cross-entropy, hard example mining, category consistency, and their weighted sum."""
 
 from ccnet.losses.category_consistent import CategoryConsistentLoss
 from ccnet.losses.cross_entropy import CrossEntropyLoss, OhemCrossEntropyLoss

@@ -1,4 +1,4 @@
-"""Features of one class close together, the means of classes far apart."""
+"""Category consistent loss: similar features within a class, distant class means."""
 
 import torch
 from torch import Tensor, nn
@@ -8,19 +8,19 @@ from ccnet.classes import IGNORE_INDEX
 
 
 class CategoryConsistentLoss(nn.Module):
-    """Pulls the features of a class together and the means of classes apart.
+    """Loss that pulls the features of a class together and class means apart.
 
-    It owns the 1x1 convolution that reduces the features, so that inference carries nothing of it.
+    It owns the 1x1 convolution that reduces the features, so that inference does not carry it.
 
     Args:
-        in_channels: C, the channels of the features: those of the recurrent criss-cross module.
-        channels: to which they are reduced.
-        variance_weight: of the pull towards a class's mean.
-        distance_weight: of the push between means.
-        regularization_weight: of the length of the means.
-        variance_margin: the distance from its mean up to which a feature is left alone.
-        distance_margin: half the distance from which on means are left alone; beyond it from its
-            mean a feature is pulled linearly rather than quadratically.
+        in_channels: C, the number of channels of the recurrent criss-cross module's output.
+        channels: number of channels to which these are reduced.
+        variance_weight: weight of the pull of features towards their class mean.
+        distance_weight: weight of the push between class means.
+        regularization_weight: weight of the length of the class means.
+        variance_margin: features within this distance of their class mean are not pulled.
+        distance_margin: class means at least twice this distance apart are not pushed; features
+            farther than this from their class mean are pulled linearly, not quadratically.
 
     Source:
         CCNet, TPAMI version, category consistent loss (https://arxiv.org/abs/1811.11721).
@@ -47,11 +47,11 @@ class CategoryConsistentLoss(nn.Module):
 
         Args:
             features: (N, C, h, w), floating point.
-            labels: (N, H, W), integers: classes, or 255 for pixels that do not count; taken at the
-                nearest pixel where the features are coarser.
+            labels: (N, H, W), integers: classes, or 255 for ignored pixels; resized to (h, w) by
+                nearest-neighbour interpolation.
 
         Returns:
-            A scalar; 0, with gradients of 0, if no pixel counts.
+            A scalar; 0, with zero gradients, if all pixels are ignored.
         """
         reduced: Tensor = self.reduce(features).movedim(1, -1).flatten(0, -2)
         labels = F.interpolate(labels[:, None].float(), features.shape[-2:], mode="nearest-exact")
@@ -85,7 +85,7 @@ class CategoryConsistentLoss(nn.Module):
 
 
 def _class_means(values: Tensor, classes: Tensor, count: int) -> Tensor:
-    """Means (count, ...) of the values (P, ...) of each class (P,)."""
+    """Computes the mean (count, ...) of the values (P, ...) of each class, given classes (P,)."""
     sums = values.new_zeros(count, *values.shape[1:]).index_add(0, classes, values)
     sizes = classes.bincount(minlength=count).to(values.dtype)
     return sums / sizes.view(-1, *(1 for _ in values.shape[1:]))

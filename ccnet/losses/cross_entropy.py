@@ -1,4 +1,4 @@
-"""Cross-entropy of all pixels, or of the hard ones."""
+"""Cross-entropy losses: over all pixels, or over hard pixels (OHEM)."""
 
 from typing import NamedTuple
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ccnet import processes
+from ccnet import distributed
 from ccnet.classes import IGNORE_INDEX
 
 
 class CrossEntropyLoss(nn.Module):
-    """Mean cross-entropy of the pixels that count.
+    """Mean cross-entropy of the pixels that are not ignored.
 
     Args:
-        class_weights: (K,), a factor per class; None for 1.
-        joint: divide by the pixels that count in the mean process of torch.distributed, not by
-            this process's: the mean of the processes' losses, and of their gradients, is then that
-            of the joined batch. Every process must then compute the loss.
+        class_weights: (K,), weight of each class; None for 1.
+        joint: divide by the pixel count averaged over the processes of torch.distributed, not by
+            this process's own. The mean over processes of the losses, and of their gradients, is
+            then that of the joined batch. Every process must then compute the loss.
     """
 
     class_weights: Tensor | None
@@ -32,10 +32,10 @@ class CrossEntropyLoss(nn.Module):
 
         Args:
             logits: (N, K, H, W), floating point.
-            labels: (N, H, W), integers: classes, or 255 for pixels that do not count.
+            labels: (N, H, W), integers: classes, or 255 for ignored pixels.
 
         Returns:
-            A scalar; 0, with gradients of 0, if no pixel counts.
+            A scalar; 0, with zero gradients, if all pixels are ignored.
         """
         labels = labels.long()
         losses = F.cross_entropy(
@@ -44,28 +44,28 @@ class CrossEntropyLoss(nn.Module):
         return self._mean(losses, labels, labels != IGNORE_INDEX)
 
     def _mean(self, losses: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-        """The mean of the losses of the pixels that count, by the weights of their classes."""
+        """Averages the losses of the counted pixels, weighted by class."""
         total = losses.where(counted, 0).sum()
         count = counted.sum(dtype=losses.dtype)
         if self.class_weights is not None:
             count = self.class_weights[labels.where(counted, 0)].where(counted, 0).sum()
         if self.joint:
-            count = processes.mean(count)
+            count = distributed.all_reduce_mean(count)
         return total / count.clamp(min=torch.finfo(losses.dtype).tiny)
 
 
 class OhemCrossEntropyLoss(CrossEntropyLoss):
-    """Cross-entropy of the hard pixels: those whose true class has a low probability.
+    """Cross-entropy of hard pixels (OHEM): those whose true class has a low probability.
 
-    The threshold is `threshold`, or higher where that would keep too few: estimated on a grid that
-    is `factor` times coarser in each direction, it keeps about `min_kept` pixels. All of it happens
-    on the device of the logits.
+    The threshold is `threshold`, or higher if that would keep too few pixels: then it keeps about
+    `min_kept`, as estimated on a grid that is `factor` times coarser in each direction. Everything
+    is computed on the device of the logits.
 
     Args:
-        threshold: the probability of the true class up to which a pixel is hard, 0..1.
-        min_kept: pixels that are kept at least, of all images of this process together.
-        factor: how much coarser the grid is.
-        class_weights: (K,), a factor per class; None for 1.
+        threshold: probability of the true class up to which a pixel is hard, 0..1.
+        min_kept: minimum number of pixels to keep, over all images of this process.
+        factor: how many times coarser the grid is.
+        class_weights: (K,), weight of each class; None for 1.
         joint: as in `CrossEntropyLoss`; the threshold is each process's own.
 
     Raises:
@@ -86,7 +86,7 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
     ) -> None:
         super().__init__(class_weights, joint=joint)
         if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is a probability in 0..1, not {threshold}")
+            raise ValueError(f"threshold must be a probability in 0..1, not {threshold}")
         if min_kept < 0 or factor < 1:
             raise ValueError(
                 f"min_kept must be at least 0 and factor at least 1, not {min_kept} and {factor}"
@@ -94,10 +94,10 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         self.threshold, self.min_kept, self.factor = threshold, min_kept, factor
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Computes the loss of a batch; arguments and result are those of `CrossEntropyLoss`."""
+        """Computes the loss of a batch; arguments and result are as in `CrossEntropyLoss`."""
         labels = labels.long()
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
-        # A loss that is no number is to be seen, so it is hard.
+        # A NaN loss must not be hidden, so it counts as hard.
         hard = ~(losses.detach() < -self.effective_threshold(logits, labels).log())
         if self.class_weights is not None:
             losses = losses * self.class_weights[labels.where(labels != IGNORE_INDEX, 0)]
@@ -105,7 +105,7 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
 
     @torch.no_grad()
     def effective_threshold(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The probability, a scalar tensor, up to which a pixel of this batch is hard."""
+        """Returns the probability (a scalar tensor) up to which a pixel of this batch is hard."""
         kept = self.min_kept // self.factor**2
         probabilities, valid = self._on_coarse_grid(logits, labels)
         threshold = logits.new_tensor(self.threshold)
@@ -117,9 +117,10 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         return torch.where(enough, torch.maximum(smallest, threshold), torch.ones_like(threshold))
 
     def _on_coarse_grid(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The true class's probability (N, h, w), interpolated linearly, and where it counts.
+        """Returns the true class's probability, interpolated linearly, and a mask of valid points.
 
-        Corners of both grids meet. Only the pixels next to a point of the grid are looked at.
+        Both are (N, h, w). The corners of both grids align. Only pixels next to a grid point are
+        read.
         """
         rows, columns = (_coarse(size, self.factor, logits.device) for size in labels.shape[-2:])
         nearest = labels[:, rows.nearest][:, :, columns.nearest]
@@ -139,12 +140,12 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
 
 
 class _Coarse(NamedTuple):
-    """Points of a coarse axis among the pixels of a fine one, whose ends meet."""
+    """Points of a coarse axis as pixel indices of a fine axis; the ends of both axes align."""
 
     nearest: Tensor
     before: Tensor
     after: Tensor
-    share: Tensor  # of the pixel after
+    share: Tensor  # weight of the pixel `after`
 
 
 def _coarse(size: int, factor: int, device: torch.device) -> _Coarse:

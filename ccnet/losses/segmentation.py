@@ -1,4 +1,4 @@
-"""What training minimises: several losses together."""
+"""Segmentation loss: weighted sum of main, auxiliary and category consistent loss."""
 
 from collections.abc import Mapping
 
@@ -9,15 +9,15 @@ from ccnet.losses.cross_entropy import CrossEntropyLoss
 
 
 class SegmentationLoss(nn.Module):
-    """The loss of the main output plus a share of the auxiliary output's cross-entropy.
+    """Loss of the main output plus the weighted cross-entropy of the auxiliary output.
 
     Args:
-        aux_weight: the factor on the auxiliary loss.
-        class_weights: (K,), a factor per class; None for 1.
-        main: of the main output: `OhemCrossEntropyLoss`, say; None for cross-entropy.
-        consistency: of the map "rcca" that the network gives on request; None for none.
-        consistency_weight: the factor on it.
-        joint: as in `CrossEntropyLoss`, for the cross-entropies made here.
+        aux_weight: weight of the auxiliary loss.
+        class_weights: (K,), weight of each class; None for 1.
+        main: loss of the main output, such as `OhemCrossEntropyLoss`; None for cross-entropy.
+        consistency: loss of the network's optional output "rcca"; None for no such loss.
+        consistency_weight: weight of the consistency loss.
+        joint: as in `CrossEntropyLoss`, for the cross-entropies created here.
 
     Source:
         CCNet's training code: main + 0.4 x auxiliary.
@@ -45,10 +45,10 @@ class SegmentationLoss(nn.Module):
         Args:
             outputs: "out", and "aux" if there is an auxiliary head: logits (N, K, H, W); "rcca",
                 (N, C, h, w), if there is a consistency loss.
-            labels: (N, H, W), integers: classes, or 255 for pixels that do not count.
+            labels: (N, H, W), integers: classes, or 255 for ignored pixels.
 
         Returns:
-            A scalar; 0, with gradients of 0, if no pixel counts.
+            A scalar; 0, with zero gradients, if all pixels are ignored.
         """
         loss: Tensor = self.main(outputs["out"], labels)
         if "aux" in outputs:

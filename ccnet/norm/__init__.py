@@ -1,4 +1,4 @@
-"""Normalisation for training: synchronised over processes, and sparing of memory."""
+"""Batch normalisation for training: synchronised across processes, or in place to save memory."""
 
 from ccnet.norm.conversion import convert_inplace_abn, convert_sync_batchnorm, restore_batchnorm
 from ccnet.norm.inplace_abn import InPlaceABN

@@ -1,4 +1,4 @@
-"""Models from one kind of normalisation to another, in place."""
+"""Conversion of models between batch norm, synchronised batch norm and InPlaceABN."""
 
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +17,7 @@ Norm = TypeVar("Norm", bound=_NormBase)
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _INVERTIBLE = (nn.BatchNorm2d, SyncBatchNorm, nn.SyncBatchNorm)
-"""What `convert_inplace_abn` converts."""
+"""Norms that `convert_inplace_abn` converts."""
 
 
 _IN_PLACE: dict[Any, Any] = {BasicBlock: InPlaceBasicBlock, Bottleneck: InPlaceBottleneck}
@@ -27,15 +27,16 @@ _ORIGINAL: dict[Any, Any] = {in_place: original for original, in_place in _IN_PL
 def convert_sync_batchnorm(
     model: nn.Module, process_group: ProcessGroup | None = None
 ) -> nn.Module:
-    """Makes a model's batch normalisation use the statistics of all processes.
+    """Converts batch norms to synchronised ones, which use the statistics of all processes.
 
     `BatchNorm1d`, `2d` and `3d` become `torch.nn.SyncBatchNorm` if they are on a CUDA device and
-    `SyncBatchNorm` elsewhere, with the same parameters and buffers under the same names; so move
-    the model first. `InPlaceABN` is told to synchronise. Hooks on replaced modules are lost.
+    `SyncBatchNorm` elsewhere, so move the model to its device first. They share the parameters and
+    buffers, under the same names. `InPlaceABN` is set to synchronise. Hooks on replaced modules are
+    lost.
 
     Args:
         model: changed in place.
-        process_group: the processes; None for all.
+        process_group: processes that share statistics; None for all.
 
     Returns:
         The model, or its replacement if it is a norm itself.
@@ -56,7 +57,7 @@ def convert_sync_batchnorm(
 
 
 class _Layer(NamedTuple):
-    """A norm, by its place, after a convolution; None stands for no activation."""
+    """The norm `name` of a parent module, after a convolution; slope None is no activation."""
 
     parent: nn.Module
     name: str
@@ -65,30 +66,30 @@ class _Layer(NamedTuple):
 
 
 def convert_inplace_abn(model: nn.Module, negative_slope: float | None = None) -> nn.Module:
-    """Fuses normalisation and activation, and the residual sums of a ResNet, into `InPlaceABN`.
+    """Fuses batch norms, activations and the residual sums of a ResNet into `InPlaceABN`.
 
-    Converted are torchvision's `BasicBlock` and `Bottleneck`, and wherever a `Sequential` has them
-    one after the other, a 2-D convolution, its batch norm and a ReLU or leaky ReLU. What else there
-    is stays. A leaky network keeps its function, and any network the names in its state dict:
+    Converts torchvision's `BasicBlock` and `Bottleneck`, and in a `Sequential` each sequence of 2-D
+    convolution, batch norm and ReLU or leaky ReLU. Other modules stay. The names in the state dict
+    stay too. A network with leaky ReLUs keeps its function:
 
-    - a weight w becomes abs(w) - eps, as the gain is now the weight's size plus eps; below eps the
-      gain becomes eps, which is 1e-5 by default;
+    - a weight w becomes abs(w) - eps, as the gain is now abs(weight) + eps; below eps the gain
+      becomes eps, which is 1e-5 by default;
     - where w is negative, its sign moves into the convolution before the norm.
 
-    So load weights first and convert then; `restore_batchnorm` is the way back. Synchronised norms
-    stay synchronised. Hooks on replaced norms and activations are lost.
+    So load weights before converting; `restore_batchnorm` converts back. Synchronised norms stay
+    synchronised. Hooks on replaced norms and activations are lost.
 
     Args:
         model: changed in place.
-        negative_slope: what every ReLU is to become, as it cannot be inverted: a leaky one of this
-            slope. That changes the function. None to refuse networks with ReLU.
+        negative_slope: slope of the leaky ReLU that replaces every ReLU, which cannot be inverted.
+            This changes the function. None rejects networks with ReLU.
 
     Returns:
         The model.
 
     Raises:
         ValueError: if there is a ReLU and no slope for it, or the slope is not positive. The model
-            is left as it was.
+            is then unchanged.
     """
     if negative_slope is not None:
         check_slope(negative_slope)
@@ -118,10 +119,11 @@ def convert_inplace_abn(model: nn.Module, negative_slope: float | None = None) -
 
 
 def restore_batchnorm(model: nn.Module) -> nn.Module:
-    """Undoes `convert_inplace_abn`: the same function on batch norms, with leaky ReLU.
+    """Converts `InPlaceABN` back to batch norm and leaky ReLU, with the same function.
 
     For inference, export, and weights that a network without `InPlaceABN` can load. Each weight
-    becomes the gain, abs(weight) + eps. `InPlaceABN` that was put elsewhere stays.
+    becomes the gain, abs(weight) + eps. `InPlaceABN` in other places than `convert_inplace_abn`
+    puts it stays.
 
     Args:
         model: changed in place.
@@ -194,14 +196,14 @@ def _slope(activation: nn.Module, path: str, negative_slope: float | None) -> fl
     if negative_slope is None:
         raise ValueError(
             f"{path} is {activation}, which cannot be inverted: use leaky ReLUs, or "
-            "give a negative_slope, 0.01 say, to make every ReLU a leaky one"
+            "pass negative_slope, such as 0.01, to replace every ReLU by a leaky one"
         )
     return negative_slope
 
 
 @torch.no_grad()
 def _make_positive(norm: _NormBase, convolution: nn.Conv2d) -> None:
-    """Turns a gain w into a weight of gain abs(w), and the convolution's outputs by its sign."""
+    """Moves the sign of a norm's gain w into its convolution; the new weight has gain abs(w)."""
     if not norm.affine:
         return
     sign = torch.where(norm.weight < 0, -1.0, 1.0)
@@ -213,7 +215,7 @@ def _make_positive(norm: _NormBase, convolution: nn.Conv2d) -> None:
 
 
 def _successor(norm: _NormBase, kind: type[Norm], **settings: Any) -> Norm:
-    """A norm of another kind with the same settings, parameters and buffers."""
+    """Returns a norm of another kind with the same settings, parameters and buffers."""
     shared = (norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     successor = kind(norm.num_features, *shared, **settings, device="meta")
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):

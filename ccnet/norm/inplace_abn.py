@@ -1,4 +1,4 @@
-"""Normalisation and activation that keep only their output."""
+"""In-place activated batch norm: saves only its output for the backward pass."""
 
 from typing import Any, NamedTuple
 
@@ -20,35 +20,36 @@ from ccnet.norm.moments import (
 
 
 class InPlaceABN(_NormBase):
-    """Batch normalisation, an optional residual sum and leaky ReLU in one, for little memory.
+    """Batch norm, optional residual sum and leaky ReLU in one layer, which saves memory.
 
-    Autograd keeps the output alone, which the next layer keeps anyway, and a few vectors: backward
-    computes the normalised values from it. A residual is kept as well, but a residual block's first
-    convolution keeps the same tensor. The input is left as it is.
+    Autograd saves only the output, which the next layer saves anyway, and a few vectors. The
+    backward pass recomputes the normalised values from it. A residual is saved as well, but a
+    residual block's first convolution saves the same tensor. The input is not modified.
 
-    The gain of a channel is `abs(weight) + eps`, never 0, so that the output tells the normalised
-    value. At a weight of 0 the derivative of `abs` is taken to be 1. Half-precision inputs have
-    float32 statistics. There is no double backward: asking for it raises a RuntimeError.
+    The gain of a channel is `abs(weight) + eps`, never 0, so that the output determines the
+    normalised value. At a weight of 0 the derivative of `abs` is taken to be 1. Statistics of
+    half-precision inputs are float32. Double backward raises a RuntimeError.
 
-    The normalised value comes back from the output less the residual, divided by the gain: in half
-    precision the rounding of the output counts for much where the gain is small. The gradient of a
-    weight of 0.1 is off by about 3 % in bfloat16, that of 0.01 by 20 %. Float32 has no such limit.
+    The normalised value is recovered from the output minus the residual, divided by the gain. In
+    half precision, the rounding error of the output therefore matters where the gain is small: the
+    gradient of a weight of 0.1 is off by about 3 % in bfloat16, that of 0.01 by 20 %. Float32 has
+    no such limit.
 
     Args:
         num_features: C.
-        eps: added to the variance, and to the size of the weight.
-        momentum: the weight of a new batch in the running statistics; None for their plain average.
-        affine: whether there are weight and bias; else the gain is 1.
-        track_running_stats: whether there are running statistics; else evaluation uses those of the
-            batch, too.
-        negative_slope: that of the leaky ReLU, positive; 1 for no activation.
+        eps: added to the variance, and to the absolute value of the weight.
+        momentum: weight of a new batch in the running statistics; None for a cumulative average.
+        affine: whether the layer has weight and bias; if not, the gain is 1.
+        track_running_stats: whether the layer has running statistics; if not, evaluation uses
+            batch statistics too.
+        negative_slope: slope of the leaky ReLU, positive; 1 for no activation.
         synchronized: whether training statistics are those of all processes, as in `SyncBatchNorm`.
-        process_group: these processes; None for all.
-        device: of parameters and buffers.
-        dtype: likewise.
+        process_group: processes that share statistics; None for all.
+        device: device of parameters and buffers.
+        dtype: dtype of parameters and buffers.
 
     Raises:
-        ValueError: if the slope is not positive: no ReLU can be inverted.
+        ValueError: if the slope is not positive: ReLU cannot be inverted.
 
     Source:
         In-place activated batch norm (https://arxiv.org/abs/1712.02616).
@@ -75,7 +76,7 @@ class InPlaceABN(_NormBase):
         self.process_group = process_group
 
     def extra_repr(self) -> str:
-        """What stands in the brackets of the module's representation."""
+        """Returns the arguments that the module's repr shows."""
         inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
         own = f"negative_slope={self.negative_slope}, synchronized={self.synchronized}"
         return f"{inherited}, {own}"
@@ -85,14 +86,14 @@ class InPlaceABN(_NormBase):
 
         Args:
             x: (N, C, *), floating point.
-            residual: likewise; None for none.
+            residual: (N, C, *), floating point; None for no residual.
 
         Returns:
-            (N, C, *), in the dtype of x. It must not be changed in place before backward.
+            (N, C, *), in the dtype of x. It must not be modified in place before the backward pass.
 
         Raises:
-            ValueError: if x is no such batch, the residual is of another shape, or training has but
-                one value per channel.
+            ValueError: if x is not such a batch, the residual has another shape, or a training
+                batch has only one value per channel.
         """
         transform = self.transform(x)
         if residual is not None and residual.shape != x.shape:
@@ -106,7 +107,7 @@ class InPlaceABN(_NormBase):
         return output
 
     def transform(self, x: Tensor) -> "Transform":
-        """How a batch is normalised; in training mode, moves the running statistics.
+        """Computes the normalisation of a batch; updates running statistics in training mode.
 
         Args:
             x: (N, C, *), floating point.
@@ -115,7 +116,8 @@ class InPlaceABN(_NormBase):
             The transform, whose gain and bias are differentiable.
 
         Raises:
-            ValueError: if x is no such batch, or training has but one value per channel.
+            ValueError: if x is not such a batch, or a training batch has only one value per
+                channel.
         """
         check_input(x, self.num_features)
         wide = statistics_dtype(x)
@@ -134,40 +136,57 @@ class InPlaceABN(_NormBase):
         if self.affine:
             gain = torch.where(self.weight < 0, -self.weight, self.weight).to(wide) + self.eps
             bias = bias if self.bias is None else self.bias.to(wide)
-        return Transform(gain, bias, mean, variance, self.eps, count, group)
+        return Transform(gain, bias, Statistics(mean, variance, self.eps, count, group))
 
 
-class Transform(NamedTuple):
-    """A normalisation with given statistics: what turns a batch into a normalised one.
+class Statistics(NamedTuple):
+    """Statistics that normalise a batch.
 
-    Vectors are (C,), in the dtype of statistics. `number` is None if these are constants, and
-    `group` if no other process shares them.
+    Attributes:
+        mean: (C,), float32 or float64.
+        variance: (C,), likewise.
+        eps: added to the variance.
+        number: number of values per channel in the statistics; None if these are constants, as in
+            evaluation.
+        group: processes that share the statistics; None for this process alone.
     """
 
-    gain: Tensor
-    bias: Tensor
     mean: Tensor
     variance: Tensor
     eps: float
     number: Tensor | float | None
     group: ProcessGroup | None
 
-    def apply(self, x: Tensor) -> Tensor:
-        """Normalises x (N, C, *), into a new tensor of its dtype."""
-        return F.batch_norm(
-            x, self.mean, self.variance, self.gain, self.bias, training=False, eps=self.eps
-        )
-
+    @property
     def scale(self) -> Tensor:
-        """One over the standard deviation: (C,)."""
+        """(C,): one over the standard deviation."""
         return torch.rsqrt(self.variance + self.eps)
 
 
+class Transform(NamedTuple):
+    """Normalisation with given statistics.
+
+    Attributes:
+        gain: (C,), in the dtype of the statistics; differentiable.
+        bias: (C,), likewise.
+        statistics: constants for autograd; `pull_back` computes the gradient through them.
+    """
+
+    gain: Tensor
+    bias: Tensor
+    statistics: Statistics
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Normalises x (N, C, *) into a new tensor of the same dtype."""
+        mean, variance, eps = self.statistics[:3]
+        return F.batch_norm(x, mean, variance, self.gain, self.bias, training=False, eps=eps)
+
+
 def check_slope(negative_slope: float) -> None:
-    """Refuses a slope that makes the activation impossible to invert.
+    """Rejects a slope that makes the activation impossible to invert.
 
     Raises:
-        ValueError: if it is not positive.
+        ValueError: if the slope is not positive.
     """
     if not negative_slope > 0:
         raise ValueError(
@@ -184,7 +203,7 @@ def activate(normalised: Tensor, residual: Tensor | None, negative_slope: float)
 
 
 def deactivate(output: Tensor, gradient: Tensor, negative_slope: float) -> tuple[Tensor, Tensor]:
-    """The activation's input and that input's gradient, from its output and the output's."""
+    """Computes input and input gradient of the activation from its output and output gradient."""
     if negative_slope == 1:
         return output, gradient
     gradient = torch.ops.aten.leaky_relu_backward(gradient, output, negative_slope, True)
@@ -194,25 +213,30 @@ def deactivate(output: Tensor, gradient: Tensor, negative_slope: float) -> tuple
 class _InPlaceABN(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, residual: Tensor | None, negative_slope: float, *fields: Any
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        negative_slope: float,
+        gain: Tensor,
+        bias: Tensor,
+        statistics: Statistics,
     ) -> Tensor:
-        transform = Transform(*fields)
-        output = activate(transform.apply(x), residual, negative_slope)
-        ctx.save_for_backward(output, residual, transform.gain, transform.bias, transform.scale())
-        ctx.rest = negative_slope, transform.number, transform.group, x.dtype
+        output = activate(Transform(gain, bias, statistics).apply(x), residual, negative_slope)
+        ctx.save_for_backward(output, residual, gain, bias, statistics.scale)
+        ctx.negative_slope, ctx.dtype = negative_slope, x.dtype
+        ctx.number, ctx.group = statistics.number, statistics.group
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         output, residual, gain, bias, scale = ctx.saved_tensors
-        slope, number, group, dtype = ctx.rest
         wide = scale.dtype
-        before, gradient = deactivate(output.to(wide), gradient.to(wide), slope)
+        before, gradient = deactivate(output.to(wide), gradient.to(wide), ctx.negative_slope)
         if residual is not None:
             before = before - residual
         grad_input, grad_gain, grad_bias = pull_back(
-            gradient, before, bias, 1 / gain, gain * scale, number, group
+            gradient, before, bias, 1 / gain, gain * scale, ctx.number, ctx.group
         )
         grad_residual = None if residual is None else gradient.to(residual.dtype)
-        return grad_input.to(dtype), grad_residual, None, grad_gain, grad_bias, *[None] * 5
+        return grad_input.to(ctx.dtype), grad_residual, None, grad_gain, grad_bias, None

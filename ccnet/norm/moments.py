@@ -1,7 +1,7 @@
-"""Statistics per channel, of one process or joined over several, and the gradient through them.
+"""Batch statistics per channel, local or joined across processes, and the gradient through them.
 
 Statistics are float32, or float64 for float64 inputs. Processes exchange their mean, variance and
-count, never sums of squares, so that a mean far from zero costs no digits.
+count, never sums of squares, so that a mean far from zero costs no precision.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ _WITH_FUSED_STATISTICS = ("cpu", "cuda")
 
 
 class Moments(NamedTuple):
-    """Of every channel: mean (C,), biased variance (C,), and the number of values behind them."""
+    """Mean (C,), biased variance (C,) and number of values of every channel."""
 
     mean: Tensor
     variance: Tensor
@@ -24,10 +24,10 @@ class Moments(NamedTuple):
 
 
 def check_input(x: Tensor, num_features: int) -> None:
-    """Refuses what is not (N, num_features, *), floating point.
+    """Rejects inputs that are not floating point (N, num_features, *).
 
     Raises:
-        ValueError: naming the shape and dtype.
+        ValueError: if x is not such a tensor; names its shape and dtype.
     """
     if x.dim() < 2 or x.shape[1] != num_features or not x.is_floating_point():
         raise ValueError(
@@ -37,7 +37,7 @@ def check_input(x: Tensor, num_features: int) -> None:
 
 
 def active_group(process_group: ProcessGroup | None) -> ProcessGroup | None:
-    """The group, by default that of all processes, if it has more than this one; else None."""
+    """Returns the group (None: all processes) if it has more than one process, else None."""
     if not dist.is_available() or not dist.is_initialized():
         return None
     group = dist.group.WORLD if process_group is None else process_group
@@ -45,20 +45,20 @@ def active_group(process_group: ProcessGroup | None) -> ProcessGroup | None:
 
 
 def statistics_dtype(x: Tensor) -> torch.dtype:
-    """Float32 for half precision, else that of x."""
+    """Returns float32 for half precision, else the dtype of x."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 @torch.no_grad()
 def batch_moments(x: Tensor, group: ProcessGroup | None) -> Moments:
-    """The moments of a batch, joined over the processes of a group.
+    """Computes the moments of a batch, joined across the processes of a group.
 
     Args:
         x: (N, C, *), floating point; N may differ between processes, and be 0.
-        group: the processes; None for this one alone.
+        group: the processes; None for this process alone.
 
     Raises:
-        ValueError: if there is no more than one value per channel.
+        ValueError: if there is at most one value per channel.
 
     Source:
         Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample
@@ -80,7 +80,7 @@ def batch_moments(x: Tensor, group: ProcessGroup | None) -> Moments:
         raise ValueError(
             "training needs more than one value per channel; the batch "
             f"{tuple(x.shape)} has {int(moments.number)}"
-            + ("" if group is None else " with all processes together")
+            + ("" if group is None else " over all processes")
         )
     return moments
 
@@ -101,7 +101,7 @@ def _local_moments(x: Tensor) -> Moments:
 
 @torch.no_grad()
 def update_running_statistics(norm: _NormBase, moments: Moments) -> None:
-    """Moves a norm's running mean and (unbiased) running variance towards those of a batch."""
+    """Updates a norm's running mean and (unbiased) running variance with those of a batch."""
     if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
         return
     momentum = norm.momentum
@@ -115,7 +115,7 @@ def update_running_statistics(norm: _NormBase, moments: Moments) -> None:
 
 
 def per_channel(vector: Tensor, x: Tensor) -> Tensor:
-    """(C,) in a shape that broadcasts over x (N, C, *)."""
+    """Reshapes (C,) to broadcast over x (N, C, *)."""
     return vector.view(-1, *[1] * (x.dim() - 2))
 
 
@@ -128,20 +128,20 @@ def pull_back(
     number: Tensor | float | None,
     group: ProcessGroup | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients through normalisation, given (x - centre) * scale as what it made.
+    """Computes the gradients through a normalisation whose result was (x - centre) * scale.
 
     Args:
         gradient: (N, C, *), of the normalised values times their gain.
         x: (N, C, *), any shifted and scaled version of the normalised values.
-        centre: (C,), which makes normalised values of x.
-        scale: (C,), likewise.
-        factor: (C,), the gain over the standard deviation of what was normalised.
-        number: of the values behind the statistics; None if these were constants.
-        group: the processes that shared the statistics; None for this one alone.
+        centre: (C,), offset that recovers the normalised values from x.
+        scale: (C,), factor that does so.
+        factor: (C,), the gain divided by the standard deviation of the normalisation's input.
+        number: number of values per channel in the statistics; None if these were constants.
+        group: processes that shared the statistics; None for this process alone.
 
     Returns:
-        The gradients of what was normalised (N, C, *), of the gain (C,) and of the bias (C,), the
-        latter two of this process's part of the batch.
+        The gradients of the normalisation's input (N, C, *), of the gain (C,) and of the bias (C,);
+        the latter two of this process's part of the batch.
     """
     joint = group is not None and number is not None
     if x.numel() == 0:

@@ -1,7 +1,7 @@
-"""torchvision's residual blocks on `InPlaceABN`, the residual sum part of the last one.
+"""Residual blocks of torchvision with `InPlaceABN`, whose last norm adds the shortcut.
 
-A block with a convolution in its shortcut does not keep the shortcut either: backward computes it
-again from the block's input, which is kept anyway. In the ResNets that is one block a stage.
+A shortcut with a convolution (one per stage of a ResNet) is not saved for the backward pass either:
+it is recomputed from the block's input, which is saved anyway.
 """
 
 from typing import Any
@@ -12,12 +12,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ccnet.norm.inplace_abn import InPlaceABN, Transform, activate, deactivate
+from ccnet.norm.inplace_abn import (
+    InPlaceABN,
+    Statistics,
+    Transform,
+    activate,
+    deactivate,
+)
 from ccnet.norm.moments import pull_back
 
 
 class InPlaceBasicBlock(BasicBlock):
-    """The block of two convolutions."""
+    """Residual block of two convolutions."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, H, W) to (N, C', H', W')."""
@@ -26,7 +32,7 @@ class InPlaceBasicBlock(BasicBlock):
 
 
 class InPlaceBottleneck(Bottleneck):
-    """The block of three convolutions."""
+    """Residual block of three convolutions."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, H, W) to (N, C', H', W')."""
@@ -43,8 +49,9 @@ def _add_shortcut(norm: InPlaceABN, out: Tensor, x: Tensor, downsample: nn.Modul
             if torch.is_grad_enabled():
                 projected = convolution(x)
                 total = _ProjectedSum.apply(
-                    *(out, projected, x.detach(), convolution, norm.negative_slope),
-                    *(*norm.transform(out), *last.transform(projected)),
+                    *(out, *norm.transform(out)),
+                    *(projected, *last.transform(projected)),
+                    *(x.detach(), convolution, norm.negative_slope),
                 )
                 return total
     total = norm(out, x if downsample is None else downsample(x))
@@ -52,54 +59,66 @@ def _add_shortcut(norm: InPlaceABN, out: Tensor, x: Tensor, downsample: nn.Modul
 
 
 class _ProjectedSum(torch.autograd.Function):
-    """Both norms of a block's end, the residual sum and the activation, keeping only the output."""
+    """Last norm, shortcut norm, residual sum and activation of a block; saves its output."""
 
     @staticmethod
     def forward(
         ctx: Any,
         out: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        statistics: Statistics,
         projected: Tensor,
+        projected_gain: Tensor,
+        projected_bias: Tensor,
+        projected_statistics: Statistics,
         x: Tensor,
         convolution: nn.Conv2d,
         negative_slope: float,
-        *fields: Any,
     ) -> Tensor:
-        first, second = Transform(*fields[:7]), Transform(*fields[7:])
-        output = activate(first.apply(out), second.apply(projected), negative_slope)
+        shortcut = Transform(projected_gain, projected_bias, projected_statistics)
+        main = Transform(gain, bias, statistics)
+        output = activate(main.apply(out), shortcut.apply(projected), negative_slope)
         ctx.save_for_backward(
             *(output, x, convolution.weight, convolution.bias),
-            *(first.gain, first.bias, first.scale(), *second[:4]),
+            *(gain, bias, statistics.scale, projected_gain, projected_bias),
         )
-        ctx.rest = convolution, negative_slope, first[5:], second[4:], out.dtype, projected.dtype
+        ctx.convolution, ctx.negative_slope = convolution, negative_slope
+        ctx.dtypes = out.dtype, projected.dtype
+        ctx.number, ctx.group = statistics.number, statistics.group
+        ctx.projected_statistics = projected_statistics
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        output, x, kernel, offset, gain, bias, scale, *vectors = ctx.saved_tensors
-        convolution, slope, rest, rest_2, dtype, dtype_2 = ctx.rest
-        projected = _convolve(convolution, x, kernel, offset, dtype_2)
-        second = Transform(*vectors, *rest_2)
+        output, x, kernel, offset, *affine = ctx.saved_tensors
+        gain, bias, scale, projected_gain, projected_bias = affine
+        dtype, projected_dtype = ctx.dtypes
+        statistics = ctx.projected_statistics
+        projected = _convolve(ctx.convolution, x, kernel, offset, projected_dtype)
+        shortcut = Transform(projected_gain, projected_bias, statistics)
         wide = scale.dtype
-        before, gradient = deactivate(output.to(wide), gradient.to(wide), slope)
-        before = before - second.apply(projected)
-        grad_out, *grads = pull_back(gradient, before, bias, 1 / gain, gain * scale, *rest)
-        scale_2 = second.scale()
-        factor_2 = second.gain * scale_2
-        grad_projected, *grads_2 = pull_back(
-            gradient, projected.to(wide), second.mean, scale_2, factor_2, *rest_2[1:]
+        before, gradient = deactivate(output.to(wide), gradient.to(wide), ctx.negative_slope)
+        before = before - shortcut.apply(projected)
+        grad_out, grad_gain, grad_bias = pull_back(
+            gradient, before, bias, 1 / gain, gain * scale, ctx.number, ctx.group
         )
-        nothing = [None] * 5
+        grad_projected, grad_projected_gain, grad_projected_bias = pull_back(
+            *(gradient, projected.to(wide), statistics.mean, statistics.scale),
+            *(shortcut.gain * statistics.scale, statistics.number, statistics.group),
+        )
         return (
-            *(grad_out.to(dtype), grad_projected.to(dtype_2), *nothing[:3]),
-            *(*grads, *nothing, *grads_2, *nothing),
+            *(grad_out.to(dtype), grad_gain, grad_bias, None),
+            *(grad_projected.to(projected_dtype), grad_projected_gain, grad_projected_bias, None),
+            *(None, None, None),
         )
 
 
 def _convolve(
     convolution: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """What the convolution made of x in the forward pass, autocast or not."""
+    """Repeats the convolution of the forward pass in its dtype, with or without autocast."""
     x, weight = x.to(dtype), weight.to(dtype)
     bias = None if bias is None else bias.to(dtype)
     geometry = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)

@@ -1,4 +1,4 @@
-"""Batch normalisation with the statistics of all processes together."""
+"""Synchronised batch normalisation: statistics over all processes, on any device and backend."""
 
 from typing import Any
 
@@ -22,23 +22,23 @@ from ccnet.norm.moments import (
 class SyncBatchNorm(_BatchNorm):
     """Batch normalisation over the joined batch of all processes, on any device and backend.
 
-    In training mode, with more than one process, every process of the group must take part, in
-    forward and backward, though its batch may be smaller or empty. In evaluation mode, or without
-    other processes, this is plain batch normalisation. As usual the parameters' gradients are those
-    of a process's own part: they add up to those of the joined batch.
+    In training mode, with more than one process, every process of the group must take part in the
+    forward and backward pass, though its batch may be smaller or empty. In evaluation mode, or with
+    a single process, this is plain batch normalisation. As usual, parameter gradients are those of
+    a process's own part of the batch; their sum over the processes is that of the joined batch.
 
-    Half-precision inputs have float32 statistics.
+    Statistics of half-precision inputs are float32.
 
     Args:
         num_features: C.
         eps: added to the variance.
-        momentum: the weight of a new batch in the running statistics; None for their plain average.
-        affine: whether there are weight and bias.
-        track_running_stats: whether there are running statistics; else evaluation uses those of the
-            batch, too.
-        process_group: the processes; None for all.
-        device: of parameters and buffers.
-        dtype: likewise.
+        momentum: weight of a new batch in the running statistics; None for a cumulative average.
+        affine: whether the layer has weight and bias.
+        track_running_stats: whether the layer has running statistics; if not, evaluation uses
+            batch statistics too.
+        process_group: processes that share statistics; None for all.
+        device: device of parameters and buffers.
+        dtype: dtype of parameters and buffers.
 
     Source:
         Batch normalization (https://arxiv.org/abs/1502.03167).
@@ -68,7 +68,8 @@ class SyncBatchNorm(_BatchNorm):
             (N, C, *), in the dtype of x.
 
         Raises:
-            ValueError: if x is no such batch, or training has but one value per channel.
+            ValueError: if x is not such a batch, or a training batch has only one value per
+                channel.
         """
         group = active_group(self.process_group) if self.training else None
         if group is None:

@@ -1,1 +1,1 @@
-"""Training: recipes, data order, the loop and its checkpoints. Needs the extra `train`."""
+"""Training: recipes, data loading, training loop, checkpoints. Needs the extra `train`."""

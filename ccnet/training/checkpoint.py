@@ -1,4 +1,4 @@
-"""Saving the state of a training run, and taking it up again."""
+"""Checkpoints of a training run: saving, loading, keeping the newest ones."""
 
 import io
 import logging
@@ -20,27 +20,28 @@ _CONTENTS = {"model", "step", "recipe", "config"}
 
 
 class Checkpoints:
-    """The checkpoints of a run, one file a step, the newest ones kept.
+    """The checkpoints of a run: one file per step, of which the newest are kept.
 
     Args:
-        folder: in which they lie; made with the first.
-        keep: how many stay, 1 or more. Two leave a good one should the newest be damaged.
+        folder: of the files; created with the first one.
+        keep: number of files to keep, 1 or more; with two, one is left if the newest is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
         self.folder, self.keep = Path(folder), keep
 
     def paths(self) -> list[Path]:
-        """The files, the oldest first."""
+        """Returns the files in the order of their steps."""
         return sorted(self.folder.glob("step-*.pt"))
 
     def save(self, state: Mapping[str, Any]) -> Path:
-        """Writes the state at `state["step"]`, then removes all but it and the newest before it.
+        """Writes the state of step `state["step"]` and removes all but the newest files up to it.
 
-        Files of later steps go too: the run was not resumed from them, as they are damaged.
+        Files of later steps are removed too: the run was not resumed from them, so they are
+        damaged.
 
         Raises:
-            OSError: if it could not be written; what was there before stays.
+            OSError: if the file cannot be written; older ones stay.
         """
         path = self.folder / f"step-{state['step']:08}.pt"
         save_checkpoint(path, state)
@@ -50,30 +51,32 @@ class Checkpoints:
             other.unlink()
         return path
 
-    def newest(self) -> Path | None:
-        """The newest intact one; None if there is none. Damaged ones are warned of and passed."""
+    def newest(self) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
+        """Loads the newest intact checkpoint, skipping damaged ones with a warning.
+
+        Returns:
+            Its path and its state; None twice if there is none.
+        """
         for path in reversed(self.paths()):
             try:
-                load_checkpoint(path)
+                return path, load_checkpoint(path)
             except ValueError as error:
-                logger.warning("passing over a damaged checkpoint: %s", error)
-            else:
-                return path
-        return None
+                logger.warning("skipping a damaged checkpoint: %s", error)
+        return None, None
 
 
 def remove_unfinished(run_dir: Path) -> None:
-    """Removes what a process that was killed while it wrote left behind in the folder of a run."""
+    """Removes temporary files that a killed process left in the folder of a run."""
     for suffix in ("json", "jsonl", "pt", "safetensors"):
         for path in run_dir.rglob(f".*-????????.{suffix}"):
             path.unlink()
 
 
 def refuse_changes(run_dir: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Compares the settings of a run with those that it is to go on with.
+    """Compares the settings of a run with those of the resumed run.
 
     Raises:
-        ValueError: if they differ; names those that do.
+        ValueError: if they differ; names the differences.
     """
     names = sorted(saved.keys() | current.keys())
     changed = [
@@ -86,10 +89,10 @@ def refuse_changes(run_dir: Path, saved: Mapping[str, Any], current: Mapping[str
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Writes tensors and plain values; an older file stays until the new one is complete.
+    """Writes tensors and plain values atomically.
 
     Raises:
-        OSError: if it could not be written: the disk is full, say.
+        OSError: if the file cannot be written, for example because the disk is full.
     """
     with saving(path), atomic_write(path) as temporary, temporary.open("wb") as file:
         torch.save(dict(state), file)
@@ -97,25 +100,25 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
 
 @contextmanager
 def saving(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Inside, whatever keeps the file from being written becomes an OSError that names it."""
+    """Turns every error of writing a file into an OSError that names the file."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        # torch.save finds its file shorter than it should be, after the disk has said why.
+        # torch.save raises because its file is too short; the disk's own error is the context.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise OSError(
-            f"{path} could not be written: {reason}. What was saved before is intact; mend this "
-            "(a full disk needs room), then resume the run"
+            f"{path} could not be written: {reason}. Earlier files are intact: "
+            "remove the cause, such as a full disk, then resume the run"
         ) from error
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote. No code in the file is run.
+    """Reads a file of `save_checkpoint` without running any code in it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        OSError: if it cannot be read: not permitted, say. It may be intact.
-        ValueError: if it is damaged or no checkpoint.
+        OSError: if the file cannot be read, for example for lack of permission.
+        ValueError: if the file is damaged or no checkpoint.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")

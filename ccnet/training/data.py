@@ -1,7 +1,12 @@
-"""The order of training samples and the randomness of each, as functions of seed and number."""
+"""Data loading: order and random seeds of training samples, reproducible from any step."""
 
+import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -9,20 +14,20 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ccnet.datasets import Sample, Transforms
-from ccnet.processes import rank_and_count
+from ccnet.distributed import rank, world_size
 
 
 class SampleOrder(Sampler[tuple[int, int]]):
-    """Numbers samples from `start` to `stop`: pass after pass over the data, each newly shuffled.
+    """Sampler that numbers samples from `start` to `stop`, reshuffled in every epoch.
 
-    Yields pairs of the sample's number and its index in the data set. Number and seed decide the
-    index, so a run that starts in the middle goes on exactly as one that came from the beginning.
+    Yields pairs of the sample's number and its index in the data set. The index depends only on
+    number and seed, so a resumed run sees the same samples as an uninterrupted one.
 
     Args:
         size: the length of the data set.
         start: the first number.
-        stop: one past the last.
-        seed: of the shuffling.
+        stop: one past the last number.
+        seed: random seed of the shuffling.
     """
 
     def __init__(self, size: int, start: int, stop: int, seed: int) -> None:
@@ -44,12 +49,12 @@ class SampleOrder(Sampler[tuple[int, int]]):
 
 
 class SeededDataset(Dataset[Sample]):
-    """Augments sample by sample, the randomness decided by seed and number alone.
+    """Augments samples with random numbers that depend only on seed and sample number.
 
     Args:
-        dataset: of (image, mask).
-        transforms: the augmentation of both.
-        seed: of its randomness.
+        dataset: (image, mask) pairs.
+        transforms: the augmentation of image and mask.
+        seed: random seed of the augmentation.
     """
 
     def __init__(self, dataset: Dataset[Sample], transforms: Transforms, seed: int) -> None:
@@ -63,27 +68,27 @@ class SeededDataset(Dataset[Sample]):
 
 
 class Portions(Sampler[list[tuple[int, int]]]):
-    """The samples that this process gets in each forward pass of each step.
+    """Batch sampler: the samples of this rank in each forward pass of each step.
 
     Args:
-        order: of all samples; a step takes the next `batch_size` of them.
-        batch_size: samples a step, over all processes and passes.
-        passes: forward passes a step.
+        order: order of all samples; a step takes the next `batch_size` of them.
+        batch_size: samples per step, over all ranks and forward passes.
+        passes: forward passes per step.
 
     Raises:
-        ValueError: if there are fewer samples than processes times passes.
+        ValueError: if `batch_size` is less than the world size times `passes`.
     """
 
     def __init__(self, order: SampleOrder, batch_size: int, passes: int = 1) -> None:
-        rank, world = rank_and_count()
+        world = world_size()
         if batch_size < world * passes:
             raise ValueError(
-                f"a batch of {batch_size} is too small for {world} processes and {passes} forward "
+                f"batch_size {batch_size} is too small for {world} processes and {passes} forward "
                 f"passes a step: at least {world * passes}"
             )
         self.order, self.batch_size = order, batch_size
         parts = [range(part, batch_size, world * passes) for part in range(world * passes)]
-        self.portions = parts[rank * passes : (rank + 1) * passes]
+        self.portions = parts[rank() * passes : (rank() + 1) * passes]
 
     def __len__(self) -> int:
         return len(self.order) // self.batch_size * len(self.portions)
@@ -106,10 +111,10 @@ def training_loader(
     workers: int,
     passes: int = 1,
 ) -> DataLoader[Any]:
-    """Batches for the steps `first_step` to `last_step`, the same for any number of workers.
+    """Loads batches for the steps `first_step` to `last_step`, the same for any number of workers.
 
-    Each is (N, 3, H, W), uint8, RGB, and (N, H, W), uint8 labels: this process's share of a step's
-    `batch_size` samples, in `passes` parts one after the other.
+    A batch is images (N, 3, H, W), uint8, RGB, and labels (N, H, W), uint8. Each step has `passes`
+    consecutive batches, which are this rank's part of the step's `batch_size` samples.
     """
     size = len(dataset)  # type: ignore[arg-type]
     order = SampleOrder(size, first_step * batch_size, last_step * batch_size, seed)
@@ -117,18 +122,45 @@ def training_loader(
         SeededDataset(dataset, transforms, seed),
         batch_sampler=Portions(order, batch_size, passes),
         num_workers=workers,
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_initialise_worker,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _ignore_sigterm(_: int) -> None:
-    """Leaves it to the training process, which ends its workers, to answer SIGTERM to them all."""
+@contextmanager
+def iterate(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
+    """Iterates over a loader inside a context that ends its workers, however it is left.
+
+    Without this a worker that misses the request to end keeps the interpreter from exiting: it
+    ignores SIGTERM, and multiprocessing waits for it.
+    """
+    others = set(multiprocessing.active_children())
+    batches: Any = iter(loader)
+    workers = set(multiprocessing.active_children()) - others
+    try:
+        yield batches
+    finally:
+        if workers:
+            batches._shutdown_workers()
+        for worker in workers:
+            worker.kill()
+            worker.join()
+
+
+def _initialise_worker(_: int) -> None:
+    """Leaves SIGTERM to the training process, and ends the worker once that process is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def combined_seed(*parts: int) -> int:
-    """One 63-bit seed from several numbers, well mixed, the same on every machine."""
+    """Hashes several numbers to one 63-bit seed, the same on every machine."""
     mixed = 0
     for part in parts:
         mixed = (mixed ^ part) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF

@@ -1,4 +1,4 @@
-"""What a recipe makes of a network and a loss: the function that training differentiates."""
+"""Training objective: preprocessing, forward pass and loss of a recipe."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
@@ -7,29 +7,29 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ccnet import distributed
 from ccnet.datasets import Sample
 from ccnet.losses import CategoryConsistentLoss, OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.model import CCNet
 from ccnet.norm import InPlaceABN, convert_inplace_abn, convert_sync_batchnorm
-from ccnet.processes import rank_and_count
 from ccnet.training.optimization import log_balanced_weights
 from ccnet.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
 
 SMALL_GAIN = 0.03
-"""Below it, half-precision gradients of a gain that `InPlaceABN` computes are off by some 10 %."""
+"""Below it, `InPlaceABN` computes half-precision gradients of a gain with errors of some 10 %."""
 
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Objective(nn.Module):
-    """From a batch of pictures and labels to the loss.
+    """Computes the loss of a batch of images and labels.
 
     Args:
         model: the network.
-        loss: of its outputs.
-        recipe: says in which precision, and whether torch.compile has the network.
+        loss: the loss of its outputs.
+        recipe: gives the precision, and whether to compile the model with torch.compile.
     """
 
     def __init__(self, model: CCNet, loss: SegmentationLoss, recipe: Recipe) -> None:
@@ -39,7 +39,7 @@ class Objective(nn.Module):
         self.loss = loss
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of images (N, 3, H, W), uint8, RGB, with labels (N, H, W), uint8."""
+        """Computes the loss of images (N, 3, H, W), uint8, RGB, with labels (N, H, W), uint8."""
         parameter = next(self.parameters())
         batch = self.preprocessing(images.to(parameter.device, non_blocking=True))
         batch = batch.to(parameter.dtype).contiguous(memory_format=torch.channels_last)
@@ -55,16 +55,16 @@ def _at_least_float(x: Tensor) -> Tensor:
 
 
 def autocast(device: torch.device, recipe: Recipe) -> AbstractContextManager[None]:
-    """Inside, networks compute in the recipe's precision."""
+    """Returns a context manager in which networks compute in the recipe's precision."""
     precision = _PRECISIONS.get(recipe.precision)
     return torch.autocast(device.type, precision) if precision else nullcontext()
 
 
 def prepare(model: CCNet, recipe: Recipe) -> CCNet:
-    """Gives the network, in place, the memory format and the norms that it is trained with.
+    """Sets memory format, gradient checkpointing and norm layers of the model, in place.
 
     Raises:
-        ValueError: if its activations are ReLU, and the recipe's norm cannot take that.
+        ValueError: if the recipe's norm is "inplace" and the activations of the model are ReLU.
     """
     model.to(memory_format=torch.channels_last)
     model.backbone.gradient_checkpointing = recipe.gradient_checkpointing
@@ -72,7 +72,7 @@ def prepare(model: CCNet, recipe: Recipe) -> CCNet:
         convert_inplace_abn(model)
         if recipe.precision != "float32":
             _warn_of_small_gains(model, recipe)
-    if rank_and_count()[1] > 1:
+    if distributed.world_size() > 1:
         convert_sync_batchnorm(model)
     return model
 
@@ -91,8 +91,8 @@ def _warn_of_small_gains(model: CCNet, recipe: Recipe) -> None:
 
 
 def make_objective(model: CCNet, train_set: Dataset[Sample], recipe: Recipe) -> Objective:
-    """The recipe's loss after the network, where it is; the classes of the data are counted."""
-    joint = rank_and_count()[1] > 1
+    """Builds the recipe's objective on the model's device; counts classes for `balance_classes`."""
+    joint = distributed.world_size() > 1
     weights, main, consistency = None, None, None
     if recipe.balance_classes:
         weights = log_balanced_weights(train_set, len(model.label_set))

@@ -1,4 +1,4 @@
-"""What the optimiser does with a recipe: which parameters decay, how fast it goes, what counts."""
+"""Optimisation: optimiser, learning rate schedule and class weights of a recipe."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -14,7 +14,7 @@ from ccnet.training.recipes import Recipe
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> optim.Optimizer:
-    """The recipe's optimiser; convolution kernels decay, and the rest if the recipe says so."""
+    """Builds the optimiser; kernels have weight decay, the rest only if the recipe says so."""
     every = list(parameters)
     others_decay = recipe.weight_decay if recipe.decay_all else 0.0
     groups = [
@@ -27,7 +27,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> optim.
 
 
 def poly_schedule(step: int, recipe: Recipe) -> float:
-    """The factor on the learning rate: a linear rise, then (1 - progress) ** power to a floor."""
+    """Returns the learning rate factor: linear warmup, then (1 - progress) ** power to a floor."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     left = 1 - (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
@@ -36,7 +36,7 @@ def poly_schedule(step: int, recipe: Recipe) -> float:
 
 
 def log_balanced_weights(dataset: Dataset[Sample], num_classes: int) -> Tensor:
-    """Weights (K,) that grow as classes get rarer: 1 / ln(1.02 + share), with mean 1.
+    """Computes class weights (K,), larger for rare classes: 1 / ln(1.02 + share), mean 1.
 
     Source:
         ENet (https://arxiv.org/abs/1606.02147), section 5.2.
@@ -49,7 +49,7 @@ def log_balanced_weights(dataset: Dataset[Sample], num_classes: int) -> Tensor:
 
 
 def _label_maps(dataset: Any) -> Iterator[Tensor]:
-    """The labels of every sample, without decoding images where the data set can do that."""
+    """Yields the labels of all samples, without decoding images if the data set has `labels`."""
     if isinstance(dataset, ConcatDataset):
         return chain.from_iterable(map(_label_maps, dataset.datasets))
     if isinstance(dataset, Subset) and hasattr(dataset.dataset, "labels"):

@@ -1,4 +1,4 @@
-"""Named sets of hyper-parameters."""
+"""Recipes: named sets of hyper-parameters."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -12,7 +12,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("batch", "inplace"),
     "precision": ("float32", "bfloat16", "float16"),
 }
-"""What the fields take that are one of a few words."""
+"""The allowed values of fields that have only a few."""
 
 _AT_LEAST_ONE = (
     *("steps", "batch_size", "accumulation"),
@@ -22,52 +22,54 @@ _AT_LEAST_ONE = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a training run goes.
+    """The hyper-parameters of a training run.
 
     Attributes:
-        dataset: "camvid", "cityscapes", "folder" (a `MaskFolder` of one's own) or "street-scenes".
-        backbone: that of `CCNet`.
-        recurrence: the loops of criss-cross attention.
-        output_stride: of the backbone while it trains; the parameters are those of every stride.
-        negative_slope: of all activations; 0 is ReLU. With `weights` it is theirs.
-        weights: where the network starts: what the builders of `ccnet.zoo` take; empty for none.
-        weights_backbone: likewise, of the backbone alone: ImageNet's, "DEFAULT".
-        scenes: rendered scenes (`StreetScenes`) that are mixed into every pass over the data; for
-            data sets with CamVid's classes.
-        steps: optimiser steps.
-        batch_size: images a step, over all processes and accumulated passes.
-        accumulation: forward and backward passes a step, each on its share of the batch.
-        crop_height: of the training crops, in pixels.
-        crop_width: likewise.
+        dataset: "camvid", "cityscapes", "folder" (your own `MaskFolder`) or "street-scenes".
+        backbone: the backbone of `CCNet`.
+        recurrence: number of criss-cross attention loops; 0 for no attention.
+        output_stride: output stride of the backbone; weights fit every output stride.
+        negative_slope: slope of the leaky ReLU activations; 0 is ReLU. `weights` keep their own.
+        weights: initial weights of the model, as for the builders in `ccnet.zoo`; empty for none.
+        weights_backbone: initial weights of the backbone alone, such as "DEFAULT" (ImageNet).
+        scenes: number of rendered scenes (`StreetScenes`) added to the training set, which must
+            have CamVid's classes.
+        steps: number of optimiser steps.
+        batch_size: images per optimiser step, over all ranks and accumulated forward passes.
+        accumulation: gradient accumulation: forward and backward passes per optimiser step.
+        crop_height: height of the training crops, in pixels.
+        crop_width: width of the training crops, in pixels.
         scale_low: the smallest random factor on the size of an image.
-        scale_high: the largest.
-        scale_step: between the factors drawn from; 0 for any factor in the range.
-        max_class_share: crops with a larger share of one class are drawn again, up to ten times.
-        color_jitter: strength of the random change of colours, 0..1.
+        scale_high: the largest random factor on the size of an image.
+        scale_step: step between possible factors; 0 for any factor in the range.
+        max_class_share: redraw crops with a larger share of one class, up to ten times.
+        color_jitter: strength of the colour jitter, 0..1.
         optimizer: "sgd" or "adamw".
-        learning_rate: at its highest.
-        min_learning_rate: below which it does not fall.
-        momentum: of SGD.
-        weight_decay: on convolution kernels.
-        decay_all: biases, norms and gamma decay likewise, as in the published code.
-        warmup_steps: over which the learning rate rises linearly from 0.
-        power: the learning rate falls as (1 - progress) ** power.
-        aux_weight: the factor on the auxiliary loss.
-        balance_classes: weigh rare classes more: 1 / ln(1.02 + share of the training pixels).
-        ohem: the main loss counts hard pixels alone (`OhemCrossEntropyLoss`).
-        ohem_threshold: up to which probability of the true class a pixel is hard.
-        ohem_min_kept: pixels kept at least, in each process and pass: it goes with two images.
-        consistency_weight: the factor on the category consistent loss; 0 for none.
-        norm: "batch", over all processes if there are several, or "inplace": `norm.InPlaceABN`,
-            which saves memory and needs a negative slope.
-        gradient_checkpointing: compute the backbone twice to keep less of it.
-        precision: "float32"; "bfloat16" (autocast); or "float16" (autocast, with a loss scaler).
-        compile: let torch.compile have the network.
-        validate_every: steps between two validations, each with a checkpoint.
-        seed: of the initial weights, the order of the data, augmentation and dropout.
+        learning_rate: the highest learning rate, reached after warmup.
+        min_learning_rate: the learning rate at the end of the decay.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of convolution kernels.
+        decay_all: apply weight decay to biases, norms and gamma too, as in the published code.
+        warmup_steps: steps of linear learning rate warmup from 0.
+        power: exponent of the polynomial learning rate decay, (1 - progress) ** power.
+        aux_weight: factor on the auxiliary loss.
+        balance_classes: weight classes in the loss by 1 / ln(1.02 + share of training pixels).
+        ohem: online hard example mining: only hard pixels count in the main loss
+            (`OhemCrossEntropyLoss`).
+        ohem_threshold: pixels are hard up to this probability of the true class.
+        ohem_min_kept: minimum number of hard pixels per rank and forward pass; the default is meant
+            for two images.
+        consistency_weight: factor on the category consistent loss; 0 for none.
+        norm: "batch" (batch normalisation, synchronised over ranks), or "inplace"
+            (`norm.InPlaceABN`, which saves memory and needs `negative_slope` above 0).
+        gradient_checkpointing: recompute the backbone in the backward pass, to save memory.
+        precision: "float32"; "bfloat16" (autocast); or "float16" (autocast with a loss scaler).
+        compile: compile the model with torch.compile.
+        validate_every: optimiser steps between validations; each validation has a checkpoint.
+        seed: random seed of initial weights, data order, augmentation and dropout.
 
     Raises:
-        ValueError: if a field's value makes no sense; names both.
+        ValueError: if a value is invalid, alone or in combination; names field and value.
     """
 
     dataset: str = "camvid"
@@ -112,7 +114,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is one of {allowed}, not {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for field in fields(self):
             value, least = getattr(self, field.name), int(field.name in _AT_LEAST_ONE)
             if not isinstance(value, str) and not least <= value < math.inf:
@@ -124,14 +126,17 @@ class Recipe:
             )
         if self.weights and self.weights_backbone:
             raise ValueError(
-                f"weights {self.weights!r} hold a backbone: give no weights_backbone beside them, "
+                f"weights {self.weights!r} include a backbone: leave weights_backbone empty, "
                 f"not {self.weights_backbone!r}"
             )
         if self.norm == "inplace" and self.gradient_checkpointing:
-            raise ValueError("norm 'inplace' and gradient_checkpointing save the same: give one")
+            raise ValueError(
+                "norm 'inplace' and gradient_checkpointing exclude each other: "
+                "both save activations; give one"
+            )
         if self.compile and self.gradient_checkpointing:
             raise ValueError(
-                "torch.compile does not take gradient_checkpointing as it is here: give one; "
+                "compile and gradient_checkpointing exclude each other: give one; "
                 "norm 'inplace' saves memory as well"
             )
 
@@ -175,7 +180,7 @@ RECIPES = {
         validate_every=8000,
     ),
     "camvid-r18": Recipe(scenes=64),
-    # Every scene whole and small: what comes of some minutes without a GPU.
+    # Small, uncropped scenes: trains in some minutes on a CPU.
     "street-scenes-r18": Recipe(
         dataset="street-scenes",
         output_stride=16,

@@ -1,27 +1,27 @@
-"""From a recipe to its data sets and its network."""
+"""Set-up of a training run: the data sets and the model of a recipe."""
 
 import os
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ccnet import datasets
 from ccnet.classes import CAMVID, LabelSet
-from ccnet.datasets import Sample
+from ccnet.datasets import Sample, StreetScenes
 from ccnet.model import CCNet
-from ccnet.pretrained import inherited_details
-from ccnet.street_scenes import StreetScenes
 from ccnet.training.recipes import Recipe
+from ccnet.weights.model_card import inherited_details
+from ccnet.weights.sources import load_weights
 from ccnet.zoo import NETWORKS
 
 Datasets = tuple[Dataset[Sample], Dataset[Sample], LabelSet]
 
 TRAIN_SCENES, VAL_SCENES = 800, 50
-"""Scenes rendered to train on and to validate with, of the size of the recipe's crops."""
+"""Number of rendered scenes to train and to validate on, in the recipe's crop size."""
 
 VALIDATION_SHARE = 5
-"""Of a folder without another for validation, every fifth image is kept for it."""
+"""Every fifth image of a folder is held out if there is no validation folder."""
 
 
 def open_datasets(
@@ -29,24 +29,44 @@ def open_datasets(
     root: str | os.PathLike[str] | None = None,
     val_root: str | os.PathLike[str] | None = None,
 ) -> Datasets:
-    """The recipe's data to train on and to validate with, and their classes.
+    """Opens the recipe's data sets.
 
     Args:
-        recipe: says which data set.
+        recipe: names the data set, and the number of rendered scenes to add to the training set.
         root: the folder of the data set; rendered scenes need none.
-        val_root: for a `MaskFolder`, another folder to validate with. Without one every fifth image
-            is kept for that.
+        val_root: for a `MaskFolder`, the validation folder; None to hold out every fifth image.
+
+    Returns:
+        Training set, validation set and classes.
 
     Raises:
         FileNotFoundError: if files or folders are missing.
-        ValueError: if no folder was given where one is needed, or its contents are wrong.
+        ValueError: if a folder is needed and not given, its contents are wrong, or scenes are added
+            to a data set with other classes.
     """
+    train_set, val_set, label_set = _open(recipe, root, val_root)
+    if recipe.scenes:
+        scenes = StreetScenes(recipe.scenes, seed=recipe.seed)
+        if label_set.categories != scenes.label_set.categories:
+            raise ValueError(
+                f"scenes is {recipe.scenes}, but rendered scenes have CamVid's classes and the "
+                "data set has others: scenes must be 0"
+            )
+        train_set = ConcatDataset([train_set, scenes])
+    return train_set, val_set, label_set
+
+
+def _open(
+    recipe: Recipe,
+    root: str | os.PathLike[str] | None,
+    val_root: str | os.PathLike[str] | None,
+) -> Datasets:
     if recipe.dataset == "street-scenes":
         size = recipe.crop_height, recipe.crop_width
         train_set = StreetScenes(TRAIN_SCENES, size=size, seed=recipe.seed)
         return train_set, StreetScenes(VAL_SCENES, size=size, seed=recipe.seed + 1), CAMVID
     if root is None:
-        raise ValueError(f"name the folder of the data set {recipe.dataset!r} (--root)")
+        raise ValueError(f"the folder of the data set {recipe.dataset!r} is missing: give --root")
     if recipe.dataset == "camvid":
         return datasets.CamVid(root, "train"), datasets.CamVid(root, "val"), CAMVID
     if recipe.dataset == "cityscapes":
@@ -57,7 +77,8 @@ def open_datasets(
         return folder, datasets.MaskFolder(val_root, label_set=folder.label_set), folder.label_set
     if len(folder) < 2:
         raise ValueError(
-            f"{Path(root)} holds one image: give at least two, or a second folder to validate with"
+            f"{Path(root)} holds only one image: "
+            "add another one, or give a validation folder (--val-root)"
         )
     held_out = range(0, len(folder), VALIDATION_SHARE)
     rest = [index for index in range(len(folder)) if index not in held_out]
@@ -65,42 +86,36 @@ def open_datasets(
 
 
 def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -> CCNet:
-    """The recipe's network for these classes, with the weights that it starts from.
+    """Builds the recipe's model for these classes, with its initial weights.
 
-    Where the weights are of other classes the classifiers start fresh; an auxiliary head that they
-    lack starts fresh too.
+    If the weights have other classes, the classifiers start untrained, and so does an auxiliary
+    head that they lack.
 
     Raises:
-        FileNotFoundError: if weights were not found.
-        ValueError: if they do not fit.
+        FileNotFoundError: if the weights are not found.
+        ValueError: if the weights do not fit.
     """
     torch.manual_seed(recipe.seed)
-    build = NETWORKS[f"ccnet_{recipe.backbone}"]
-    options = {"output_stride": recipe.output_stride, "negative_slope": recipe.negative_slope}
     if not recipe.weights:
-        return build(
+        return NETWORKS[f"ccnet_{recipe.backbone}"](
             weights_backbone=recipe.weights_backbone or None,
             recurrence=recipe.recurrence,
             negative_slope=recipe.negative_slope,
-            backbone_options=options,
+            backbone_options={
+                "output_stride": recipe.output_stride,
+                "negative_slope": recipe.negative_slope,
+            },
             label_set=label_set.to_config(),
             progress=progress,
         )
-    trained = build(
-        weights=recipe.weights,
+    weights = load_weights(recipe.weights, recipe.backbone, progress=progress)
+    model = CCNet.from_weights(
+        weights,
+        num_classes=len(label_set),
         recurrence=recipe.recurrence,
+        backbone_options={"output_stride": recipe.output_stride},
+        aux_channels=weights.config.get("aux_channels") or None,
         label_set=label_set.to_config(),
-        progress=progress,
     )
-    stride = {"output_stride": recipe.output_stride}
-    model = CCNet(
-        **{
-            **trained.config,
-            "backbone_options": {**trained.config["backbone_options"], **stride},
-            "aux_channels": trained.config["aux_channels"] or None,
-        }
-    )
-    kept = trained.state_dict()
-    model.load_state_dict({name: kept.get(name, own) for name, own in model.state_dict().items()})
-    model.card_details = inherited_details(trained.card_details)
+    model.card_details = inherited_details(weights.details)
     return model

@@ -1,4 +1,4 @@
-"""Noticing that a job is asked to stop, in good time to save what it did."""
+"""Termination: graceful handling of SIGTERM, in time to save a checkpoint."""
 
 import signal
 import threading
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class Terminated(Exception):  # noqa: N818 - it is no error
-    """The run was asked to stop (SIGTERM); what it takes to go on is saved."""
+    """The run stopped on SIGTERM, with a checkpoint from which it can be resumed."""
 
 
 class Termination:
-    """Whether this process was asked to stop.
+    """Signal handler of SIGTERM.
 
     Attributes:
-        requested: SIGTERM came while it was awaited.
+        requested: whether SIGTERM arrived inside `awaited`.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,10 @@ class Termination:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Inside, SIGTERM is noted and does no more; in the main thread only, as Python has it."""
+        """Catches SIGTERM inside, which then only sets `requested`.
+
+        Has no effect outside the main thread: Python allows signal handlers only there.
+        """
 
         def note(*_: object) -> None:
             self.requested = True

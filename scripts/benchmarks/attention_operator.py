@@ -1,10 +1,10 @@
-"""Times criss-cross attention against its published formulation, full attention, bare products.
+"""Benchmark of criss-cross attention: its published formulation, full attention, bare products.
 
     python scripts/benchmarks/attention_operator.py --output results
 
-Everything is measured in one process, the implementations taking turns, so that ratios hold where
-absolute times drift. mmcv's module takes part if it is installed. Writes a Markdown table, the same
-as JSON, and a plot.
+The implementations are timed in turns in one process, so that ratios hold even if absolute times
+drift. mmcv's module is included if it is installed. Writes a Markdown table, the same as JSON, and
+a plot.
 """
 
 import argparse
@@ -12,15 +12,16 @@ import itertools
 import json
 import math
 import statistics
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
+from attention_report import Row, as_markdown, fitted_exponents, plot
+from live_memory import LiveMemory, kept_for_backward
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.benchmark import Timer
 
@@ -28,7 +29,6 @@ from ccnet import criss_cross_attention
 from ccnet.baselines import published_criss_cross_attention
 
 Operator = Callable[[Tensor, Tensor, Tensor], Tensor | list[Tensor]]
-Row = dict[str, float | str | int]
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 SIZES = [(33, 33), (65, 65), (97, 97), (97, 193), (129, 129), (129, 257), (257, 257)]
@@ -42,7 +42,7 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def matrix_products(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-    """The products alone, as their operands lie in channels-last order: no softmax, no sum."""
+    """Computes only the products, on operands in channels-last order: no softmax, no sum."""
     outputs = []
     for sample in zip(query, key, value, strict=True):
         for axes in ((1, 2, 0), (2, 1, 0)):
@@ -60,7 +60,7 @@ OPERATORS: dict[str, Operator] = {
 
 
 def mmcv_attention() -> Operator:
-    """The module of mmcv without its projections; its residual sum with zeros remains.
+    """Returns mmcv's module without its projections; its residual sum, with zeros, remains.
 
     Raises:
         ImportError: if mmcv with its operators is not installed.
@@ -90,53 +90,6 @@ with suppress(ImportError):
     OPERATORS["mmcv"] = mmcv_attention()
 
 
-class PeakMemory(TorchDispatchMode):
-    """The largest sum of live tensor storages, in bytes, that came up inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live, self.peak = 0, 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._track(tensor)
-        return result
-
-    def _track(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        pointer, size = storage.data_ptr(), storage.nbytes()
-        if pointer in self.known:
-            return
-        self.known.add(pointer)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._forget, pointer, size)
-
-    def _forget(self, pointer: int, size: int) -> None:
-        self.known.discard(pointer)
-        self.live -= size
-
-
-def kept_for_backward(operator: Operator, inputs: Sequence[Tensor]) -> int:
-    """Bytes that autograd keeps beyond the inputs."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in inputs}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = operator(*inputs)
-    del result
-    return sum(kept.values())
-
-
 def make_inputs(
     size: tuple[int, int], batch: int, dtype: torch.dtype, layout: str, device: str
 ) -> list[Tensor]:
@@ -155,7 +108,7 @@ def make_inputs(
 def measure(
     operators: dict[str, Operator], inputs: list[Tensor], backward: bool, seconds: float
 ) -> dict[str, Row]:
-    """Median and quartiles of each operator, taking turns, and its memory."""
+    """Measures the time (median and quartiles, in turns) and memory of each operator."""
 
     def step(operator: Operator, upstream: list[Tensor]) -> None:
         if backward:
@@ -170,7 +123,7 @@ def measure(
             upstream = [torch.ones_like(output) for output in tree_leaves(operator(*inputs))]
         upstreams[name] = upstream if backward else []
         names = {"step": step, "operator": operator, "upstream": upstreams[name]}
-        threads = torch.get_num_threads()  # it would take one by itself
+        threads = torch.get_num_threads()  # Timer's default is one thread
         timers[name] = Timer("step(operator, upstream)", globals=names, num_threads=threads)
     times: dict[str, list[float]] = {name: [] for name in operators}
     for name, timer in timers.items():
@@ -183,15 +136,16 @@ def measure(
                 times[name][turn] = timer.timeit(1).median
     results: dict[str, Row] = {}
     for name, operator in operators.items():
-        with PeakMemory() as memory:
+        with LiveMemory() as memory:
             step(operator, upstreams[name])
+        kept = kept_for_backward(partial(operator, *inputs), inputs) / 1e6
         low, median, high = statistics.quantiles(times[name], n=4)
         results[name] = {
             "median_ms": 1e3 * median,
             "quartile_low_ms": 1e3 * low,
             "quartile_high_ms": 1e3 * high,
             "peak_mb": memory.peak / 1e6,
-            "kept_mb": kept_for_backward(operator, inputs) / 1e6 if backward else 0.0,
+            "kept_mb": kept if backward else 0.0,
         }
     return results
 
@@ -205,7 +159,7 @@ def run(arguments: argparse.Namespace) -> list[Row]:
         operators = {name: OPERATORS[name] for name in arguments.operators}
         if math.prod(size) > LARGEST_FULL_ATTENTION:
             operators.pop("full", None)
-        if dtype != "float32":  # it adds a float32 mask, which torch refuses
+        if dtype != "float32":  # mmcv adds a float32 mask, which torch rejects
             operators.pop("mmcv", None)
         inputs = make_inputs(size, batch, getattr(torch, dtype), layout, arguments.device)
         results = measure(operators, inputs, backward, arguments.seconds)
@@ -228,56 +182,6 @@ def run(arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def as_markdown(rows: list[Row]) -> str:
-    lines = [
-        "| map | batch | dtype | layout | pass | operator | median ms (quartiles) "
-        "| times faster than published | peak MB | kept MB |",
-        "| --- | ---: | --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        lines.append(
-            "| {map} | {batch} | {dtype} | {layout} | {pass} | {operator} | {median_ms:.1f} "
-            "({quartile_low_ms:.1f} - {quartile_high_ms:.1f}) | {published_over_this:.2f} "
-            "| {peak_mb:.1f} | {kept_mb:.3f} |".format(**row)
-        )
-    return "\n".join(lines) + "\n"
-
-
-def fitted_exponents(rows: list[Row]) -> dict[str, float]:
-    """Of time against positions on square maps: the least-squares slope of the logarithms."""
-    groups: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        height, width = str(row["map"]).split("x")
-        if height == width:
-            name = ", ".join(str(row[key]) for key in ("operator", "dtype", "layout", "pass"))
-            point = math.log(float(row["positions"])), math.log(float(row["median_ms"]))
-            groups.setdefault(f"{name}, batch {row['batch']}", []).append(point)
-    return {
-        name: statistics.linear_regression(*zip(*points, strict=True)).slope
-        for name, points in groups.items()
-        if len({x for x, _ in points}) > 1
-    }
-
-
-def plot(rows: list[Row], path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for axis, which in zip(axes, ("forward", "forward + backward"), strict=True):
-        for name in OPERATORS:
-            points = sorted(
-                (int(row["positions"]), float(row["median_ms"]))
-                for row in rows
-                if (row["operator"], row["pass"], row["batch"]) == (name, which, 1)
-                and (row["dtype"], row["layout"]) == ("float32", "channels_last")
-            )
-            if points:
-                axis.loglog(*zip(*points, strict=True), marker="o", label=name)
-        axis.set(title=f"{which}, float32, channels_last, batch 1", xlabel="positions", ylabel="ms")
-        axis.legend()
-    figure.savefig(path, dpi=120)
-
-
 def parse_size(text: str) -> tuple[int, int]:
     height, width = text.split("x")
     return int(height), int(width)
@@ -288,17 +192,23 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--sizes", type=parse_size, nargs="+", default=SIZES, help="as in 97x97")
+    parser.add_argument("--sizes", type=parse_size, nargs="+", default=SIZES, help="map sizes, HxW")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument(
-        "--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS), help="with published"
+        "--operators",
+        nargs="+",
+        choices=OPERATORS,
+        default=list(OPERATORS),
+        help="must include published",
     )
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument(
         "--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="memory formats"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seconds", type=float, default=2.0, help="per operator and case, about")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="approximate time per operator and case"
+    )
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
 
@@ -317,7 +227,7 @@ def main() -> None:
     (arguments.output / "operator.json").write_text(
         json.dumps({**report, "rows": rows, "exponents": exponents}, indent=1) + "\n"
     )
-    plot(rows, arguments.output / "operator.png")
+    plot(rows, list(OPERATORS), arguments.output / "operator.png")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,22 @@
-"""What attention adds to a network: the paper's cost table, and seconds per step and image.
+"""Cost of attention in a network: GFLOPs and memory as in the paper's table, seconds per step.
 
     python scripts/benchmarks/cost_table.py --json cost.json
 
-The first table is counted by running the modules on tensors without data, so it takes no time and
-no memory, and is the same on every machine. The second is measured here, the operator and its
-published formulation taking turns in one network. Published figures stand beside both, named as
-such. Prints Markdown.
+The first table is counted on the meta device, so it takes no time and no memory, and is the same on
+every machine. The second is measured: the operator and its published formulation are timed in turns
+in one network. Published figures are shown beside both and marked as such. Prints Markdown.
 """
 
 import argparse
 import json
 import statistics
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from live_memory import LiveMemory
 from torch import Tensor, nn, optim
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,10 +30,10 @@ from ccnet.zoo import NETWORKS
 Row = dict[str, float | str | None]
 
 HEIGHT, WIDTH, CHANNELS = 97, 97, 512
-"""Of the map in the paper's table: an input of 769x769 at 1/8."""
+"""Size of the feature map in the paper's table: a 769x769 input at output stride 8."""
 
 PAPER = {"Non-local": (108, 1411), "two Non-local": (216, 2820), "RCCA, R=2": (16.5, 127)}
-"""GFLOPs and memory in M that the paper reports, of its ablation on ResNet-50."""
+"""GFLOPs and memory (in M) that the paper reports, from its ablation on ResNet-50."""
 
 COST_NOTES = """
 
@@ -57,37 +54,8 @@ Not measured here, but reported by CCNet-Pure-Pytorch for ResNet-101 on Cityscap
 """
 
 
-class LiveMemory(TorchDispatchMode):
-    """Bytes of the tensor storages that were made inside and are alive, now and at their most."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live, self.peak = 0, 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        for tensor in tree_leaves((args, kwargs)):
-            if isinstance(tensor, Tensor):
-                self._known.add(tensor.untyped_storage())
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._track(tensor.untyped_storage())
-        return result
-
-    def _track(self, storage: torch.UntypedStorage) -> None:
-        if storage not in self._known:
-            self._known.add(storage)
-            self.live += storage.nbytes()
-            self.peak = max(self.peak, self.live)
-            weakref.finalize(storage, self._forget, storage.nbytes())
-
-    def _forget(self, size: int) -> None:
-        self.live -= size
-
-
 def context_blocks() -> dict[str, nn.Sequential]:
-    """What the paper compares, on the meta device. The loops of RCCA are one module."""
+    """Returns the modules that the paper compares, on the meta device. RCCA's loops share one."""
     with torch.device("meta"):
         first, second = NonLocalBlock2d(CHANNELS), NonLocalBlock2d(CHANNELS)
         attention = CrissCrossAttention2d(CHANNELS)
@@ -98,16 +66,15 @@ def context_blocks() -> dict[str, nn.Sequential]:
 
 
 def count_cost(block: nn.Module) -> dict[str, float]:
-    """GFLOPs of a forward pass and MB (1e6 bytes) of a training step, float32, batch 1.
+    """Counts GFLOPs of a forward pass and MB (1e6 bytes) of a training step, float32, batch size 1.
 
     Args:
-        block: a module on the meta device, for the map of the paper's table.
+        block: a module on the meta device, for the feature map of the paper's table.
 
     Returns:
-        "gflops", of the matrix products, 2 for each multiplication with its addition; "kept_mb",
-        what is alive between forward and backward, the output included, input and parameters not;
-        "peak_forward_mb" and "peak_step_mb", the most that is alive during the forward pass and
-        during both, of the same.
+        "gflops": of the matrix products, 2 per multiply-add. "kept_mb": live memory between forward
+        and backward pass, the output included, input and parameters excluded. "peak_forward_mb" and
+        "peak_step_mb": peak of the same memory during the forward pass, and during both passes.
     """
     x = torch.empty(1, CHANNELS, HEIGHT, WIDTH, device="meta", requires_grad=True)
     with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):
@@ -149,7 +116,7 @@ def cost_table(rows: list[Row]) -> str:
 
 
 def timing_rows(arguments: argparse.Namespace) -> list[Row]:
-    """Times a training step and an evaluated image of one network, the operators taking turns."""
+    """Times a training step and the evaluation of an image in one network, operators in turns."""
     torch.manual_seed(0)
     device, size = arguments.device, arguments.size
     model = NETWORKS[arguments.network](num_classes=19).to(device)
@@ -187,7 +154,7 @@ def take_turns(
     attentions: dict[str, nn.Module],
     arguments: argparse.Namespace,
 ) -> Row:
-    """Seconds of a step with each attention: the median, and the fastest of all rounds."""
+    """Returns the seconds of a step with each attention: median and minimum over all rounds."""
     timers = {
         name: Timer(
             "step(attention)",
@@ -238,12 +205,12 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
-    parser.add_argument("--size", type=parse_size, default=(385, 385), help="HxW, of the images")
-    parser.add_argument("--batch", type=int, default=1, help="images of a training step")
-    parser.add_argument("--rounds", type=int, default=7, help="of timing; 0 for the counts alone")
+    parser.add_argument("--size", type=parse_size, default=(385, 385), help="image size, HxW")
+    parser.add_argument("--batch", type=int, default=1, help="batch size of training")
+    parser.add_argument("--rounds", type=int, default=7, help="timing rounds; 0 for counts only")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="also write all of it to this file")
+    parser.add_argument("--json", type=Path, help="also write results to this file")
     return parser.parse_args()
 
 

@@ -1,12 +1,12 @@
-"""Times the loading of Cityscapes for training: one core, from PNG files to a batch.
+"""Data loading benchmark: Cityscapes for training on one core, from PNG files to a batch.
 
     python scripts/benchmarks/data_loading.py --output results
 
-Renders scenes of 1024x2048 pixels into a temporary folder laid out as Cityscapes is, and loads them
-as training does: decode, random scale, crop, flip, optionally jitter of colours, collate. Scaling
-the whole image and cropping it after that is timed beside it, by turns and at the same scales, so
-that ratios hold where absolute times drift. Prints Markdown tables; --output writes them to a
-folder, and all figures as JSON.
+Renders scenes of 1024x2048 pixels into a temporary folder with the layout of Cityscapes, and loads
+them as training does: decode, random scale, crop, flip, optional colour jitter, collate. Scaling
+the whole image before cropping is timed in turns with it, at the same scales, so that ratios hold
+even if absolute times drift. Prints Markdown tables; --output writes them, and all figures as JSON,
+to a folder.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from torchvision.transforms import v2
 
 from ccnet.classes import CAMVID, CITYSCAPES
 from ccnet.datasets import Cityscapes, Sample
-from ccnet.random_crop import RandomScaledCrop
-from ccnet.street_scenes import render_scene
+from ccnet.datasets.street_scenes import render_scene
+from ccnet.training.augmentation import RandomScaledCrop
 from ccnet.transforms import decode_image
 
 NAMES = {
@@ -38,14 +38,14 @@ NAMES = {
     "pedestrian": "person",
     "bicyclist": "rider",
 }
-"""Cityscapes' names of CamVid's classes, where they differ."""
+"""Cityscapes names of CamVid classes, where they differ."""
 
 STEPS = ("image", "labels", "scale and crop", "flip", "colour jitter", "collate")
 Times = dict[str, list[float]]
 
 
 class ScaleThenCrop(v2.Transform):
-    """The whole image at a random scale, of which all but a crop is thrown away."""
+    """Scales the whole image by a random factor, then crops it."""
 
     def __init__(self, size: tuple[int, int], scale_range: tuple[float, float]) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class ScaleThenCrop(v2.Transform):
         self.crop = v2.RandomCrop(size, pad_if_needed=True, fill=fill)
 
     def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> Sample:
-        """Scales both and cuts the same window out of them."""
+        """Scales image and mask, and crops the same window from both."""
         factor = torch.empty(()).uniform_(*self.scale_range).item()
         size = [round(length * factor) for length in image.shape[-2:]]
         scaled = (v2.functional.resize(inpt, size, antialias=True) for inpt in (image, mask))
@@ -77,7 +77,7 @@ def write_cityscapes(root: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def measure(dataset: Cityscapes, arguments: argparse.Namespace) -> Times:
-    """Seconds that each step took for each sample, the two ways to scale and crop by turns."""
+    """Times each step for each sample, in seconds; both ways to scale and crop take turns."""
     size, scales = (arguments.crop, arguments.crop), tuple(arguments.scales)
     crops = {
         "scale and crop": RandomScaledCrop(size, scales, fill=(124, 116, 104)),
@@ -113,7 +113,7 @@ def measure(dataset: Cityscapes, arguments: argparse.Namespace) -> Times:
 
 
 def summarise(times: Times) -> dict[str, Any]:
-    """Milliseconds of each step, and images a second of the whole, both ways."""
+    """Returns milliseconds of each step, and total images per second for both ways to crop."""
     steps = {}
     for step, seconds in times.items():
         low, median, high = (1e3 * value for value in statistics.quantiles(seconds, n=4))
@@ -167,8 +167,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, help="folder for data_loading.md and .json")
-    parser.add_argument("--images", type=int, default=12, help="that are rendered")
-    parser.add_argument("--samples", type=int, default=120, help="that are loaded, at least two")
+    parser.add_argument("--images", type=int, default=12, help="images to render")
+    parser.add_argument("--samples", type=int, default=120, help="samples to load, at least two")
     parser.add_argument("--height", type=int, default=1024)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--crop", type=int, default=769)

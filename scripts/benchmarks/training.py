@@ -1,11 +1,11 @@
-"""Times a training step and its losses against the published way of doing them.
+"""Benchmark of a training step and its losses, in the published way and in this project's.
 
     python scripts/benchmarks/training.py --json training.json
 
-The published way: the published formulation of the operator, float32, NCHW, and hard pixels mined
-on the host by NumPy and SciPy. This project's: its operator, bfloat16 autocast, channels-last, and
-mining where the logits are. Both train the same network, taking turns; with --between one change at
-a time comes between. Prints Markdown.
+The published way: the published formulation of the operator, float32, NCHW, and hard pixel mining
+on the host with NumPy and SciPy. This project's: its operator, bfloat16 autocast, channels-last,
+and mining on the device of the logits. Both train the same network and are timed in turns;
+--between adds the steps between them, one change at a time. Prints Markdown.
 """
 
 import argparse
@@ -31,14 +31,14 @@ Work = Callable[[], object]
 
 
 class HostOhemCrossEntropyLoss(nn.Module):
-    """Hard pixel mining as public code does it: probabilities to the host, SciPy's zoom, back."""
+    """OHEM as public code does it: probabilities are copied to the host for SciPy's zoom."""
 
     def __init__(self, threshold: float = 0.7, min_kept: int = 100_000, factor: int = 8) -> None:
         super().__init__()
         self.threshold, self.min_kept, self.factor = threshold, min_kept, factor
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Arguments and result are those of `OhemCrossEntropyLoss`."""
+        """Computes the loss; arguments and result are as in `OhemCrossEntropyLoss`."""
         host = logits.detach().softmax(dim=1).cpu().numpy()
         true = labels.cpu().numpy()
         step = 1 / self.factor
@@ -57,7 +57,7 @@ class HostOhemCrossEntropyLoss(nn.Module):
 
 
 def training_steps(arguments: argparse.Namespace) -> dict[str, Work]:
-    """Training steps of the same network, each further from the published way."""
+    """Returns training steps of the same network, from the published way to this project's."""
     size = arguments.size
     images = torch.randn(arguments.batch, 3, size, size, device=arguments.device)
     labels = torch.randint(0, 19, (arguments.batch, size, size), device=arguments.device)
@@ -101,7 +101,7 @@ def training_steps(arguments: argparse.Namespace) -> dict[str, Work]:
 
 
 def loss_steps(arguments: argparse.Namespace) -> dict[str, Work]:
-    """Forward and backward of losses on logits of 2x19x769x769."""
+    """Returns forward and backward passes of losses on logits of 2x19x769x769."""
     logits = 2 * torch.randn(2, 19, 769, 769, device=arguments.device)
     labels = torch.randint(0, 19, (2, 769, 769), device=arguments.device)
     labels[torch.rand(labels.shape, device=arguments.device) < 0.1] = IGNORE_INDEX
@@ -122,7 +122,7 @@ def loss_steps(arguments: argparse.Namespace) -> dict[str, Work]:
 
 
 def take_turns(works: dict[str, Work], rounds: int, threads: int) -> dict[str, list[float]]:
-    """Seconds of each, round after round; a round before them warms up."""
+    """Times all works in turns, in seconds per round, after one round of warm-up."""
     timers = {
         name: Timer("work()", globals={"work": work}, num_threads=threads)
         for name, work in works.items()
@@ -137,7 +137,7 @@ def take_turns(works: dict[str, Work], rounds: int, threads: int) -> dict[str, l
 
 
 def table(title: str, seconds: dict[str, list[float]]) -> str:
-    """Medians, the spread between quartiles, and the first row's median over each."""
+    """Formats medians, quartiles and the speed-up over the first row as a Markdown table."""
     lines = [f"| {title} | ms | between quartiles | times faster than the first |"]
     lines.append("| --- | ---: | ---: | ---: |")
     first = statistics.median(next(iter(seconds.values())))
@@ -153,13 +153,13 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet50")
-    parser.add_argument("--size", type=int, default=385, help="height and width of the images")
+    parser.add_argument("--size", type=int, default=385, help="image height and width")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--between", action="store_true", help="one change at a time, too")
+    parser.add_argument("--between", action="store_true", help="also time one change at a time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="also write the seconds to this file")
+    parser.add_argument("--json", type=Path, help="also write seconds to this file")
     return parser.parse_args()
 
 

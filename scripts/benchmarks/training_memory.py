@@ -1,25 +1,19 @@
-"""Measures what a training step of CCNet keeps for backward, by the kind of normalisation.
+"""Memory of a training step of CCNet: batch norm, InPlaceABN, gradient checkpointing.
 
     python scripts/benchmarks/training_memory.py --backbone resnet101 --size 769
 
-The same leaky network on BatchNorm with activations in place, on InPlaceABN, and on BatchNorm with
-gradient checkpointing of the backbone's blocks. On the device "meta", the default, nothing is
-computed and bytes are exact; on another one a step is timed as well. Prints a Markdown table.
+The networks have leaky activations. On the default device, "meta", nothing is computed and byte
+counts are exact; on other devices steps are timed as well. Prints a Markdown table.
 """
 
 import argparse
-import functools
 import statistics
 import time
-import weakref
 from collections.abc import Callable
 
 import torch
+from live_memory import LiveMemory, kept_for_backward
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
 
 from ccnet.backbone import BACKBONES
 from ccnet.losses import SegmentationLoss
@@ -30,7 +24,7 @@ NEGATIVE_SLOPE = 0.01
 
 
 def leaky_batch_norm(model: CCNet) -> CCNet:
-    """Makes every ReLU a leaky one that works in place."""
+    """Replaces every ReLU by an in-place leaky ReLU."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):
@@ -44,14 +38,7 @@ def inplace_abn(model: CCNet) -> CCNet:
 
 
 def checkpointed(model: CCNet) -> CCNet:
-    """Recomputes the inside of every residual block of the leaky network in backward."""
-    leaky_batch_norm(model)
-    backbone = model.backbone
-    for stage in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
-        for block in stage.children():
-            block.forward = functools.partial(
-                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-            )
+    leaky_batch_norm(model).backbone.gradient_checkpointing = True
     return model
 
 
@@ -62,55 +49,10 @@ NETWORKS: dict[str, Callable[[CCNet], CCNet]] = {
 }
 
 
-class LiveMemory(TorchDispatchMode):
-    """The largest sum of the storages made inside that were alive at one time, in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live, self.peak = 0, 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        given = {identity(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and identity(tensor) not in given | self.known:
-                storage = tensor.untyped_storage()
-                self.known.add(identity(tensor))
-                self.live += storage.nbytes()
-                self.peak = max(self.peak, self.live)
-                weakref.finalize(storage, self._forget, identity(tensor), storage.nbytes())
-        return result
-
-    def _forget(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.live -= size
-
-
-def identity(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-def kept_for_backward(model: nn.Module, step: Callable[[], Tensor]) -> int:
-    """The bytes that autograd keeps after `step`, parameters and buffers apart."""
-    own = {identity(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if identity(tensor) not in own:
-            kept[identity(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor.detach()
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = step()
-    del loss
-    return sum(kept.values())
-
-
 def measure(
     network: str, backbone: str, batch: int, size: int, device: str, steps: int
 ) -> dict[str, float]:
-    """GiB kept and at the peak of a step, gradients of parameters included; seconds of a step."""
+    """Measures a step: GiB saved for backward, peak GiB with parameter gradients, seconds."""
     torch.manual_seed(0)
     with torch.device(device):
         model = NETWORKS[network](CCNet(backbone, 19)).train()
@@ -124,7 +66,8 @@ def measure(
         loss: Tensor = loss_function(model(images), labels)
         return loss
 
-    result = {"kept": kept_for_backward(model, step) / 2**30}
+    own = (*model.parameters(), *model.buffers())
+    result = {"kept": kept_for_backward(step, own) / 2**30}
     with LiveMemory() as memory:
         step().backward()
     result["peak"] = memory.peak / 2**30
@@ -163,9 +106,9 @@ def main() -> None:
     )
     parser.add_argument("--backbone", choices=BACKBONES, default="resnet101")
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--size", type=int, default=769, help="pixels along both sides")
-    parser.add_argument("--device", default="meta", help="meta, cpu, cuda")
-    parser.add_argument("--steps", type=int, default=5, help="that are timed")
+    parser.add_argument("--size", type=int, default=769, help="image height and width")
+    parser.add_argument("--device", default="meta", help="meta, cpu or cuda")
+    parser.add_argument("--steps", type=int, default=5, help="number of timed steps")
     settings = vars(parser.parse_args())
     print(as_markdown({network: measure(network, **settings) for network in NETWORKS}))
 

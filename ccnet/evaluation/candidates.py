@@ -1,0 +1,106 @@
+"""Candidates: weights to evaluate, with the registry's classes, protocol and published mIoU."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torchvision.models import WeightsEnum
+
+from ccnet.classes import LabelSet
+from ccnet.inference import InferenceProtocol
+from ccnet.model import CCNet
+from ccnet.weights.registry import REGISTRY
+from ccnet.zoo import NETWORKS
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights to evaluate.
+
+    Attributes:
+        network: a name in `zoo.NETWORKS`.
+        weights: a member of the registry, or the path of a file.
+    """
+
+    network: str
+    weights: WeightsEnum | str
+
+    def __str__(self) -> str:
+        return str(self.weights)
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """The registry's entry; empty for a file."""
+        return self.weights.meta if isinstance(self.weights, WeightsEnum) else {}
+
+    @property
+    def protocol(self) -> InferenceProtocol:
+        """The protocol of the published mIoU; the default one for a file."""
+        protocol: InferenceProtocol = self.meta.get("protocol", InferenceProtocol())
+        return protocol
+
+    def published(self, dataset: str, protocol: InferenceProtocol) -> tuple[float, str] | None:
+        """The registry's mIoU in percent and who measured it; None if not for this protocol."""
+        figures = self.meta.get("metrics", {}).get(dataset)
+        if figures is None or protocol != self.protocol:
+            return None
+        return figures["mIoU"], self.meta["whose"]
+
+    def load(self, label_set: LabelSet) -> CCNet:
+        """Builds the model.
+
+        Args:
+            label_set: the classes that it must have.
+
+        Raises:
+            FileNotFoundError: if the weights are not found; names the places tried.
+            ValueError: if there are no such weights, or they have other classes.
+        """
+        if self.meta:
+            self._check(self.meta["categories"], label_set)
+        model = NETWORKS[self.network](weights=self.weights)
+        self._check(model.label_set.categories, label_set)
+        return model
+
+    def _check(self, categories: Sequence[str], label_set: LabelSet) -> None:
+        if tuple(categories) != label_set.categories:
+            raise ValueError(
+                f"{self} has {len(categories)} classes ({', '.join(categories)}), but the data "
+                f"set has {len(label_set)} ({', '.join(label_set.categories)})"
+            )
+
+
+def find_candidates(
+    weights: str, label_set: LabelSet, network: str | None = None
+) -> list[Candidate]:
+    """Resolves a name to weights.
+
+    Args:
+        weights: a member of the registry, alone or as ENUM.MEMBER; the path of a file; or "all" for
+            all members with these classes.
+        label_set: the classes of the data set.
+        network: a name in `zoo.NETWORKS`; by default that of ENUM, else the largest with weights
+            for the classes, else ResNet-18.
+
+    Raises:
+        ValueError: if `weights` is "all" and no member has these classes.
+    """
+    fitting = [
+        Candidate(f"ccnet_{backbone}", member)
+        for backbone, choice in REGISTRY.items()
+        for member in choice
+        if network in (f"ccnet_{backbone}", None)
+        and tuple(member.meta["categories"]) == label_set.categories
+    ]
+    if weights == "all":
+        if not fitting:
+            raise ValueError(
+                f"the registry has no weights for these classes: {', '.join(label_set.categories)}"
+            )
+        return fitting
+    for backbone, choice in REGISTRY.items():
+        if weights.startswith(f"{choice.__name__}."):
+            network, weights = f"ccnet_{backbone}", weights.removeprefix(f"{choice.__name__}.")
+    network = network or (fitting[-1].network if fitting else "ccnet_resnet18")
+    members = REGISTRY[network.removeprefix("ccnet_")].__members__
+    return [Candidate(network, members.get(weights, weights))]

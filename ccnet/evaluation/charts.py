@@ -1,0 +1,148 @@
+"""Evaluation charts: IoU per class, confusion matrix, images with the lowest mIoU."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from ccnet.classes import LabelSet
+from ccnet.evaluation.scores import Scores
+from ccnet.files import atomic_write
+from ccnet.visualization import overlay
+
+_INK, _FAINT = "#222222", "#8a8a8a"
+_MOST_CLASSES_WITH_NUMBERS = 25
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with its prediction and its labels.
+
+    Attributes:
+        title: shown above the image.
+        image: (3, H, W), uint8, RGB.
+        predicted: (H, W), uint8: the predicted classes.
+        labels: (H, W), uint8: the true classes, or 255 (ignored).
+    """
+
+    title: str
+    image: Tensor
+    predicted: Tensor
+    labels: Tensor
+
+
+def iou_chart(scores: Scores, title: str) -> Figure:
+    """Bar chart of the IoU of every class that occurs, with a line at the mean."""
+    rows = zip(
+        scores.iou.tolist(), scores.label_set.categories, scores.label_set.colors, strict=True
+    )
+    bars = sorted(row for row in rows if row[0] == row[0])
+    values, names, colors = zip(*bars, strict=True) if bars else ((), (), ())
+    figure = Figure(figsize=(7, 1.3 + 0.3 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(
+        range(len(bars)),
+        values,
+        color=[_fraction(color) for color in colors],
+        edgecolor=_INK,
+        linewidth=0.5,
+    )
+    for row, value in enumerate(values):
+        axes.text(value + 1, row, f"{value:.1f}", va="center", color=_INK, fontsize=9)
+    axes.axvline(scores.miou, color=_INK, linestyle="--", linewidth=1, zorder=0)
+    axes.set_yticks(range(len(bars)), names)
+    axes.set_xlim(0, 108)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel(f"IoU in percent; dashed: their mean, {scores.miou:.2f}")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def confusion_chart(scores: Scores, title: str) -> Figure:
+    """Confusion matrix, in percent of the pixels of each true class (row)."""
+    names, count = scores.label_set.categories, len(scores.label_set)
+    shares = 100 * scores.confusion.double() / scores.confusion.sum(1, keepdim=True)
+    side = 3.0 + 0.38 * count
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
+    if count <= _MOST_CLASSES_WITH_NUMBERS:
+        for row, column in shares.ge(0.5).nonzero().tolist():
+            value = shares[row, column].item()
+            color = "white" if value > 55 else _INK
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, size=8)
+    axes.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(count), names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="percent of the true class")
+    return figure
+
+
+def samples_page(samples: Sequence[Sample], label_set: LabelSet, title: str) -> Figure:
+    """Figure with a row for every sample: image, overlay of the prediction, overlay of the labels.
+
+    Raises:
+        ValueError: if there is no sample.
+    """
+    if not samples:
+        raise ValueError("samples must not be empty")
+    column = 4.2
+    heights = [column * sample.image.shape[-2] / sample.image.shape[-1] + 0.3 for sample in samples]
+    shown = [
+        label
+        for label in range(len(label_set))
+        if any(
+            (sample.predicted == label).any() or (sample.labels == label).any()
+            for sample in samples
+        )
+    ]
+    legend_rows = -(-len(shown) // 6)
+    height = sum(heights) + 0.6 + 0.3 * legend_rows
+    figure = Figure(figsize=(3 * column, height), layout="constrained")
+    grid = figure.subplots(len(samples), 3, squeeze=False, height_ratios=heights)
+    for row, sample in zip(grid, samples, strict=True):
+        pictures = {
+            sample.title: sample.image.movedim(0, -1).numpy(),
+            "prediction": overlay(sample.image, sample.predicted, label_set, 0.65),
+            "labels": overlay(sample.image, sample.labels, label_set, 0.65),
+        }
+        for axes, (name, picture) in zip(row, pictures.items(), strict=True):
+            axes.imshow(picture)
+            axes.set_title(name, loc="left", fontsize=9, color=_INK)
+            axes.axis("off")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    figure.legend(
+        handles=[
+            Patch(
+                facecolor=_fraction(label_set.colors[label]),
+                edgecolor=_FAINT,
+                label=label_set.categories[label],
+            )
+            for label in shown
+        ],
+        loc="outside lower center",
+        ncols=6,
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
+def save_chart(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure as a PNG, atomically."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130, facecolor="white")
+
+
+def _fraction(color: tuple[int, int, int]) -> tuple[float, float, float]:
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255

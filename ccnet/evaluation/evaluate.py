@@ -1,0 +1,89 @@
+"""Evaluation of a model on a data set, on any number of processes; label-id export."""
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ccnet.classes import LabelSet
+from ccnet.distributed import all_reduce_sum, rank, world_size
+from ccnet.evaluation.scores import Scores, confusion_matrix
+from ccnet.files import atomic_write
+from ccnet.inference import InferenceProtocol, Segmentation
+from ccnet.model import CCNet
+
+
+class Samples(Protocol):
+    """Images (3, H, W), uint8, RGB, with labels (H, W), uint8: classes, or 255 (ignored)."""
+
+    def __len__(self) -> int:
+        """The number of samples."""
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]:
+        """An image and its labels."""
+
+
+def evaluate(
+    model: CCNet,
+    dataset: Samples,
+    *,
+    protocol: InferenceProtocol | None = None,
+    each: Callable[[int, Segmentation, Scores], None] | None = None,
+) -> Scores:
+    """Segments every image at its own size and compares it with its labels.
+
+    Under torch.distributed every rank must call this with the same data set. Rank r of a world of
+    size n evaluates the images r, r + n, ..., so that none is counted twice, and every rank gets
+    the scores over all images.
+
+    Args:
+        model: with the classes of the labels.
+        dataset: images and labels.
+        protocol: the options of inference; None for whole images at their own size.
+        each: called with the index of an image, its segmentation and its own scores, on the rank
+            that evaluated it.
+
+    Returns:
+        The scores over all images.
+
+    Raises:
+        ValueError: if the labels hold classes that the model does not know.
+    """
+    label_set = model.label_set
+    classes = len(label_set)
+    device = next(model.parameters()).device
+    total = torch.zeros(classes, classes, dtype=torch.int64)
+    for index in own_indices(len(dataset)):
+        image, labels = (tensor.as_subclass(Tensor) for tensor in dataset[index])
+        result = model.predict(image, protocol)
+        confusion = confusion_matrix(labels, result.labels, classes)
+        total += confusion
+        if each is not None:
+            each(index, result, Scores(confusion, label_set))
+    return Scores(all_reduce_sum(total.to(device)).cpu(), label_set)
+
+
+def own_indices(count: int) -> range:
+    """The indices of the images, out of `count`, that this rank evaluates."""
+    return range(rank(), count, world_size())
+
+
+def save_label_ids(labels: Tensor, label_set: LabelSet, path: str | os.PathLike[str]) -> None:
+    """Writes labels as an 8-bit PNG of the data set's own ids, the format of benchmark servers.
+
+    Args:
+        labels: (H, W), uint8: classes.
+        label_set: with the `label_ids` to write.
+        path: of the PNG; its folder is created if it does not exist.
+
+    Raises:
+        ValueError: if an id does not fit into 8 bits.
+    """
+    if not all(0 <= label_id <= 255 for label_id in label_set.label_ids):
+        raise ValueError(f"label ids must be in 0..255 for an 8-bit PNG, not {label_set.label_ids}")
+    label_ids = torch.tensor(label_set.label_ids, dtype=torch.uint8)[labels.long()]
+    with atomic_write(path) as temporary:
+        Image.fromarray(label_ids.numpy()).save(temporary, format="PNG")

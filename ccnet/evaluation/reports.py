@@ -1,0 +1,144 @@
+"""Evaluation reports: summary, Markdown, JSON and charts."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ccnet.evaluation.charts import Sample, confusion_chart, iou_chart, samples_page, save_chart
+from ccnet.evaluation.scores import Scores
+from ccnet.files import atomic_write
+from ccnet.inference import InferenceProtocol
+
+_CAPTIONS = {
+    "iou.png": "IoU of the classes",
+    "confusion.png": "Confusion matrix",
+    "worst.png": "The images with the lowest mIoU",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of an evaluation.
+
+    Attributes:
+        weights: name or file of the weights.
+        dataset: data set and split, as in "CamVid val".
+        protocol: the options of inference.
+        scores: over all images.
+        images: name and mIoU, in percent, of every image.
+        published: the registry's mIoU in percent, and who measured it; None if there is none.
+        environment: versions, device and so on.
+    """
+
+    weights: str
+    dataset: str
+    protocol: InferenceProtocol
+    scores: Scores
+    images: Sequence[tuple[str, float]]
+    published: tuple[float, str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Weights and data set, as in "CAMVID on CamVid val"."""
+        return f"{self.weights} on {self.dataset}"
+
+    def worst(self, count: int) -> list[int]:
+        """Indices of the `count` images with the lowest mIoU, in ascending order of mIoU."""
+        measured = [index for index, (_, miou) in enumerate(self.images) if not math.isnan(miou)]
+        return sorted(measured, key=lambda index: self.images[index][1])[:count]
+
+    def is_confirmed(self, tolerance: float) -> bool:
+        """Whether the mIoU differs from the published one by at most `tolerance` (percent)."""
+        if self.published is None:
+            return False
+        return abs(self.scores.miou - self.published[0]) <= tolerance
+
+    def summary(self) -> str:
+        """Text for a terminal: protocol, IoU per class, means, published mIoU."""
+        scores = self.scores
+        lines = [f"{self.title}: {self.protocol}", ""]
+        if not scores.confusion.any():
+            return "\n".join([*lines, "no labelled pixels: there are no scores"])
+        lines += [scores.table(), ""]
+        lines += [f"pixel accuracy {scores.pixel_accuracy:.2f} %"]
+        lines += [f"mean accuracy {scores.mean_accuracy:.2f} %"]
+        if self.published:
+            figure, whose = self.published
+            difference = scores.miou - figure
+            lines += [f"published mIoU {figure:.2f} % ({whose}), difference {difference:+.2f}"]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report as JSON-able values."""
+        return {
+            "weights": self.weights,
+            "dataset": self.dataset,
+            "protocol": self.protocol.to_config(),
+            **self.scores.to_dict(),
+            "published mIoU": self.published and self.published[0],
+            "images": [
+                {"name": name, "mIoU": None if math.isnan(miou) else miou}
+                for name, miou in self.images
+            ],
+            "environment": dict(self.environment),
+        }
+
+    def to_markdown(self, pictures: Sequence[str] = ()) -> str:
+        """Returns the report in Markdown, with links to the charts of these file names."""
+        scores = self.scores
+        figure = f"{scores.miou:.2f} %"
+        if self.published:
+            figure += " ({1}: {0:.2f} %)".format(*self.published)
+        lines = [f"# {self.title}", "", "| | |", "| --- | --- |"]
+        lines += [
+            f"| {name} | {value} |"
+            for name, value in {
+                "mIoU": figure,
+                "pixel accuracy": f"{scores.pixel_accuracy:.2f} %",
+                "mean accuracy": f"{scores.mean_accuracy:.2f} %",
+                "images": len(self.images),
+                "protocol": self.protocol,
+                **self.environment,
+            }.items()
+        ]
+        lines += ["", "| class | IoU (%) | accuracy (%) | share of the pixels (%) |"]
+        lines += ["| --- | ---: | ---: | ---: |"]
+        counts = scores.confusion.sum(1).double()
+        shares = (100 * counts / counts.sum()).tolist()
+        columns = scores.iou.tolist(), scores.accuracy.tolist(), shares
+        for name, *values in zip(scores.label_set.categories, *columns, strict=True):
+            cells = ("-" if math.isnan(value) else f"{value:.2f}" for value in values)
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        for name in pictures:
+            lines += ["", f"![{_CAPTIONS[name]}]({name})"]
+        lines += ["", "| worst images | mIoU (%) |", "| --- | ---: |"]
+        lines += ["| {} | {:.2f} |".format(*self.images[index]) for index in self.worst(10)]
+        return "\n".join(lines) + "\n"
+
+
+def save_report(report: Report, folder: str | os.PathLike[str], worst: Sequence[Sample]) -> None:
+    """Writes report.md and report.json, and the charts iou.png, confusion.png and worst.png.
+
+    Args:
+        report: the result of an evaluation.
+        folder: created if it does not exist; an older report is replaced.
+        worst: the images to show in worst.png, which is not written if there are none.
+    """
+    charts = {
+        "iou.png": iou_chart(report.scores, report.title),
+        "confusion.png": confusion_chart(report.scores, report.title),
+    }
+    if worst:
+        title = f"{report.title}: the images with the lowest mIoU"
+        charts["worst.png"] = samples_page(worst, report.scores.label_set, title)
+    for name, chart in charts.items():
+        save_chart(chart, Path(folder, name))
+    with atomic_write(Path(folder, "report.json")) as temporary:
+        temporary.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
+    with atomic_write(Path(folder, "report.md")) as temporary:
+        temporary.write_text(report.to_markdown(list(charts)))

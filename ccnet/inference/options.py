@@ -1,0 +1,40 @@
+"""Command-line options of an inference protocol."""
+
+import argparse
+from typing import Any
+
+from ccnet.inference.protocol import AVERAGES, MODES, PRECISIONS
+
+_OPTIONS = "inference options"
+
+
+def add_protocol_options(parser: argparse.ArgumentParser, title: str) -> None:
+    """Adds an option for every field of `InferenceProtocol`, in a group with this title."""
+    add = parser.add_argument_group(title).add_argument
+    options = [
+        add("--mode", choices=MODES, help="whole image or sliding windows"),
+        add("--crop", type=_size, metavar="H,W", help="window size in pixels (default: 769)"),
+        add("--stride", type=_size, metavar="H,W", help="window stride (default: 2/3 of the crop)"),
+        add("--overlap", type=float, help="fraction of the crop, instead of --stride"),
+        add("--scales", type=_numbers, metavar="S,S,...", help="factors on the size of the image"),
+        add("--flip", action=argparse.BooleanOptionalAction, help="average with the flipped image"),
+        add("--average", choices=AVERAGES, help="what to average over scales and flips"),
+        add("--window-batch", type=int, metavar="N", help="batch size of windows"),
+        add("--precision", choices=PRECISIONS, help="float32, or bfloat16 autocast"),
+    ]
+    parser.set_defaults(**{_OPTIONS: [option.dest for option in options]})
+
+
+def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the fields of `InferenceProtocol` that the command line gave."""
+    given = {name: getattr(arguments, name) for name in getattr(arguments, _OPTIONS)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _size(text: str) -> list[int] | int:
+    sides = [int(side) for side in text.split(",")]
+    return sides if len(sides) > 1 else sides[0]
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]

@@ -1,0 +1,115 @@
+"""Inference on one image: decoding, preprocessing, windows, averaging, labels."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccnet.classes import LabelSet
+from ccnet.inference.protocol import InferenceProtocol
+from ccnet.inference.result import Segmentation
+from ccnet.inference.windows import View, resized, sliding, together, whole
+from ccnet.transforms import ImageLike, Preprocessing, decode_image
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switches the model to evaluation mode; restores the mode of each module at exit."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@torch.inference_mode()
+def segment(
+    model: nn.Module,
+    image: ImageLike,
+    preprocessing: Preprocessing,
+    label_set: LabelSet,
+    protocol: InferenceProtocol | None = None,
+    *,
+    return_probabilities: bool = False,
+) -> Segmentation:
+    """Segments one image at its own size, on the device of the model.
+
+    The model runs in evaluation mode. In mode "slide" the memory is bounded by the sum of the image
+    and its labels (together 4 bytes per pixel), one batch of windows, and a band of logits as high
+    as a window and as wide as the image (about 13 K bytes per pixel of the band, times the sum of
+    the scales, twice that with flip). In mode "whole" the logits of all pixels exist at once, and
+    so do the probabilities if requested.
+
+    At each scale, the image is resized bilinearly (without a low-pass filter, as in the published
+    protocols) and the logits are resized back.
+
+    Args:
+        model: maps (N, 3, H, W) to a mapping with "out", the logits (N, K, H, W).
+        image: anything that `transforms.decode_image` accepts.
+        preprocessing: that the model was trained with.
+        label_set: the K classes.
+        protocol: the options of inference; None for one forward pass of the whole image.
+        return_probabilities: keep the probabilities, 4 K bytes per pixel: the softmax of the
+            averaged logits, or the average of the softmaxes, according to `protocol.average`.
+
+    Raises:
+        FileNotFoundError: if there is no file at the path.
+        ValueError: if the image cannot be read or is not one image.
+    """
+    protocol = protocol or InferenceProtocol()
+    pixels = decode_image(image)
+    height, width = pixels.shape[1:]
+    average_probabilities = protocol.average == "probabilities"
+    labels = torch.empty(height, width, dtype=torch.uint8)
+    probabilities = torch.empty(len(label_set), height, width) if return_probabilities else None
+    row = 0
+    with evaluation_mode(model):
+        for views in together(_streams(model, pixels, preprocessing, protocol)):
+            terms = (logits.softmax(0) for logits in views) if average_probabilities else views
+            scores: Tensor = reduce(torch.add, terms)
+            rows = slice(row, row := row + scores.shape[1])
+            labels[rows] = scores.argmax(dim=0).to(torch.uint8)
+            if probabilities is not None:
+                scores = scores / len(views)
+                probabilities[:, rows] = scores if average_probabilities else scores.softmax(0)
+    return Segmentation(labels, label_set, pixels.cpu(), probabilities)
+
+
+def _streams(
+    model: nn.Module, pixels: Tensor, preprocessing: Preprocessing, protocol: InferenceProtocol
+) -> list[Iterator[Tensor]]:
+    """Computes logits at the size of the image, unflipped: a stream per scale and flip."""
+    parameter = next(model.parameters())
+
+    def prepare(region: Tensor) -> Tensor:
+        return preprocessing(region.to(parameter.device)[None])[0]
+
+    def classify(windows: Tensor) -> Tensor:
+        with _precision(protocol.precision, parameter.device):
+            logits: Tensor = model(windows.to(parameter.dtype))["out"]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def stream(scale: float, mirrored: bool) -> Iterator[Tensor]:
+        height, width = pixels.shape[1:]
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        view = View(pixels, prepare, size, mirrored)
+        if protocol.windows:
+            bands = sliding(view, classify, *protocol.windows, protocol.window_batch)
+        else:
+            bands = whole(view, classify)
+        bands = resized(bands, size, (height, width))
+        return (band.flip(-1) for band in bands) if mirrored else bands
+
+    mirrors = (False, True) if protocol.flip else (False,)
+    return [stream(scale, mirrored) for scale in protocol.scales for mirrored in mirrors]
+
+
+def _precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    if precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,172 @@
+"""Sliding-window inference in bands of rows, which bounds the memory for images of any size.
+
+A stream is an iterator of bands (K, h, W), which follow each other from the top of a map to its
+bottom. No stage holds more than a few bands, or a floating-point copy of the image.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice, product
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ccnet.inference.protocol import Size
+
+Classify = Callable[[Tensor], Tensor]
+"""Forward pass: from normalised windows (N, 3, h, w) to logits (N, K, h, w)."""
+
+MAX_ROWS = 64
+"""Maximum height of the bands from `resized`; it bounds them at small scales."""
+
+
+@dataclass(frozen=True)
+class View:
+    """An image at some size, optionally flipped, whose regions are computed on demand.
+
+    Attributes:
+        pixels: (3, H, W), uint8: the image at its own size.
+        prepare: preprocessing: from a region of `pixels` to normalised floating point.
+        size: height and width of the view, in pixels.
+        mirrored: whether the view is flipped horizontally.
+    """
+
+    pixels: Tensor
+    prepare: Callable[[Tensor], Tensor]
+    size: Size
+    mirrored: bool = False
+
+    def read(self, top: int, left: int, size: Size) -> Tensor:
+        """Returns a normalised region (3, *size); outside the view it is 0, the mean colour."""
+        height, width = self.size
+        bottom, right = min(top + size[0], height), min(left + size[1], width)
+        padding = (0, left + size[1] - right, 0, top + size[0] - bottom)
+        if self.mirrored:
+            left, right = width - right, width - left
+        if self.size == self.pixels.shape[1:]:
+            region = self.prepare(self.pixels[:, top:bottom, left:right])
+        else:
+            region = self._resized_region(slice(top, bottom), slice(left, right))
+        return F.pad(region.flip(-1) if self.mirrored else region, padding)
+
+    def _resized_region(self, rows: slice, columns: slice) -> Tensor:
+        height, width = self.pixels.shape[1:]
+        y = _positions(height, self.size[0])[rows]
+        x = _positions(width, self.size[1])[columns]
+        top, left = int(y[0]), int(x[0])
+        region = self.prepare(self.pixels[:, top : int(y[-1]) + 2, left : int(x[-1]) + 2])
+        return _interpolate(_interpolate(region, 1, y - top), 2, x - left)
+
+
+def whole(view: View, classify: Classify) -> Iterator[Tensor]:
+    """Computes the logits of a view in one forward pass: a stream of one band."""
+    yield classify(view.read(0, 0, view.size)[None])[0]
+
+
+def sliding(
+    view: View, classify: Classify, crop: Size, stride: Size, window_batch: int
+) -> Iterator[Tensor]:
+    """Computes the logits of a view, averaged where windows overlap: a stream of bands.
+
+    Windows are `stride` apart; the last one of each row and column is moved back inside. If the
+    view is smaller than a window, the window is padded at the right and at the bottom.
+
+    Args:
+        view: of any size.
+        classify: forward pass of the network.
+        crop: height and width of a window, in pixels.
+        stride: distance between windows in pixels, at most `crop`.
+        window_batch: batch size of windows; a batch may span several rows of windows.
+    """
+    (height, width), (crop_height, crop_width) = view.size, crop
+    tops, lefts = (_starts(*lengths) for lengths in zip(view.size, crop, stride, strict=True))
+    down, across = _coverage(height, crop_height, tops), _coverage(width, crop_width, lefts)
+    total = torch.empty(0)
+    first = 0
+    places = product(tops, lefts)
+    while batch := list(islice(places, window_batch)):
+        results = classify(torch.stack([view.read(top, left, crop) for top, left in batch]))
+        if not total.numel():
+            total = results.new_zeros(results.shape[1], min(crop_height, height), width)
+            down, across = down.to(total), across.to(total)
+        for (top, left), logits in zip(batch, results, strict=True):
+            if top > first:
+                done, kept = top - first, total.shape[1] - (top - first)
+                yield total[:, :done] / (down[first:top, None] * across)
+                total[:, :kept] = total[:, done:].clone()
+                total[:, kept:] = 0
+                first = top
+            inside = total[:, :, left : left + crop_width]
+            inside += logits[:, : inside.shape[1], : inside.shape[2]]
+    yield total / (down[first:, None] * across)
+
+
+def resized(stream: Iterator[Tensor], source: Size, target: Size) -> Iterator[Tensor]:
+    """Resizes a stream of maps from size `source` to `target` by bilinear interpolation."""
+    if source == target:
+        yield from stream
+        return
+    y, x = _positions(source[0], target[0]), _positions(source[1], target[1])
+    band = torch.empty(0)
+    first = start = 0
+    for rows in stream:
+        band = torch.cat([band, rows], dim=1) if band.numel() else rows
+        del rows  # so that its memory is freed as soon as the band moves on
+        known = first + band.shape[1]
+        ready = target[0] if known == source[0] else int((y < known - 1).sum())
+        while start < ready:
+            stop = min(start + MAX_ROWS, ready)
+            top = int(y[start]) - first
+            part = band[:, top : int(y[stop - 1]) - first + 2]
+            yield _interpolate(_interpolate(part, 1, y[start:stop] - first - top), 2, x)
+            start = stop
+        if start < target[0]:
+            top = min(int(y[start]), known)
+            band, first = band[:, top - first :].clone(), top
+
+
+def together(streams: list[Iterator[Tensor]]) -> Iterator[list[Tensor]]:
+    """Aligns streams of maps of one size: yields a band of each, all of the same rows."""
+    bands = [next(stream) for stream in streams]
+    while True:
+        height = min(band.shape[1] for band in bands)
+        yield [band[:, :height] for band in bands]
+        rest: list[Tensor] = []
+        for band, stream in zip(bands, streams, strict=True):
+            following = band[:, height:] if band.shape[1] > height else next(stream, None)
+            if following is None:
+                return
+            rest.append(following)
+        bands = rest
+
+
+def _starts(length: int, crop: int, stride: int) -> list[int]:
+    last = max(0, length - crop)
+    return [*range(0, last, stride), last]
+
+
+def _coverage(length: int, crop: int, starts: list[int]) -> Tensor:
+    """Counts the windows that cover each point of an axis: (length,)."""
+    counts = torch.zeros(length)
+    for start in starts:
+        counts[start : start + crop] += 1
+    return counts
+
+
+def _positions(source: int, target: int) -> Tensor:
+    """Computes the source coordinates of the points of a resized axis: (target,), float64.
+
+    Points are pixel centres, so resizing does not shift the image, and commutes with flipping.
+    """
+    positions = (torch.arange(target, dtype=torch.float64) + 0.5) * (source / target) - 0.5
+    return positions.clamp(0, source - 1)
+
+
+def _interpolate(x: Tensor, axis: int, positions: Tensor) -> Tensor:
+    """Interpolates (C, h, w) linearly along one axis, at positions of 0 or more."""
+    low = positions.long()
+    high = (low + 1).clamp(max=x.shape[axis] - 1)
+    weight = (positions - low).to(x.dtype).to(x.device).reshape((-1, 1) if axis == 1 else (-1,))
+    below, above = (x.index_select(axis, index.to(x.device)) for index in (low, high))
+    return below.lerp_(above, weight)

@@ -1,0 +1,77 @@
+"""Validation history of a run: log.jsonl, one record per validation."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccnet import distributed
+from ccnet.classes import LabelSet
+from ccnet.evaluation import Scores
+from ccnet.files import atomic_write
+
+
+class History:
+    """The records of all validations, kept in a file so that no checkpoint has to hold them.
+
+    Args:
+        path: the file; rank 0 reads and writes it.
+        label_set: the classes of the scores.
+    """
+
+    def __init__(self, path: Path, label_set: LabelSet) -> None:
+        self.path, self.label_set = path, label_set
+        self.records: list[dict[str, Any]] = []
+
+    def load(self, step: int) -> None:
+        """Reads the records up to a step; every rank must call this.
+
+        Later ones belong to steps that are trained again; damaged ones are validated again.
+        """
+        records = []
+        if distributed.rank() == 0 and self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    record = json.loads(line)
+                    is_valid = record["step"] <= step and "confusion" in record
+                except (ValueError, TypeError, KeyError):
+                    break
+                if not is_valid:
+                    break
+                records.append(record)
+        self.records = distributed.all_gather(records)[0]
+
+    def append(self, step: int, loss: float, scores: Scores) -> None:
+        """Adds a record and writes the file.
+
+        Raises:
+            OSError: if it cannot be written; the older file stays.
+        """
+        self.records.append({"step": step, "loss": loss, **scores.to_dict()})
+        if distributed.rank() == 0:
+            with atomic_write(self.path) as temporary:
+                temporary.write_text(
+                    "".join(json.dumps(record) + "\n" for record in self.records), encoding="utf-8"
+                )
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last validation; 0 before the first."""
+        return int(self._last.get("step", 0))
+
+    @property
+    def best(self) -> float:
+        """The highest mIoU so far, in percent; minus infinity before the first validation."""
+        return max((record["mIoU"] for record in self.records), default=-math.inf)
+
+    @property
+    def scores(self) -> Scores:
+        """The scores of the last validation."""
+        return Scores(torch.tensor(self._last["confusion"]), self.label_set)
+
+    @property
+    def _last(self) -> Mapping[str, Any]:
+        return self.records[-1] if self.records else {}

@@ -1,0 +1,160 @@
+"""Downloads of registered weights: bundled files, a local folder, the Hugging Face Hub, the origin.
+
+Weights are taken from the first of these places that has them, and only with their published hash.
+"""
+
+import logging
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError is its client's
+    HTTPError,
+    OfflineModeIsEnabled,
+)
+from torchvision.models import WeightsEnum
+
+from ccnet.files import sha256_of
+from ccnet.weights.conversion import convert
+from ccnet.weights.hub import fetch_file
+from ccnet.weights.pickles import read_pickle
+from ccnet.weights.registry import details_of
+from ccnet.weights.serialization import ModelWeights, read_files, read_weights, write_weights
+
+logger = logging.getLogger(__name__)
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+BUNDLED_DIRS = (_PACKAGE.parent / "weights", _PACKAGE / "bundled")
+"""Folders of bundled weights: in the repository, and inside an installed package."""
+
+WEIGHTS_DIR_VARIABLE = "CCNET_WEIGHTS_DIR"
+"""Environment variable that names one more folder of weights."""
+
+UNREACHABLE = (OSError, HTTPError, OfflineModeIsEnabled)
+"""Errors raised when the Hub cannot be reached or does not have a file."""
+
+
+def load_registered(weights: WeightsEnum, *, progress: bool = True) -> ModelWeights:
+    """Loads registered weights from the first place that has them.
+
+    Args:
+        weights: a member of one of the enums in `ccnet.weights`.
+        progress: show a progress bar for downloads.
+
+    Raises:
+        FileNotFoundError: if no place has them; names every place, its problem, and a remedy.
+        ValueError: if a file does not have the published hash.
+    """
+    failures = []
+    for look in (_in_folders, _on_the_hub, _at_the_origin):
+        try:
+            found = look(weights, progress)
+        except OSError as error:
+            failures.append(str(error))
+        else:
+            if found is not None:
+                return replace(found, details=details_of(weights))
+    tried = "\n  ".join(line for failure in failures for line in failure.splitlines())
+    raise FileNotFoundError(f"{weights} was not found. Tried:\n  {tried}\n{_remedy(weights)}")
+
+
+def _in_folders(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
+    folders = list(BUNDLED_DIRS)
+    own = os.environ.get(WEIGHTS_DIR_VARIABLE)
+    if own:
+        folders.append(Path(own))
+    for folder in folders:
+        path = folder / weights.meta["file"]
+        if path.is_file():
+            verify(path, weights.meta["sha256"])
+            return read_weights(path)
+    origin = weights.meta["origin"]
+    if own and origin:
+        path = Path(own, Path(origin["url"]).name)
+        if path.is_file():
+            verify(path, origin["sha256_prefix"])
+            return _converted(path, weights)
+    raise FileNotFoundError("\n".join(f"{folder / weights.meta['file']}" for folder in folders))
+
+
+def _on_the_hub(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
+    hub = weights.meta["hub"]
+    if hub is None:
+        return None
+    place = f"hf://{hub['repo_id']}@{hub['revision']}/{hub['filename']}"
+    try:
+        path = fetch_file(hub["repo_id"], hub["filename"], hub["revision"], progress=progress)
+    except UNREACHABLE as error:
+        raise FileNotFoundError(f"{place}: {error}") from error
+    try:
+        verify(path, hub["sha256"])
+    except ValueError:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise
+    return read_files(path, None, place)
+
+
+def _at_the_origin(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
+    origin = weights.meta["origin"]
+    if origin is None:
+        return None
+    url = origin["url"]
+    cached = Path(constants.HF_HOME, "ccnet", weights.meta["file"])
+    if cached.is_file():
+        try:
+            return read_weights(cached)
+        except ValueError as error:
+            logger.warning("downloading again, because the cached file is damaged: %s", error)
+    if constants.HF_HUB_OFFLINE:
+        raise FileNotFoundError(f"{cached}\n{url}: skipped, because HF_HUB_OFFLINE is set")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, Path(url).name)
+        try:
+            torch.hub.download_url_to_file(url, str(path), origin["sha256_prefix"], progress)
+        except OSError as error:
+            raise FileNotFoundError(f"{cached}\n{url}: {error}") from error
+        except RuntimeError as error:
+            raise ValueError(f"{url} is not the published file: {error}") from error
+        loaded = _converted(path, weights)
+    try:
+        write_weights(cached, loaded)
+    except OSError as error:
+        logger.warning("%s could not be cached, and will be downloaded again: %s", cached, error)
+    return replace(loaded, source=url)
+
+
+def _converted(path: Path, weights: WeightsEnum) -> ModelWeights:
+    converted = convert(read_pickle(path))
+    return replace(converted, config=weights.meta["config"], source=str(path))
+
+
+def verify(path: Path, sha256: str | None) -> None:
+    """Checks the SHA-256 of a file against a full hash or a prefix of one; None skips the check.
+
+    Raises:
+        ValueError: if the hashes differ.
+    """
+    if sha256 is None:
+        return
+    if not sha256:
+        raise ValueError(f"{path} cannot be verified against an empty hash")
+    found = sha256_of(path)
+    if not found.startswith(sha256):
+        raise ValueError(
+            f"{path} is not the published file: its SHA-256 is {found}, not {sha256}. "
+            "Download it again, or pass its path as weights= to use it anyway."
+        )
+
+
+def _remedy(weights: WeightsEnum) -> str:
+    by_hand = weights.meta.get("by_hand")
+    if by_hand:
+        return str(by_hand)
+    names = [weights.meta["file"]]
+    if weights.meta["origin"]:
+        names.append(Path(weights.meta["origin"]["url"]).name)
+    return f"Put {' or '.join(names)} into a folder and set {WEIGHTS_DIR_VARIABLE} to its path."

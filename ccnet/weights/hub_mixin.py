@@ -1,0 +1,139 @@
+"""Hub mixin: `save_pretrained`, `push_to_hub` and `from_pretrained`, strict and silent."""
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import PyTorchModelHubMixin
+from torch import nn
+
+from ccnet.files import atomic_write
+from ccnet.weights.hub import read_repository
+from ccnet.weights.serialization import ModelWeights, read_weights, write_folder
+
+Model = TypeVar("Model", bound="StrictHubMixin")
+
+
+class StrictHubMixin(PyTorchModelHubMixin):
+    """Strict version of huggingface_hub's model mixin.
+
+    The original mixin loads the tensors that fit and skips the rest, builds a default model if the
+    configuration is missing, falls back to a pickle and prints. Here each of these is an error. The
+    public methods are overridden rather than the hooks: before the mixin calls the hooks, it
+    deletes config.json, and reads it without saying which file is damaged.
+    """
+
+    config: dict[str, Any]
+    """Constructor arguments as JSON-able values: config.json on the Hub."""
+
+    card_details: dict[str, Any]
+    """Facts about the weights for the model card: licence, source, metrics and so on."""
+
+    def to_weights(self) -> ModelWeights:
+        """Returns the state dict, configuration and details of this model as one value."""
+        assert isinstance(self, nn.Module)
+        return ModelWeights(self.state_dict(), self.config, self.card_details)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], **push_to_hub_options: Any
+    ) -> str | None:
+        """Writes model.safetensors, config.json and a model card into a folder.
+
+        Each file is complete or untouched. Weights and configuration replace older ones; a model
+        card that already exists stays.
+
+        Args:
+            save_directory: the folder, created if need be.
+            push_to_hub_options: `push_to_hub=True` also uploads to `repo_id` (default: the
+                folder's name); the other options are passed to `push_to_hub`.
+
+        Returns:
+            The URL of the upload, or None.
+
+        Raises:
+            OSError: if a file cannot be written.
+            ValueError: if another `config` is given.
+        """
+        folder = Path(save_directory)
+        if push_to_hub_options.pop("config", None) is not None:
+            raise ValueError(
+                "save_pretrained takes no config: config.json holds the model's own arguments"
+            )
+        write_folder(folder, self.to_weights())
+        card_options = push_to_hub_options.pop("model_card_kwargs", None) or {}
+        if not (folder / "README.md").exists():
+            with atomic_write(folder / "README.md") as temporary:
+                self.generate_model_card(**card_options).save(temporary)
+        if push_to_hub_options.pop("push_to_hub", False):
+            repo_id = push_to_hub_options.pop("repo_id", None) or folder.name
+            url: str = self.push_to_hub(
+                repo_id=repo_id, model_card_kwargs=card_options, **push_to_hub_options
+            )
+            return url
+        return None
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads the files of `save_pretrained` to a repository, created if need be.
+
+        Args:
+            repo_id: "owner/name".
+            options: arguments of `huggingface_hub.PyTorchModelHubMixin.push_to_hub`.
+
+        Returns:
+            The URL of the upload.
+        """
+        card = {"location": repo_id, **(options.pop("model_card_kwargs", None) or {})}
+        url: str = super().push_to_hub(repo_id, model_card_kwargs=card, **options)
+        return url
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model],
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        **model_kwargs: Any,
+    ) -> Model:
+        """Loads a model in evaluation mode from a folder or from the Hugging Face Hub.
+
+        Args:
+            pretrained_model_name_or_path: a folder that `save_pretrained` wrote, or "owner/name".
+            revision: branch, tag or commit.
+            force_download: download files again even if they are cached.
+            token: access token for a private repository; by default that of the logged-in user.
+            cache_dir: folder of downloads; by default that of huggingface_hub.
+            local_files_only: do not use the network.
+            model_kwargs: constructor arguments that replace those of the configuration.
+
+        Raises:
+            FileNotFoundError: if there is no such folder, or it lacks model.safetensors.
+            ValueError: if the configuration or the weights do not fit the network.
+            huggingface_hub.errors.HfHubHTTPError: if the Hub lacks the files or denies access.
+        """
+        location = os.fspath(pretrained_model_name_or_path)
+        path = Path(location)
+        if path.is_dir():
+            weights = read_weights(path)
+        elif path.exists() or path.is_absolute() or len(path.parts) > 2:
+            raise FileNotFoundError(
+                f'no folder {location}; pass an existing one, or "owner/name" on the Hub'
+            )
+        else:
+            weights = read_repository(
+                location,
+                revision,
+                force_download=force_download,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
+        return cls.from_weights(weights, **model_kwargs)
+
+    @classmethod
+    def from_weights(cls: type[Model], weights: ModelWeights, **changes: Any) -> Model:
+        """Builds the model from weights, in evaluation mode."""
+        raise NotImplementedError

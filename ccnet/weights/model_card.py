@@ -1,0 +1,103 @@
+"""Model cards, saved beside weights: what they are, their origin, metrics and use."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_TEMPLATE = """---
+{front_matter}
+---
+
+# {title}
+
+Semantic segmentation with criss-cross attention ([CCNet](https://arxiv.org/abs/1811.11721)), for
+the pure-PyTorch implementation `ccnet-pytorch`.
+
+| | |
+| --- | --- |
+{facts}
+
+## Use
+
+```python
+import ccnet
+
+model = ccnet.CCNet.from_pretrained("{location}")
+model.predict("street.jpg").overlay().save("overlay.png")
+```
+
+`model(x)` takes a normalised batch (N, 3, H, W), as `model.transforms()` makes it, and returns
+`{{"out": logits}}` of (N, {num_classes}, H, W).
+
+## Classes
+
+{classes}
+"""
+
+
+def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> str:
+    """Writes a model card.
+
+    Args:
+        config: the arguments of `CCNet`.
+        details: facts about the weights. The card shows `weights`, `dataset`, `metrics`, `whose`,
+            `protocol`, `recipe`, `license` (an SPDX name) and `source`. `location` is the folder or
+            "owner/name" that the example loads from.
+
+    Returns:
+        Markdown with front matter.
+    """
+    front_matter = {
+        "library_name": "ccnet-pytorch",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["semantic-segmentation", "criss-cross-attention", "ccnet"],
+    }
+    if "license" in details:
+        front_matter["license"] = str(details["license"]).lower()
+    facts = {
+        "backbone": config["backbone"],
+        "recurrence": config["recurrence"],
+        "weights": details.get("weights"),
+        "trained on": details.get("dataset"),
+        **_metrics(details),
+        "protocol": _as_text(details.get("protocol")),
+        "recipe": details.get("recipe"),
+        "licence": details.get("license"),
+        "source": details.get("source"),
+    }
+    header = [f"{key}: {json.dumps(value)}" for key, value in front_matter.items()]
+    rows = [f"| {name} | {value} |" for name, value in facts.items() if value is not None]
+    return _TEMPLATE.format(
+        front_matter="\n".join(header),
+        title=f"CCNet {config['backbone']}, {config['num_classes']} classes",
+        facts="\n".join(rows),
+        location=details.get("location", "folder-or-owner/name"),
+        num_classes=config["num_classes"],
+        classes=", ".join(config["label_set"]["categories"]),
+    )
+
+
+def inherited_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the details that still hold after fine-tuning: licence and origin."""
+    kept = {key: details[key] for key in ("license", "source") if key in details}
+    if "weights" in details:
+        origin = str(details["weights"]).removeprefix("fine-tuned from ")
+        kept["weights"] = f"fine-tuned from {origin}"
+    return kept
+
+
+def _metrics(details: Mapping[str, Any]) -> dict[str, str]:
+    whose = f" (reported by {details['whose']})" if "whose" in details else ""
+    return {
+        f"{metric} on {dataset}": f"{_as_text(value)}{whose}"
+        for dataset, metrics in details.get("metrics", {}).items()
+        for metric, value in metrics.items()
+    }
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_as_text(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return None if value is None else str(value)

@@ -1,0 +1,173 @@
+"""Reading and writing weights: safetensors files and folders, strict loading."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ccnet.files import atomic_write, sha256_of
+from ccnet.weights.registry import REGISTRY, details_of
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    """Weights with their configuration and details.
+
+    Every reader returns this value and every writer takes it, so that none of its parts gets lost.
+
+    Attributes:
+        state_dict: parameters and buffers by name, on the CPU.
+        config: the arguments of `CCNet` that fit them; empty if unknown.
+        details: facts for the model card: `license`, `source`, `metrics` and so on.
+        source: where the weights were read, for messages.
+    """
+
+    state_dict: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "weights in memory"
+
+
+def read_weights(path: str | os.PathLike[str]) -> ModelWeights:
+    """Reads a safetensors file, or a folder that `save_pretrained` wrote.
+
+    The configuration of a folder is its config.json; of a file, or a folder without config.json, it
+    is the one in the header of the safetensors file.
+
+    Args:
+        path: of a .safetensors file, or of a folder with model.safetensors.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a file is damaged, or its configuration is no mapping.
+    """
+    path = Path(path)
+    config_path = path / CONFIG_NAME
+    if path.is_dir():
+        weights_path = path / SAFETENSORS_SINGLE_FILE
+        if not weights_path.is_file():
+            raise FileNotFoundError(f"no {SAFETENSORS_SINGLE_FILE} in {path}")
+    else:
+        weights_path = path
+    return read_files(weights_path, config_path if config_path.is_file() else None, str(path))
+
+
+def read_files(weights_path: Path, config_path: Path | None, source: str) -> ModelWeights:
+    """Reads a safetensors file and the config.json that belongs to it, if there is one.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a file is damaged, or its configuration is no mapping.
+    """
+    if not weights_path.is_file():
+        raise FileNotFoundError(f"no weights at {weights_path}")
+    try:
+        with safe_open(weights_path, framework="pt") as file:
+            header = file.metadata() or {}
+            state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{weights_path} is not an intact safetensors file: {error}") from error
+    if config_path is None:
+        config = _parse_mapping(header.get("config", "{}"), f"the configuration in {weights_path}")
+    else:
+        config = _parse_mapping(config_path.read_bytes(), str(config_path))
+    details = _parse_mapping(header.get("details", "{}"), f"the details in {weights_path}")
+    details = details or _registered_details(weights_path)
+    return ModelWeights(state_dict, config, details, source)
+
+
+def _registered_details(path: Path) -> dict[str, Any]:
+    """The registry's details of a file without any, such as a copy of the bundled weights."""
+    sha256 = sha256_of(path)
+    members = (member for choice in REGISTRY.values() for member in choice)
+    return next((details_of(one) for one in members if one.meta["sha256"] == sha256), {})
+
+
+def _parse_mapping(text: str | bytes, place: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{place} is a {type(content).__name__}, not a mapping")
+    return content
+
+
+def write_weights(path: str | os.PathLike[str], weights: ModelWeights) -> None:
+    """Writes a safetensors file; configuration and details go into its header.
+
+    Raises:
+        OSError: if it cannot be written; an older file stays.
+        TypeError: if configuration or details are not JSON-able; an older file stays.
+    """
+    tensors = {
+        name: tensor.detach().contiguous().cpu() for name, tensor in weights.state_dict.items()
+    }
+    header = {"format": "pt", "config": json.dumps(weights.config)}
+    if weights.details:
+        header["details"] = json.dumps(weights.details)
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def write_folder(folder: str | os.PathLike[str], weights: ModelWeights) -> None:
+    """Writes model.safetensors and config.json, each complete or untouched.
+
+    Raises:
+        OSError: if a file cannot be written.
+        TypeError: if configuration or details are not JSON-able.
+    """
+    write_weights(Path(folder, SAFETENSORS_SINGLE_FILE), weights)
+    with atomic_write(Path(folder, CONFIG_NAME)) as temporary:
+        temporary.write_text(json.dumps(weights.config, indent=2) + "\n")
+
+
+def load_strictly(
+    module: nn.Module, state_dict: Mapping[str, Tensor], fresh: Iterable[str] = ()
+) -> None:
+    """Loads a state dict, keeping the module's dtypes, or raises and changes nothing.
+
+    Args:
+        module: on the meta device it takes the tensors themselves, so that nothing is initialised
+            only to be overwritten.
+        state_dict: a tensor for every parameter and buffer of the module, and no other.
+        fresh: prefixes of names that keep their initial values; the state dict must have none of
+            them.
+
+    Raises:
+        ValueError: if tensors are missing, unexpected, of another shape, or not finite; names them.
+    """
+    kept = tuple(fresh)
+    targets = module.state_dict()
+    own = {
+        name: tuple(tensor.shape) for name, tensor in targets.items() if not name.startswith(kept)
+    }
+    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    problems = [f"missing {name} {own[name]}" for name in own.keys() - given.keys()]
+    problems += [f"unexpected {name} {given[name]}" for name in given.keys() - own.keys()]
+    problems += [
+        f"{name} has values that are not finite"
+        for name, tensor in state_dict.items()
+        if own.get(name) == given[name] and not tensor.isfinite().all()
+    ]
+    problems += [
+        f"{name} is {given[name]} instead of {own[name]}"
+        for name in own.keys() & given.keys()
+        if own[name] != given[name]
+    ]
+    if problems:
+        shown = "\n  ".join(sorted(problems)[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise ValueError(f"the weights do not fit the network:\n  {shown}{more}")
+    if all(target.is_meta for target in targets.values()):
+        state_dict = {name: value.to(targets[name].dtype) for name, value in state_dict.items()}
+        module.load_state_dict(state_dict, assign=True)
+    else:
+        module.load_state_dict(state_dict, strict=not kept)

@@ -1,0 +1,90 @@
+"""Sources of weights: loads any `weights=` argument, from the registry, a file or the Hub."""
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
+from torchvision.models import WeightsEnum
+
+from ccnet.weights.conversion import convert
+from ccnet.weights.downloads import UNREACHABLE, load_registered
+from ccnet.weights.hub import read_repository
+from ccnet.weights.pickles import read_pickle
+from ccnet.weights.registry import REGISTRY
+from ccnet.weights.serialization import ModelWeights, read_weights
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin")
+
+WeightsLike: TypeAlias = WeightsEnum | ModelWeights | str | os.PathLike[str]
+
+
+def load_weights(weights: WeightsLike, backbone: str, *, progress: bool = True) -> ModelWeights:
+    """Loads weights from the registry, a file, a folder, the Hub or memory.
+
+    Args:
+        weights: a member of `REGISTRY[backbone]` or its name; the path of a .safetensors file, of
+            a folder that `save_pretrained` wrote, or of a checkpoint that `convert` knows;
+            "hf://owner/name@revision"; or weights that are already loaded.
+        backbone: backbone of the network, a key of `REGISTRY`.
+        progress: show a progress bar for downloads.
+
+    Raises:
+        FileNotFoundError: if the weights are not found; names the places tried.
+        ValueError: if the weights are unknown, a file is damaged, or the weights are for another
+            backbone.
+    """
+    loaded = _load(weights, REGISTRY[backbone], progress)
+    trained = loaded.config.get("backbone")
+    if trained is not None and trained != backbone:
+        raise ValueError(
+            f"{loaded.source} holds weights for {trained}, not for {backbone}: use ccnet_{trained}"
+        )
+    return loaded
+
+
+def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> ModelWeights:
+    if isinstance(weights, ModelWeights):
+        return weights
+    if isinstance(weights, choice):
+        return load_registered(weights, progress=progress)
+    names = list(choice.__members__)
+    if isinstance(weights, WeightsEnum):
+        raise ValueError(f"{weights} belongs to another network; this one has {', '.join(names)}")
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(
+            f"weights must be a name, a path or a member of {choice.__name__}, "
+            f"not a {type(weights).__name__}"
+        )
+    name = os.fspath(weights).removeprefix(f"{choice.__name__}.")
+    if name in names:
+        return load_registered(choice[name], progress=progress)
+    if name.startswith("hf://"):
+        return _from_hub(name, progress=progress)
+    if name.endswith(".safetensors") or (name and Path(name, SAFETENSORS_SINGLE_FILE).is_file()):
+        return read_weights(name)
+    if Path(name).suffix in CHECKPOINT_SUFFIXES or Path(name).is_file():
+        converted = convert(read_pickle(name))
+        logger.warning("%s is a checkpoint of %s", name, converted.source)
+        return replace(converted, source=name)
+    raise ValueError(
+        f"unknown weights {name!r}: expected one of {', '.join(names)}, the path of a .safetensors "
+        "file, of a folder that save_pretrained wrote, or of a checkpoint of the authors, "
+        "CCNet-Pure-Pytorch or OpenMMLab, or hf://owner/name "
+        "(weights=None builds an untrained network)"
+    )
+
+
+def _from_hub(address: str, *, progress: bool) -> ModelWeights:
+    repo_id, _, revision = address.removeprefix("hf://").partition("@")
+    try:
+        return read_repository(repo_id, revision or None, progress=progress)
+    except UNREACHABLE as error:
+        raise FileNotFoundError(
+            f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}\n"
+            "Check the name and the revision; a private repository needs HF_TOKEN."
+        ) from error

@@ -1,0 +1,282 @@
+"""MaskFolder: its formats, and that all problems are reported at once."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from ccnet.classes import CAMVID, LabelSet
+from ccnet.datasets import MaskFolder
+from ccnet.datasets.mask_folder import LONGEST_REPORT
+
+ORIENTATION = 0x0112
+PALETTE = [10, 20, 30, 40, 50, 60, 70, 80, 90]
+ZEROS = np.zeros((6, 8), np.uint8)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def add(tmp_path, rng):
+    """Writes an image, a mask, or both, and returns the mask's labels."""
+
+    def write(stem, labels=3, size=(6, 8), suffix="png", image=True, mask=True, palette=None):
+        if isinstance(labels, int):
+            labels = rng.integers(0, labels, size, np.uint8)
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        if image:
+            pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / f"{stem}.{suffix}")
+        if mask:
+            file = Image.fromarray(labels)
+            if palette:
+                file.putpalette(palette)
+            file.save(tmp_path / "masks" / f"{stem}.png")
+        return labels
+
+    return write
+
+
+@pytest.fixture
+def write_classes(tmp_path):
+    """Writes classes.json, with a byte order mark as some editors do."""
+
+    def write(config):
+        (tmp_path / "classes.json").write_text(json.dumps(config), encoding="utf-8-sig")
+
+    return write
+
+
+def problems_of(root):
+    with pytest.raises(ValueError, match=r"has (a problem|[0-9]+ problems):") as error:
+        MaskFolder(root)
+    return str(error.value)
+
+
+def test_samples_are_found_by_name(tmp_path, add):
+    suffixes = {"c": "jpg", "a.b": "png", "d": "webp", "e": "bmp", "f": "TIF", "g": "JPEG"}
+    written = {stem: add(stem, suffix=suffix) for stem, suffix in suffixes.items()}
+    written["c"][0, :4] = 255
+    add("c", written["c"], image=False)
+    (tmp_path / "images" / ".DS_Store").touch()
+    dataset = MaskFolder(str(tmp_path))
+    assert dataset.names == sorted(written)
+    assert len(dataset) == 6
+    assert dataset.label_set.categories == ("class 0", "class 1", "class 2")
+    for index, name in enumerate(dataset.names):
+        image, mask = dataset[index]
+        assert isinstance(image, tv_tensors.Image)
+        assert isinstance(mask, tv_tensors.Mask)
+        assert image.shape == (3, 6, 8)
+        assert image.dtype == mask.dtype == torch.uint8
+        assert np.array_equal(mask, written[name])
+        assert np.array_equal(dataset.labels(index), written[name])
+    cropped = MaskFolder(tmp_path, lambda image, mask: (image[:, 2:], mask[2:]))
+    assert torch.equal(cropped[0][0], dataset[0][0][:, 2:])
+    assert torch.equal(cropped[0][1], dataset[0][1][2:])
+    assert torch.equal(cropped.labels(0), dataset.labels(0))
+
+
+def test_classes_without_a_file_take_the_colors_of_the_palette(tmp_path, add):
+    add("a", 2)
+    add("b", ZEROS + 3, palette=PALETTE)
+    add("c", ZEROS + 255, palette=PALETTE[::-1])
+    label_set = MaskFolder(tmp_path).label_set
+    assert len(label_set) == 4
+    assert label_set.colors[:3] == ((10, 20, 30), (40, 50, 60), (70, 80, 90))
+    assert len(set(label_set.colors)) == 4
+    with Image.open(tmp_path / "masks" / "b.png") as file:
+        assert file.mode == "P"
+
+
+def test_masks_of_0_and_255_are_not_two_classes(tmp_path, add, write_classes):
+    mask = ZEROS.copy()
+    mask[2:] = 255
+    add("a", mask)
+    assert "no class but 0, and perhaps 255" in problems_of(tmp_path)
+    write_classes(["street"])
+    assert MaskFolder(tmp_path).label_set.categories == ("street",)
+    assert MaskFolder(tmp_path, label_set=CAMVID).label_set is CAMVID
+
+
+@pytest.mark.parametrize(
+    ("config", "label_set"),
+    [
+        (["road", "sky"], LabelSet.from_config({"categories": ["road", "sky"]})),
+        (
+            {"categories": ["r", "s"], "colors": [[1, 2, 3], [4, 5, 6]]},
+            LabelSet(("r", "s"), ((1, 2, 3), (4, 5, 6))),
+        ),
+        ("camvid", CAMVID),
+    ],
+    ids=["names", "fields", "known label set"],
+)
+def test_classes_from_a_file(tmp_path, add, write_classes, config, label_set):
+    labels = add("a", 2)
+    write_classes(config)
+    dataset = MaskFolder(tmp_path)
+    assert dataset.label_set == label_set
+    assert np.array_equal(dataset.labels(0), labels)
+
+
+def test_label_ids_become_classes(tmp_path, add, write_classes, rng):
+    labels = add("a", rng.choice(np.array([7, 200, 255], np.uint8), (6, 8)))
+    write_classes({"categories": ["high", "low"], "label_ids": [200, 7]})
+    expected = np.select([labels == 200, labels == 7], [0, 1], 255)
+    assert np.array_equal(MaskFolder(tmp_path).labels(0), expected)
+
+
+def test_photographs_are_turned_upright_before_sizes_are_compared(tmp_path, add, rng):
+    labels = add("a", size=(8, 6), image=False)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    pixels = rng.integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.png", exif=exif)
+    image, mask = MaskFolder(tmp_path)[0]
+    assert np.array_equal(mask, labels)
+    assert np.array_equal(image.movedim(0, -1), np.rot90(pixels, -1))
+    exif[ORIENTATION] = 1
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.png", exif=exif)
+    assert "a.png is (6, 8), its mask (8, 6) (height, width)" in problems_of(tmp_path)
+
+
+def test_missing_folders_are_named(tmp_path, add):
+    with pytest.raises(FileNotFoundError, match=r"no files in .*/images and in .*/masks; .*NAME"):
+        MaskFolder(tmp_path)
+    add("a", mask=False)
+    with pytest.raises(FileNotFoundError, match=r"no files in [^ ]*/masks;"):
+        MaskFolder(tmp_path)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def write_two_bit_grey(path):
+    """A PNG of 8 x 6 pixels whose grey values 0, 1, 2 and 3 Pillow reads as 0, 85, 170, 255."""
+
+    def chunk(kind, content):
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", 8, 6, 2, 0, 0, 0, 0)
+    rows = zlib.compress(bytes([0, 0b00011011, 0b00011011]) * 6)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def test_all_problems_are_reported_at_once(tmp_path, add, write_classes):
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    add("good")
+    add("no_mask", mask=False)
+    add("no_image", image=False)
+    add("two_images")
+    add("two_images", suffix="jpg", mask=False)
+    add("text")
+    (images / "text.png").write_text("no image")
+    add("cut_image", size=(40, 40))
+    truncate(images / "cut_image.png")
+    add("cut_mask", size=(40, 40))
+    truncate(masks / "cut_mask.png")
+    add("size")
+    add("size", size=(6, 9), image=False)
+    add("rgb", np.zeros((6, 8, 3), np.uint8))
+    add("deep", np.full((6, 8), 1, np.uint16))
+    add("high", np.array([[0, 1], [3, 254]], np.uint8), size=(2, 2))
+    add("bits")
+    write_two_bit_grey(masks / "bits.png")
+    add("jpeg")
+    Image.new("L", (8, 6)).save(masks / "jpeg.png", "JPEG")
+    add("one_bit", np.zeros((6, 8), bool))
+    write_classes(["a", "b", "c"])
+    report = problems_of(tmp_path)
+    expected = [
+        "images/no_mask.png has no mask",
+        "masks/no_image.png has no image",
+        "two_images.jpg and two_images.png have the same name; keep one of them",
+        "images/text.png cannot be read as an image",
+        "images/cut_image.png cannot be read as an image",
+        "masks/cut_mask.png cannot be read as a PNG image",
+        "images/size.png is (6, 8), its mask (6, 9)",
+        "masks/rgb.png has mode RGB; a label map must be an 8-bit grey or palette image: "
+        "convert it to one class index per pixel",
+        "masks/deep.png has mode I;16B",
+        "masks/high.png has the labels [3, 254], but the 3 classes have 0..2",
+        "masks/bits.png has mode L;2",
+        "masks/jpeg.png cannot be read as a PNG image",
+        "masks/one_bit.png has mode 1",
+    ]
+    for problem in expected:
+        assert problem in report
+    assert report.startswith(f"{tmp_path} has {len(expected)} problems:\n")
+    assert len(report.splitlines()) == 1 + len(expected)
+    assert "good" not in report
+
+
+def test_long_report_is_cut(tmp_path, add):
+    add("good")
+    for index in range(LONGEST_REPORT + 12):
+        add(f"image{index:03d}", mask=False)
+    lines = problems_of(tmp_path).splitlines()
+    assert lines[0].endswith(f"has {LONGEST_REPORT + 12} problems:")
+    assert lines[-1].strip() == "... and 12 more"
+    assert len(lines) == LONGEST_REPORT + 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("7", "a label set must be a name or a mapping, not 7"),
+        ("[]", "1 to 255 classes, not 0"),
+        ('"cityscape"', "unknown label set 'cityscape'; available: cityscapes"),
+        ('{"names": ["a"]}', "not ['names']"),
+        ('{"categories": ["a"], "colors": [[1, 2]]}', "not enough values"),
+        ('{"categories": ["a"], "colors": [7]}', "cannot unpack"),
+        ('{"categories": ["a"], "colors": [[1, 2, 300]]}', "three numbers in 0..255"),
+        (
+            '{"categories": ["a", "b"], "label_ids": [1, 1]}',
+            "label_ids must be unique, not (1, 1)",
+        ),
+        ("\xff", "codec can't decode"),
+    ],
+)
+def test_invalid_classes_file_is_one_of_the_problems(tmp_path, add, content, message):
+    add("a")
+    add("b", mask=False)
+    (tmp_path / "classes.json").write_text(content, encoding="latin-1")
+    _, *problems = problems_of(tmp_path).splitlines()
+    assert len(problems) == 2
+    assert "b.png has no mask" in "".join(problems)
+    (problem,) = (line for line in problems if "classes.json is no list of names" in line)
+    assert message in problem
+
+
+def test_label_ids_beyond_the_values_of_masks_are_refused(tmp_path, add, write_classes):
+    add("a", ZEROS)
+    write_classes({"categories": ["a", "b", "c"], "label_ids": [0, 255, -1]})
+    assert "label_ids are [-1, 255]; masks can hold 0..254" in problems_of(tmp_path)
+
+
+def test_masks_without_any_class_are_refused(tmp_path, add):
+    add("a", ZEROS + 255)
+    assert "no readable mask has a pixel with a class" in problems_of(tmp_path)
+
+
+def test_mask_that_changed_since_is_refused_when_read(tmp_path, add):
+    add("a", 2)
+    dataset = MaskFolder(tmp_path)
+    add("a", ZEROS + 77, image=False)
+    with pytest.raises(
+        ValueError, match=r"a\.png contains unknown labels \[77\]: the known ones are \[0, 1"
+    ):
+        dataset[0]

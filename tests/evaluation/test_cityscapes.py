@@ -1,0 +1,102 @@
+"""Scores on Cityscapes equal those of its official evaluation of the label ids written here."""
+
+import math
+import warnings
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from cityscapes_layout import write_cityscapes
+
+from ccnet.classes import CITYSCAPES
+from ccnet.datasets import Cityscapes
+from ccnet.evaluation import evaluate, save_label_ids
+from ccnet.inference import Segmentation
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    official = import_module("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+
+
+@pytest.fixture(scope="module")
+def cityscapes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cityscapes")
+    write_cityscapes(root, 5, size=(96, 192), split="val", seed=11)
+    return root
+
+
+class Guesser(torch.nn.Module):
+    """In place of a network: right on 0 to 90 percent of a class's pixels, else at random.
+
+    It labels pixels without a class too, also as classes that no scene shows.
+    """
+
+    label_set = CITYSCAPES
+
+    def __init__(self, dataset):
+        super().__init__()
+        self.parameter = torch.nn.Parameter(torch.zeros(1))
+        self.samples = iter(dataset)
+
+    def predict(self, image, protocol):
+        assert protocol is None
+        expected, labels = next(self.samples)
+        assert torch.equal(image, expected.as_subclass(torch.Tensor))
+        labels = labels.as_subclass(torch.Tensor)
+        guess = torch.randint(0, 19, labels.shape)
+        chance = torch.linspace(0, 0.9, 256).flip(0)[labels.long() * 13 % 256]
+        is_right = (torch.rand(labels.shape) < chance) & (labels != 255)
+        return Segmentation(torch.where(is_right, labels, guess).byte(), CITYSCAPES, image)
+
+
+class Road(Guesser):
+    """Finds road everywhere, so that classes occur in neither labels nor predictions."""
+
+    def predict(self, image, protocol):
+        return Segmentation(super().predict(image, protocol).labels * 0, CITYSCAPES, image)
+
+
+def official_scores(root, predictions):
+    """The results of the official evaluation functions on a folder of label ids."""
+    arguments = official.CArgs()
+    arguments.__dict__ = {
+        **official.args.__dict__,
+        "evalInstLevelScore": False,
+        "JSONOutput": False,
+        "quiet": True,
+        "predictionPath": str(predictions),
+        "predictionWalk": None,
+    }
+    truth = sorted(map(str, (root / "gtFine" / "val").glob("*/*_gtFine_labelIds.png")))
+    found = [official.getPrediction(arguments, path) for path in truth]
+    return official.evaluateImgLists(found, truth, arguments)
+
+
+@pytest.mark.parametrize("network", [Guesser, Road])
+def test_scores_equal_those_of_the_official_evaluation(cityscapes, tmp_path, network):
+    """Every score, in full and as the official evaluation prints it."""
+    dataset = Cityscapes(cityscapes, "val")
+
+    def each(index, result, scores):
+        save_label_ids(result.labels, CITYSCAPES, tmp_path / f"{dataset.names[index]}.png")
+
+    scores = evaluate(network(dataset), dataset, each=each)
+    result = official_scores(cityscapes, tmp_path)
+    whole = np.array(result["confMatrix"])
+    confusion = whole[np.ix_(CITYSCAPES.label_ids, CITYSCAPES.label_ids)]
+    assert scores.confusion.tolist() == confusion.tolist()
+    ious = scores.iou.tolist()
+    for name, ours in zip(CITYSCAPES.categories, ious, strict=True):
+        theirs = result["classScores"][name]
+        assert ours / 100 == pytest.approx(theirs, rel=1e-14, nan_ok=True)
+        assert f"{ours / 100:.3f}" == f"{theirs:.3f}"
+    assert scores.miou / 100 == pytest.approx(result["averageScoreClasses"], rel=1e-14)
+    assert f"{scores.miou:.2f}" == f"{100 * result['averageScoreClasses']:.2f}"
+    if network is Guesser:
+        assert sum(10 < iou < 90 for iou in ious) >= 5, "the classes are too alike"
+        assert 0.0 in ious, "no class is only predicted"
+        assert whole[: CITYSCAPES.label_ids[0]].sum() > 0, "nothing is ignored"
+    else:
+        assert any(map(math.isnan, ious))
+        assert ious[0] > 0

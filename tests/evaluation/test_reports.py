@@ -1,0 +1,158 @@
+"""Reports: text, Markdown, JSON, and charts by their pixels."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ccnet.classes import LabelSet
+from ccnet.evaluation import Scores
+from ccnet.evaluation.charts import Sample, confusion_chart, iou_chart, samples_page, save_chart
+from ccnet.evaluation.reports import Report, save_report
+from ccnet.inference import InferenceProtocol
+
+COLORS = LabelSet(("red", "green", "blue"), ((250, 10, 10), (10, 250, 10), (10, 10, 250)))
+NOTHING = Scores(torch.zeros(3, 3, dtype=torch.int64), COLORS)
+
+
+def make_report(**changes):
+    confusion = torch.tensor([[80, 20, 0], [0, 0, 0], [10, 0, 30]])
+    fields = {
+        "weights": "mine",
+        "dataset": "streets val",
+        "protocol": InferenceProtocol(flip=True),
+        "scores": Scores(confusion, COLORS),
+        "images": [("a", 70.0), ("b", math.nan), ("c", 12.5), ("d", 50.0)],
+        "published": (55.0, "somebody"),
+        "environment": {"device": "cpu"},
+    }
+    return Report(**{**fields, **changes})
+
+
+def test_worst_images_have_the_lowest_miou():
+    assert make_report().worst(2) == [2, 3]
+    assert make_report().worst(10) == [2, 3, 0]
+
+
+@pytest.mark.parametrize("shift", [-6.05, 6.05])
+def test_published_miou_is_confirmed_within_the_tolerance(shift):
+    miou = make_report().scores.miou
+    assert miou == pytest.approx((80 / 110 + 0 + 30 / 40) * 100 / 3)
+    report = make_report(published=(miou + shift, "somebody"))
+    confirmed = [report.is_confirmed(tolerance) for tolerance in (0.1, 6.0, 6.1, 100)]
+    assert confirmed == [False, False, True, True]
+
+
+def test_nothing_is_confirmed_without_a_published_miou_or_labels():
+    assert not make_report(published=None).is_confirmed(100)
+    assert not make_report(scores=NOTHING).is_confirmed(100)
+    assert "there are no scores" in make_report(scores=NOTHING).summary()
+
+
+def test_summary():
+    lines = make_report().summary().splitlines()
+    assert lines[0] == "mine on streets val: whole, flip, average of logits, float32"
+    assert "| red | 72.7 |" in lines
+    assert "| **mean (mIoU)** | **49.24** |" in lines
+    assert lines[-3:] == [
+        "pixel accuracy 78.57 %",
+        "mean accuracy 77.50 %",
+        "published mIoU 55.00 % (somebody), difference -5.76",
+    ]
+
+
+def test_markdown_and_json_say_the_same():
+    report = make_report()
+    saved = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert saved["confusion"] == [[80, 20, 0], [0, 0, 0], [10, 0, 30]]
+    assert saved["images"][:2] == [{"name": "a", "mIoU": 70.0}, {"name": "b", "mIoU": None}]
+    assert saved["published mIoU"] == 55.0
+    assert InferenceProtocol(**saved["protocol"]) == report.protocol
+    assert saved["environment"] == {"device": "cpu"}
+    page = report.to_markdown(["iou.png"])
+    assert "| mIoU | 49.24 % (somebody: 55.00 %) |" in page
+    assert "| protocol | whole, flip, average of logits, float32 |" in page
+    assert "| red | 72.73 | 80.00 | 71.43 |" in page
+    assert "| green | 0.00 | - | 0.00 |" in page
+    assert "](iou.png)" in page
+    assert page.index("| c | 12.50 |") < page.index("| d | 50.00 |") < page.index("| a | 70.00 |")
+    assert "| b |" not in page
+
+
+def pixels_of(figure, path):
+    save_chart(figure, path)
+    with Image.open(path) as file:
+        return np.asarray(file.convert("RGB")).reshape(-1, 3)
+
+
+def test_bars_are_as_long_as_the_iou(tmp_path):
+    pixels = pixels_of(iou_chart(make_report().scores, "title"), tmp_path / "iou.png").astype(int)
+    red, green, blue = (int((np.abs(pixels - color).max(1) <= 3).sum()) for color in COLORS.colors)
+    assert green == 0
+    assert red / blue == pytest.approx((80 / 110) / (30 / 40), rel=0.03)
+
+
+def test_class_that_never_occurs_has_no_bar():
+    figure = iou_chart(Scores(torch.diag(torch.tensor([5, 0, 7])), COLORS), "title")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert sorted(names) == ["blue", "red"]
+
+
+def test_confusion_chart_shows_shares_of_the_rows():
+    axes = confusion_chart(make_report().scores, "title").axes[0]
+    (image,) = axes.get_images()
+    shown = np.ma.filled(image.get_array(), np.nan)
+    assert np.allclose(shown[[0, 2]], [[80, 20, 0], [25, 0, 75]])
+    assert np.isnan(shown[1]).all()
+    numbers = {text.get_position(): text.get_text() for text in axes.texts}
+    assert numbers == {(0, 0): "80", (1, 0): "20", (0, 2): "25", (2, 2): "75"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(COLORS.categories)
+
+
+def test_confusion_chart_of_many_classes_has_no_numbers(tmp_path):
+    many = Scores(torch.eye(26, dtype=torch.int64), LabelSet.numbered(26))
+    figure = confusion_chart(many, "title")
+    assert not figure.axes[0].texts
+    assert len(pixels_of(figure, tmp_path / "many.png"))
+
+
+def test_samples_page_shows_image_prediction_and_labels():
+    image = torch.full((3, 40, 60), 100, dtype=torch.uint8)
+    red, blue, nothing = (torch.full((40, 60), label, dtype=torch.uint8) for label in (0, 2, 255))
+    page = samples_page(
+        [Sample("first", image, red, blue), Sample("second", image, blue, nothing)], COLORS, "title"
+    )
+    shown = [np.asarray(axes.get_images()[0].get_array()) for axes in page.axes]
+    mixed = [[round(0.35 * 100 + 0.65 * c) for c in color] for color in COLORS.colors]
+    grey = [100, 100, 100]
+    expected = [grey, mixed[0], mixed[2], grey, mixed[2], grey]
+    for array, color in zip(shown, expected, strict=True):
+        assert np.abs(array.astype(int) - color).max() <= 1
+    titles = [axes.get_title(loc="left") for axes in page.axes]
+    assert titles == ["first", "prediction", "labels", "second", "prediction", "labels"]
+    (legend,) = page.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["red", "blue"]
+    with pytest.raises(ValueError, match="must not be empty"):
+        samples_page([], COLORS, "title")
+
+
+def test_report_is_saved_with_its_charts(tmp_path, pixels):
+    labels = torch.randint(0, 3, (33, 49), dtype=torch.uint8)
+    report = make_report()
+    save_report(report, tmp_path / "new", [Sample("a", pixels, labels, labels)])
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {"report.md", "report.json", "iou.png", "confusion.png", "worst.png"}
+    page = (tmp_path / "new" / "report.md").read_text()
+    assert all(f"]({name}.png)" in page for name in ("iou", "confusion", "worst"))
+    assert json.loads((tmp_path / "new" / "report.json").read_text()) == report.to_dict()
+
+
+def test_report_without_labels_is_saved(tmp_path):
+    """As of a test split, whose labels are not public."""
+    save_report(make_report(scores=NOTHING, images=[("a", math.nan)]), tmp_path, [])
+    assert not (tmp_path / "worst.png").exists()
+    assert "worst.png" not in (tmp_path / "report.md").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["mIoU"] is None

@@ -1,0 +1,100 @@
+"""Images of a command line, and the names of their results."""
+
+from pathlib import Path
+
+import pytest
+
+from ccnet.inference.image_files import find_jobs
+
+
+@pytest.fixture
+def touch(tmp_path, monkeypatch):
+    """Makes empty files in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names):
+        for name in names:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).touch()
+
+    return make
+
+
+def names(arguments, output="out"):
+    """The name of each image's results, by the image's path."""
+    jobs, failures = find_jobs(arguments, Path(output))
+    assert failures == []
+    return {job.picture.as_posix(): Path(job.name).as_posix() for job in jobs}
+
+
+TREE = ["in/x/1.jpg", "in/x/deep/1.PNG", "in/y/1.jpeg", "in/0.tiff", "in/notes.txt"]
+TREE += ["in/.hidden.png", "in/.thumbnails/1.png", "other.png"]
+TWINS = ["in/1.jpg", "in/1.png", "in/1.jpg.png", "in/2.png", "in/sub/1.jpg"]
+SEVERAL = ["p/a/1.jpg", "p/b/1.jpg", "q/1.jpg"]
+MIXED = ["in/1.jpg", "in/sub/2.jpg", "in/sub/3.png", "in/.4.jpg", "in/notes.txt", "[5].jpg"]
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "expected"),
+    [
+        (["a/b/my street.v2.jpg"], ["a/b/my street.v2.jpg"], ["my street.v2"]),
+        (["plain"], ["plain"], ["plain"]),
+        (TREE, ["in"], ["0", "x/1", "x/deep/1", "y/1"]),
+        (TREE, ["in/x"], ["1", "deep/1"]),
+        (["in/deep/1.jpg"], ["in"], ["deep/1"]),  # names do not depend on what is found
+        (SEVERAL, ["p/a/1.jpg", "p/b/1.jpg"], ["a/1", "b/1"]),
+        (SEVERAL, ["p", "q/1.jpg"], ["p/a/1", "p/b/1", "q/1"]),
+        (TWINS, ["in"], ["1.jpg", "1.jpg.png", "1.png", "2", "sub/1"]),
+        (MIXED, ["in/*.jpg"], ["1"]),
+        (MIXED, ["in/**/*.jpg"], ["1", "sub/2"]),
+        (MIXED, ["in/s*"], ["sub/2", "sub/3"]),
+        (MIXED, ["[5].jpg"], ["[5]"]),
+    ],
+)
+def test_names_of_results(touch, files, arguments, expected):
+    """In the order of the images' paths."""
+    touch(*files)
+    assert [name for _, name in sorted(names(arguments).items())] == expected
+
+
+def test_absolute_arguments(touch):
+    touch("a/street.jpg", *MIXED)
+    (job,), _ = find_jobs([f"{Path.cwd()}/a/street.jpg"], Path("out"))
+    assert job.picture == Path.cwd() / "a/street.jpg"
+    assert job.overlay == Path("out/street.overlay.png")
+    assert job.labels == Path("out/street.labels.png")
+    assert set(names([f"{Path.cwd()}/in/s*/[23].*"]).values()) == {"sub/2", "sub/3"}
+
+
+def test_each_image_counts_once(touch):
+    touch("in/1.jpg")
+    assert len(names(["in", "in/1.jpg", "in/../in/1.jpg", "in/*"])) == 1
+    Path("in/link.jpg").symlink_to("1.jpg")
+    assert set(names(["in"]).values()) == {"1", "link"}, "a link is an image of its own"
+
+
+def test_results_among_the_images_are_left_out(touch):
+    own = ["1.overlay.png", "1.labels.png"]
+    others = ["1.jpg", "2.labels.png", "sub/3.jpg"]
+    touch(*own, *others, "out/sub/3.labels.png")
+    assert set(names(["."], output=".")) == {*others, "out/sub/3.labels.png"}
+    assert set(names(["."], output="out")) == {*others, *own}
+
+
+def test_whatever_has_the_suffix_of_an_image_is_taken_for_one(touch):
+    touch("in/1.jpg")
+    Path("in/folder.png").mkdir()
+    Path("in/broken.png").symlink_to("nowhere")
+    assert set(names(["in"])) == {"in/1.jpg", "in/folder.png", "in/broken.png"}
+    assert set(names(["in/broken.png"])) == {"in/broken.png"}
+
+
+def test_arguments_without_images_are_reported(touch):
+    touch("empty/notes.txt", "1.jpg")
+    jobs, failures = find_jobs(["nowhere.jpg", "*.gif", "empty", "1.jpg"], Path("out"))
+    assert [job.name for job in jobs] == ["1"]
+    assert failures == [
+        "no image at nowhere.jpg, and no file matches it as a pattern",
+        "no image at *.gif, and no file matches it as a pattern",
+        "no images in empty",
+    ]

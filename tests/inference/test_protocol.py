@@ -1,0 +1,182 @@
+"""Inference protocols: the meaning of options, derived protocols, and invalid options."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from ccnet.inference import InferenceProtocol
+from ccnet.weights import REGISTRY
+
+SLIDE = InferenceProtocol("slide", crop=(60, 90), stride=30, scales=(0.5, 1), flip=True)
+OVERLAPPING = InferenceProtocol("slide", crop=60, overlap=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "windows"),
+    [
+        ({}, ((769, 769), (513, 513))),
+        ({"crop": 60}, ((60, 60), (40, 40))),
+        ({"crop": [60, 90]}, ((60, 90), (40, 60))),
+        ({"crop": (60, 90), "stride": 30}, ((60, 90), (30, 30))),
+        ({"crop": np.int64(9), "stride": (np.int32(9), 1)}, ((9, 9), (9, 1))),
+        ({"crop": (100, 50), "overlap": 0.25}, ((100, 50), (75, 38))),
+        ({"crop": 100, "overlap": 0}, ((100, 100), (100, 100))),
+        ({"crop": 10, "overlap": 0.7}, ((10, 10), (3, 3))),
+        ({"crop": 1, "overlap": 0.99}, ((1, 1), (1, 1))),
+    ],
+)
+def test_windows_follow_from_crop_and_stride_or_overlap(options, windows):
+    assert InferenceProtocol("slide", **options).windows == windows
+    assert InferenceProtocol().windows is None
+
+
+def test_protocols_with_the_same_windows_are_equal():
+    given = InferenceProtocol("slide", crop=[769, 769], stride=[513, 513], scales=[1], flip=False)
+    assert given == InferenceProtocol("slide") == InferenceProtocol("slide", overlap=1 / 3)
+    assert given != InferenceProtocol("slide", crop=769, stride=512)
+    assert given != InferenceProtocol()
+
+
+def test_protocols_of_the_registry():
+    protocols = [member.meta["protocol"] for choice in REGISTRY.values() for member in choice]
+    assert {protocol.windows for protocol in protocols} == {None, ((769, 769), (513, 513))}
+    assert all(protocol.scales == (1.0,) and not protocol.flip for protocol in protocols)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "expected"),
+    [
+        (SLIDE, {}, SLIDE),
+        (
+            SLIDE,
+            {"flip": False},
+            InferenceProtocol("slide", crop=(60, 90), stride=30, scales=(0.5, 1)),
+        ),
+        # A new mode or crop drops crop, stride and overlap.
+        (SLIDE, {"mode": "whole"}, InferenceProtocol(scales=(0.5, 1), flip=True)),
+        (SLIDE, {"mode": "slide"}, InferenceProtocol("slide", scales=(0.5, 1), flip=True)),
+        (SLIDE, {"crop": 40}, InferenceProtocol("slide", crop=40, scales=(0.5, 1), flip=True)),
+        (OVERLAPPING, {"crop": 90}, InferenceProtocol("slide", crop=90)),
+        (OVERLAPPING, {"crop": 90, "stride": 9}, InferenceProtocol("slide", crop=90, stride=9)),
+        # A new stride drops the overlap, and the other way round; the crop stays.
+        (OVERLAPPING, {"stride": 50}, InferenceProtocol("slide", crop=60, stride=50)),
+        (
+            SLIDE.replace(scales=(1,), flip=False),
+            {"overlap": 0.5},
+            InferenceProtocol("slide", crop=(60, 90), stride=(30, 45)),
+        ),
+        (InferenceProtocol(), {"mode": "slide", "crop": 9}, InferenceProtocol("slide", crop=9)),
+    ],
+)
+def test_replace(protocol, options, expected):
+    assert protocol.replace(**options) == expected
+
+
+def test_window_batch_is_kept_but_does_not_distinguish_protocols():
+    """It changes the speed, not the result."""
+    protocol = SLIDE.replace(window_batch=7)
+    assert protocol.replace(crop=60).window_batch == 7
+    assert protocol == SLIDE
+
+
+def test_replace_refuses_invalid_options():
+    with pytest.raises(ValueError, match="crop is an option of mode='slide'"):
+        InferenceProtocol().replace(crop=769)
+    with pytest.raises(ValueError, match="give one"):
+        SLIDE.replace(stride=9, overlap=0.5)
+    with pytest.raises(TypeError, match="'window'"):
+        SLIDE.replace(window=9)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "config"),
+    [
+        (InferenceProtocol(), {"mode": "whole", "scales": [1.0], "flip": False}),
+        (
+            InferenceProtocol("slide", average="probabilities"),
+            {"crop": [769, 769], "stride": [513, 513], "average": "probabilities"},
+        ),
+        (SLIDE, {"crop": [60, 90], "stride": [30, 30], "scales": [0.5, 1.0], "flip": True}),
+        (OVERLAPPING, {"crop": [60, 60], "stride": [30, 30]}),
+        (InferenceProtocol(precision="bfloat16", window_batch=9), {"precision": "bfloat16"}),
+    ],
+)
+def test_configuration_of_a_protocol(protocol, config):
+    saved = json.loads(json.dumps(protocol.to_config()))
+    assert saved == {**saved, **config}
+    assert ("crop" in saved) == (protocol.mode == "slide")
+    assert InferenceProtocol(**saved) == protocol
+
+
+@pytest.mark.parametrize(
+    ("protocol", "text"),
+    [
+        (InferenceProtocol(), "whole, no flip, float32"),
+        (InferenceProtocol(flip=True), "whole, flip, average of logits, float32"),
+        (
+            InferenceProtocol("slide", scales=[1.0]),
+            "slide, crop 769x769, stride 513x513, no flip, float32",
+        ),
+        (
+            InferenceProtocol(scales=[0.5, 1, 1.75], average="probabilities", precision="bfloat16"),
+            "whole, scales 0.5 1 1.75, no flip, average of probabilities, bfloat16",
+        ),
+        (InferenceProtocol(scales=[2]), "whole, scales 2, no flip, float32"),
+    ],
+)
+def test_protocols_as_text(protocol, text):
+    assert str(protocol) == text
+
+
+def slide(**options):
+    return {"mode": "slide", **options}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "tiles"}, "mode must be 'whole' or 'slide', not 'tiles'"),
+        ({"mode": None}, "mode must be 'whole' or 'slide', not None"),
+        ({"average": "labels"}, "average must be 'logits' or 'probabilities', not 'labels'"),
+        ({"precision": "float16"}, "precision must be 'float32' or 'bfloat16', not 'float16'"),
+        ({"flip": "False"}, "flip must be True or False, not 'False'"),
+        ({"flip": 1}, "flip must be True or False, not 1"),
+        ({"window_batch": 0}, "window_batch must be an integer of 1 or more, not 0"),
+        ({"window_batch": 2.0}, "window_batch must be an integer of 1 or more, not 2.0"),
+        ({"window_batch": True}, "window_batch must be an integer of 1 or more, not True"),
+        ({"crop": 769}, "crop is an option of mode='slide', not of 'whole'"),
+        ({"stride": 513}, "stride is an option of mode='slide'"),
+        ({"overlap": 0.5}, "overlap is an option of mode='slide'"),
+        (slide(crop=0), "crop must be an integer of 1 or more, not 0"),
+        (slide(crop=76.9), "crop must be an integer of 1 or more, not 76.9"),
+        (slide(crop="769"), "crop must be an integer of 1 or more, not '769'"),
+        (slide(crop=(1, 2, 3)), r"one number or \(height, width\), not \(1, 2, 3\)"),
+        (slide(crop=(9, -9)), "crop must be an integer of 1 or more, not -9"),
+        (slide(crop=9, stride=0), "stride must be an integer of 1 or more"),
+        (
+            slide(crop=(9, 12), stride=(9, 13)),
+            r"stride \(9, 13\) must not exceed the crop \(9, 12\)",
+        ),
+        (slide(crop=(8, 12), stride=9), r"stride \(9, 9\) must not exceed the crop"),
+        (slide(stride=9, overlap=0.5), "stride=9 and overlap=0.5.*give one"),
+        (slide(overlap=1), "share of the crop, 0 to less than 1, not 1"),
+        (slide(overlap=-0.1), "share of the crop, 0 to less than 1, not -0.1"),
+        (slide(overlap=float("nan")), "share of the crop, 0 to less than 1"),
+        (slide(overlap="1/3"), "overlap must be a number, 0 to less than 1"),
+    ],
+)
+def test_invalid_options_are_refused(model, pixels, options, message):
+    with pytest.raises(ValueError, match=message):
+        model.predict(pixels, **options)
+
+
+@pytest.mark.parametrize(
+    "scales", [(), (1.0, 0), (-1.0,), (math.nan,), (math.inf,), 0.5, "12", ["big"]]
+)
+def test_invalid_scales_are_refused(scales):
+    message = "scales must be positive numbers, one or more, as in (0.5, 1.0), not "
+    with pytest.raises(ValueError, match=re.escape(f"{message}{scales!r}")):
+        InferenceProtocol(scales=scales)

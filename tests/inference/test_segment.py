@@ -1,0 +1,143 @@
+"""`model.predict` and the segmentation that it returns."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ccnet.inference import InferenceProtocol
+from ccnet.inference.segment import evaluation_mode
+
+
+def as_array(pixels):
+    return pixels.movedim(0, -1).numpy().copy()
+
+
+def test_prediction_is_the_largest_logit_at_the_size_of_the_image(model, pixels):
+    result = model.predict(pixels, return_probabilities=True)
+    with torch.no_grad():
+        logits = model(model.transforms()(pixels))["out"][0]
+    assert result.labels.shape == (33, 49)
+    assert result.labels.dtype == torch.uint8
+    assert torch.equal(result.labels, logits.argmax(0).to(torch.uint8))
+    assert len(result.labels.unique()) > 1, "the image shows one class only: too easy"
+    torch.testing.assert_close(result.probabilities, logits.softmax(0))
+    assert torch.equal(result.image, pixels)
+    assert result.categories == model.label_set.categories
+    assert model.predict(pixels).probabilities is None
+
+
+def test_options_replace_those_of_the_protocol(model, pixels):
+    protocol = InferenceProtocol("slide", crop=24, scales=(0.5, 1))
+    results = [
+        model.predict(pixels, protocol, flip=True),
+        model.predict(pixels, protocol.replace(flip=True)),
+        model.predict(pixels, mode="slide", crop=24, scales=(0.5, 1), flip=True),
+    ]
+    assert all(torch.equal(result.labels, results[0].labels) for result in results)
+    for options in ({"flip": False}, {"crop": 32}, {"mode": "whole"}):
+        other = model.predict(pixels, protocol, **{"flip": True, **options})
+        assert not torch.equal(other.labels, results[0].labels)
+
+
+def test_unknown_option_is_named(model, pixels):
+    with pytest.raises(TypeError, match="'windows_batch'"):
+        model.predict(pixels, mode="slide", windows_batch=2)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_prediction_leaves_modes_and_gradients_as_they_were(make_model, pixels, training):
+    model = make_model().train(training)
+    model.backbone.train(not training)
+    before = {name: module.training for name, module in model.named_modules()}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    first = model.predict(pixels)
+    assert {name: module.training for name, module in model.named_modules()} == before
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not first.labels.requires_grad
+    assert torch.equal(first.labels, model.eval().predict(pixels).labels)
+
+
+def test_modes_are_restored_after_an_error(make_model):
+    model = make_model().train()
+
+    def fail():
+        with evaluation_mode(model):
+            assert not any(module.training for module in model.modules())
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fail()
+    assert all(module.training for module in model.modules())
+
+
+def test_bfloat16_network_predicts_nearly_the_same(make_model, pixels):
+    exact = make_model().predict(pixels, return_probabilities=True)
+    rounded = make_model().bfloat16().predict(pixels, return_probabilities=True)
+    assert rounded.probabilities.dtype == torch.float32
+    assert (rounded.probabilities - exact.probabilities).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (37, 1), (2, 3)])
+def test_tiny_images(model, tmp_path, shape):
+    pixels = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    Image.fromarray(as_array(pixels)).save(tmp_path / "tiny.png")
+    result = model.predict(tmp_path / "tiny.png", return_probabilities=True)
+    assert result.labels.shape == shape
+    assert torch.equal(result.image, pixels)
+    assert result.probabilities.isfinite().all()
+    assert result.overlay().size == shape[::-1]
+
+
+def test_image_files_are_decoded(model, tmp_path, pixels):
+    """A grey photograph of 16 bits, taken with the camera upside down."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    stored = pixels[0].flip(0, 1).numpy().astype(np.uint16) * 257
+    Image.fromarray(stored).save(tmp_path / "grey.png", exif=exif)
+    result = model.predict(str(tmp_path / "grey.png"))
+    grey = pixels[0].expand(3, -1, -1)
+    assert torch.equal(result.image, grey)
+    assert torch.equal(result.labels, model.predict(grey).labels)
+
+
+def test_unreadable_and_missing_files_are_named(model, tmp_path):
+    (tmp_path / "holiday.jpg").write_text("this is no image\n" * 20)
+    with pytest.raises(ValueError, match=r"holiday\.jpg cannot be read as an image: \S+"):
+        model.predict(tmp_path / "holiday.jpg")
+    with pytest.raises(FileNotFoundError, match=r"no image at .*nowhere\.jpg"):
+        model.predict(str(tmp_path / "nowhere.jpg"))
+
+
+def test_segmentations_are_saved_as_indexed_png(model, tmp_path, pixels):
+    result = model.predict(pixels)
+    result.save(tmp_path / "new" / "labels.png")
+    with Image.open(tmp_path / "new" / "labels.png") as file:
+        assert file.mode == "P"
+        assert np.array_equal(np.array(file), result.labels.numpy())
+        shown = np.array(file.convert("RGB"))
+    assert np.array_equal(shown, np.array(result.colorize().convert("RGB")))
+    assert tuple(shown[3, 5]) == model.label_set.colors[int(result.labels[3, 5])]
+    with pytest.raises(ValueError, match=r"saved as \.png.*labels\.jpg"):
+        result.save(tmp_path / "labels.jpg")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_shares_are_those_of_the_labels_the_largest_first(model, pixels):
+    result = model.predict(pixels)
+    shares = result.shares()
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert sum(shares.values()) == pytest.approx(1)
+    for label, name in enumerate(result.categories):
+        count = int((result.labels == label).sum())
+        assert shares.get(name, 0) == pytest.approx(count / (33 * 49))
+        assert (name in shares) == (count > 0)
+
+
+def test_overlay_mixes_the_image_with_the_colors(model, pixels):
+    result = model.predict(pixels)
+    colors = np.array(result.colorize().convert("RGB"))
+    for opacity, shown in ((0, result.overlay(0)), (0.5, result.overlay()), (1, result.overlay(1))):
+        mixed = (1 - opacity) * as_array(pixels) + opacity * colors
+        assert np.abs(np.array(shown) - mixed).max() <= (opacity == 0.5)

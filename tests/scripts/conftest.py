@@ -1,0 +1,34 @@
+"""Fixtures of the tests of scripts."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def load_script(repository):
+    """Imports a script of the repository anew, by its name."""
+
+    def load(name):
+        path = repository / "scripts" / f"{name}.py"
+        specification = importlib.util.spec_from_file_location(f"{name}_script", path)
+        script = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(script)
+        return script
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def draw():
+    """Writes a random RGB image of some height and width."""
+
+    def write(path, seed=0, size=(9, 14)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(array).save(path)
+        return path
+
+    return write

@@ -1,0 +1,215 @@
+"""`scripts/predict.py` on many images, good and bad."""
+
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ccnet
+from ccnet.classes import CAMVID
+from ccnet.inference import InferenceProtocol
+
+
+@pytest.fixture
+def predict(load_script, weights_file, tmp_path, monkeypatch, capsys):
+    """Runs the script in this process, in a new folder: its exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        script = load_script("predict")
+        arguments = ("--weights", weights_file, "--device", "cpu", *arguments)
+        monkeypatch.setattr("sys.argv", ["predict.py", *map(str, arguments)])
+        try:
+            script.main()
+        except SystemExit as end:
+            status = end.code
+        else:
+            status = 0
+        out, err = capsys.readouterr()
+        if isinstance(status, str):  # as Python exits with a message
+            status, err = 1, f"{err}{status}\n"
+        return status, out, err
+
+    return run
+
+
+def labels_of(path):
+    with Image.open(path) as labels:
+        return np.array(labels)
+
+
+BROKEN = {
+    "broken-link.png": lambda path: path.symlink_to("nowhere.png"),
+    "cut.png": lambda path: path.write_bytes(path.with_name("good.png").read_bytes()[:1000]),
+    "empty.png": lambda path: path.touch(),
+    "float.tiff": lambda path: Image.new("F", (4, 3)).save(path),
+    "folder.png": lambda path: path.mkdir(),
+    "text.webp": lambda path: path.write_text("this is no image\n" * 20),
+}
+
+
+def test_six_broken_files_in_a_hundred(predict, draw, tmp_path, weights_file):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    suffixes = ("png", "jpg", "bmp", "webp", "tif")
+    good = [draw(folder / "good.png", size=(40, 40))]
+    good += [
+        draw(folder / f"{i % 7}" / f"{i:02}.{suffixes[i % 5]}", i, (8 + i % 3, 9 + i % 4))
+        for i in range(93)
+    ]
+    for name, write in BROKEN.items():
+        write(folder / name)
+    status, printed, errors = predict("in", "--output", "out")
+    assert status == 1
+    summary, *reasons = errors.splitlines()
+    assert summary == "error: 6 could not be segmented"
+    assert len(reasons) == 6
+    for name, reason in zip(sorted(BROKEN), reasons, strict=True):
+        assert f"in{os.sep}{name}" in reason
+        assert re.search("no image|cannot be read as an image: .+", reason), reason
+    model = ccnet.ccnet_resnet18(weights=weights_file)
+    results = {path for path in out.rglob("*") if path.is_file()}
+    assert len(results) == 2 * 94
+    for path in good:
+        name = out / path.relative_to(folder).with_suffix("")
+        expected = model.predict(path)
+        assert np.array_equal(labels_of(f"{name}.labels.png"), expected.labels.numpy())
+        with Image.open(f"{name}.overlay.png") as overlay:
+            assert np.array_equal(np.array(overlay), np.array(expected.overlay()))
+    assert len(printed.splitlines()) == 94
+    assert "in/" not in printed
+
+    times = {path: path.stat().st_mtime_ns for path in results}
+    draw(folder / "0" / "new.png")
+    status, printed, errors_again = predict("in", "--output", "out")
+    assert (status, errors_again) == (1, errors)
+    assert printed.splitlines()[0] == "94 of 101 have results already: skipped (see --overwrite)"
+    assert len(printed.splitlines()) == 2
+    assert (out / "0" / "new.labels.png").exists()
+    assert {path: path.stat().st_mtime_ns for path in results} == times
+
+
+def test_single_image_is_described(predict, draw, tmp_path):
+    draw(tmp_path / "my street.png", size=(33, 49))
+    status, printed, errors = predict("my street.png", "--output", "new folder")
+    assert (status, errors) == (0, "")
+    out = tmp_path / "new folder"
+    assert len(list(out.iterdir())) == 2
+    with Image.open(out / "my street.overlay.png") as overlay:
+        assert (overlay.mode, overlay.size) == ("RGB", (49, 33))
+    with Image.open(out / "my street.labels.png") as labels:
+        assert (labels.mode, labels.size) == ("P", (49, 33))
+        assert labels.getpalette()[:33] == CAMVID.palette[:33]
+        found = {CAMVID.categories[label] for label in np.unique(np.array(labels))}
+    assert "my street: 49 x 33 pixels" in printed
+    shares = dict(re.findall(r"^  (\w[\w ]*?) +(\d+\.\d) %$", printed, re.MULTILINE))
+    assert shares.keys() == found
+    assert sum(map(float, shares.values())) == pytest.approx(100, abs=1)
+
+
+def test_nothing_is_overwritten_by_default(predict, draw, tmp_path):
+    draw(tmp_path / "street.png")
+    mine = tmp_path / "out" / "street.labels.png"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    assert predict("street.png", "--output", "out")[0] == 0
+    assert mine.read_text() == "mine"
+    assert (tmp_path / "out" / "street.overlay.png").exists(), "half a result is completed"
+    status, printed, _ = predict("street.png", "--output", "out")
+    assert (status, printed) == (0, "1 of 1 have results already: skipped (see --overwrite)\n")
+    assert mine.read_text() == "mine"
+    assert predict("street.png", "--output", "out", "--overwrite")[0] == 0
+    assert labels_of(mine).shape == (9, 14)
+    assert not [path for path in mine.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_results_in_the_folder_of_the_images_are_not_segmented(predict, draw, tmp_path):
+    draw(tmp_path / "1.png")
+    draw(tmp_path / "sub" / "1.jpg")
+    assert predict(".")[0] == 0
+    before = set(tmp_path.rglob("*.png"))
+    assert len(before) == 5
+    assert predict(".")[1] == "2 of 2 have results already: skipped (see --overwrite)\n"
+    assert set(tmp_path.rglob("*.png")) == before
+
+
+def test_protocol_reaches_the_network(predict, draw, tmp_path, monkeypatch):
+    draw(tmp_path / "street.png")
+    real, given = ccnet.CCNet.predict, []
+
+    def record(self, image, protocol):
+        given.append(protocol)
+        return real(self, image, protocol)
+
+    monkeypatch.setattr(ccnet.CCNet, "predict", record)
+    assert predict("street.png")[0] == 0
+    assert given == [InferenceProtocol()]
+    options = "--overwrite --mode slide --crop 24,32 --scales 0.5,1 --flip"
+    assert predict("street.png", *options.split())[0] == 0
+    assert given[1:] == [InferenceProtocol("slide", crop=(24, 32), scales=(0.5, 1), flip=True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--mode", "slide", "--crop", "9", "--stride", "10"],
+            "gaps between windows",
+        ),
+        (["--crop", "769"], "crop is an option of mode='slide'"),
+        (["--scales", "1,0"], "scales must be positive"),
+        (["--output", "street.png"], "street.png"),
+    ],
+)
+def test_invalid_options_stop_before_the_first_image(predict, draw, tmp_path, arguments, message):
+    draw(tmp_path / "street.png")
+    status, printed, errors = predict("street.png", *arguments)
+    assert (status, printed) == (2, "")
+    assert message in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["street.png"]
+
+
+@pytest.mark.parametrize("images", [["street.png"], []])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "NOWHERE"], "unknown weights 'NOWHERE': expected one of CAMVID, DEFAULT"),
+        (["--weights", "nowhere.safetensors"], "no weights at nowhere.safetensors"),
+        (["--device", "warp"], "device 'warp' cannot be used"),
+    ],
+)
+def test_network_that_cannot_be_loaded_is_one_line(
+    predict, draw, tmp_path, images, arguments, message
+):
+    draw(tmp_path / "street.png")
+    status, _, errors = predict(*images, *arguments)
+    assert status == 1
+    assert re.fullmatch(f"error: .*{re.escape(message)}.*\n", errors)
+    assert [path.name for path in tmp_path.iterdir()] == ["street.png"]
+
+
+def test_missing_image_does_not_stop_the_others(predict, draw, tmp_path):
+    for i in range(2):
+        draw(tmp_path / f"{i}.png", i)
+    status, printed, errors = predict("0.png", "1.png", "nowhere.png")
+    assert status == 1
+    assert re.fullmatch(r"(\d: 14 x 9 pixels in \d+\.\d\d s\n){2}", printed)
+    assert errors.splitlines()[1] == "no image at nowhere.png, and no file matches it as a pattern"
+
+
+def test_failure_of_the_network_does_not_stop_the_rest(predict, draw, tmp_path, monkeypatch):
+    real = ccnet.CCNet.predict
+
+    def predict_or_fail(self, image, protocol):
+        if image.name == "0.png":
+            raise RuntimeError("out of\nmemory")
+        return real(self, image, protocol)
+
+    monkeypatch.setattr(ccnet.CCNet, "predict", predict_or_fail)
+    for i in range(2):
+        draw(tmp_path / f"{i}.png", i)
+    status, printed, errors = predict("0.png", "1.png")
+    assert (status, len(printed.splitlines())) == (1, 1)
+    assert errors.splitlines()[1] == "0.png: RuntimeError: out of memory"
+    assert (tmp_path / "1.labels.png").exists()

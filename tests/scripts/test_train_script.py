@@ -1,0 +1,198 @@
+"""The training script, as a user runs it."""
+
+import dataclasses
+import json
+import os
+import runpy
+import signal
+import sys
+
+import pytest
+import torch
+from small_runs import Scenes, assert_same_end, newest, small_backbones, write_mask_folder
+
+import ccnet
+from ccnet.classes import CAMVID
+from ccnet.training.engine import Trainer
+from ccnet.training.recipes import CHOICES, RECIPES
+from ccnet.zoo import ccnet_resnet18
+
+QUICK = (
+    *("--steps", 2, "--batch-size", 2, "--crop-height", 33, "--crop-width", 49),
+    *("--output-stride", 32, "--precision", "float32", "--device", "cpu", "--workers", 0),
+    "--no-balance-classes",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six scenes as somebody's own images and masks, with classes of other names."""
+    root = tmp_path_factory.mktemp("own") / "folder"
+    write_mask_folder(root, Scenes(6), [f"my {name}" for name in CAMVID.categories])
+    return root
+
+
+@pytest.fixture
+def finetune(folder, weights_file):
+    """Arguments that fine-tune a weights file on that folder for two steps."""
+    return ("finetune", "--root", folder, "--run-dir", "run", "--weights", weights_file, *QUICK)
+
+
+@pytest.fixture
+def script(repository, monkeypatch, tmp_path):
+    """Runs the script in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        path = repository / "scripts" / "train.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        return runpy.run_path(str(path), run_name="__main__")
+
+    return run
+
+
+def test_fine_tuning_on_a_folder_gives_weights_that_load(
+    repository, run_python, script, finetune, tmp_path
+):
+    path = repository / "scripts" / "train.py"
+    trained = run_python(path, *finetune, "--learning-rate", 1e-5, cwd=tmp_path)
+    for name, value in (("steps", 2), ("crop_width", 49), ("learning_rate", "1e-05")):
+        assert f"{name}: {value}\n" in trained.stderr
+    assert "balance_classes: False\n" in trained.stderr
+    assert "world size: 1, images per forward pass: 2\n" in trained.stderr
+    assert "these parts start untrained: head.classifier, aux_head.classifier" in trained.stderr
+    assert "| my road |" in trained.stdout
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert "train.py finetune --root" in environment["command"]
+    assert environment["ccnet"] == ccnet.__version__
+    model = ccnet_resnet18(weights=tmp_path / "run" / "best.safetensors")
+    assert model.label_set.categories == tuple(f"my {name}" for name in CAMVID.categories)
+    labels = model.predict(torch.zeros(3, 40, 60, dtype=torch.uint8)).labels
+    assert labels.shape == (40, 60)
+    refused = r"^error: run already holds a run: resume it \(--resume auto\) or name another$"
+    with pytest.raises(SystemExit, match=refused):
+        script(*finetune)
+    changed = r"^error: the run in run has learning_rate 1e-05, not 1\.0$"
+    with pytest.raises(SystemExit, match=changed):
+        script(*finetune, "--resume", "auto", "--learning-rate", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--learning-rate", 0), "learning_rate must be above 0"),
+        (("--weights", "nowhere.safetensors"), "no weights at nowhere.safetensors"),
+        (("--weights", "NONE"), "unknown weights 'NONE': expected one of"),
+        (("--root", "nowhere"), "no files in nowhere/images and in nowhere/masks"),
+        (("--scale-low", 3), "scale_range must satisfy 0 < low <= high, not 3.0..2.0"),
+        (("--batch-size", 1, "--accumulation", 2), "batch_size 1 is too small"),
+        (("--scenes", 1), "scenes must be 0"),
+        (("--norm", "inplace"), "cannot be inverted"),
+        (("--output-stride", 5), "output_stride must be one of"),
+        (("--device", "warp"), "device 'warp' cannot be used"),
+    ],
+)
+def test_invalid_values_give_one_line(script, finetune, tmp_path, arguments, message):
+    with pytest.raises(SystemExit, match=r"^error: [^\n]*$") as stop:
+        script(*finetune, *arguments)
+    assert message in str(stop.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--steps", "many"), ("--optimizer", "adam"), ("--nothing",)]
+)
+def test_unknown_options_and_values_are_named(script, capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        script("camvid-r18", "--run-dir", "run", *arguments)
+    assert stop.value.code == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: train.py RECIPE --run-dir FOLDER")
+    assert arguments[0] in error
+
+
+def test_every_field_of_a_recipe_has_an_option(repository, monkeypatch):
+    module = runpy.run_path(str(repository / "scripts" / "train.py"))
+    arguments, expected = ["camvid-r18", "--run-dir", "run"], {}
+    for name, usual in dataclasses.asdict(RECIPES["camvid-r18"]).items():
+        flag = f"--{name.replace('_', '-')}"
+        expected[name] = usual
+        if name in ("weights_backbone", "gradient_checkpointing"):  # exclude other fields
+            continue
+        if isinstance(usual, bool):
+            expected[name] = not usual
+            arguments.append(f"--no-{flag[2:]}" if usual else flag)
+            continue
+        if name in CHOICES:
+            expected[name] = next(choice for choice in CHOICES[name] if choice != usual)
+        else:
+            expected[name] = "DEFAULT" if usual == "" else type(usual)(usual + 1)
+        arguments += [flag, str(expected[name])]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    parsed = module["parse_arguments"]()
+    assert expected.keys() <= vars(parsed).keys()
+    assert dataclasses.asdict(module["chosen_recipe"](parsed)) == expected
+
+
+WITH_A_SMALL_NETWORK = """
+import os, pathlib, runpy, signal, sys
+from unittest import mock
+from small_runs import small_backbones
+from ccnet.training.engine import Trainer
+script, killed = sys.argv[1], pathlib.Path(sys.argv[2])
+sys.argv = [script, *sys.argv[3:]]
+train_step = Trainer._train_step
+def die_once(trainer, *arguments):
+    if os.environ["RANK"] == "1" and trainer.step == 3 and not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_step(trainer, *arguments)
+with small_backbones(), mock.patch.object(Trainer, "_train_step", die_once):
+    runpy.run_path(script, run_name="__main__")
+"""
+"""Runs the script, and kills rank 1 before its fourth step unless a file says it was killed."""
+
+
+def test_torchrun_resumes_after_a_rank_was_killed(repository, run_python, folder, tmp_path):
+    (tmp_path / "wrapper.py").write_text(WITH_A_SMALL_NETWORK)
+    (tmp_path / "undisturbed.killed").touch()
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    chosen = ("finetune", "--root", folder, "--weights", "", *QUICK, "--resume", "auto")
+    chosen += ("--steps", 6, "--validate-every", 2, "--batch-size", 3, "--balance-classes")
+    for name in ("run", "undisturbed"):
+        run_python(
+            *(*torchrun, "--max-restarts", 2, tmp_path / "wrapper.py"),
+            *(repository / "scripts" / "train.py", tmp_path / f"{name}.killed"),
+            *(*chosen, "--run-dir", tmp_path / name),
+            cwd=tmp_path,
+            PYTHONPATH=os.pathsep.join([str(repository), str(repository / "tests")]),
+            OMP_NUM_THREADS="1",
+            TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",
+        )
+    assert (tmp_path / "run.killed").exists()
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["processes"] == 2
+    assert_same_end(tmp_path / "run", tmp_path / "undisturbed")
+
+
+def test_run_ended_by_sigterm_is_resumed_as_if_nothing_had_happened(
+    script, finetune, tmp_path, monkeypatch, capsys
+):
+    options = ("--weights", "", "--steps", 6, "--validate-every", 2)
+    train_step = Trainer._train_step
+
+    def stop(trainer, *arguments):
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(trainer, *arguments)
+
+    with small_backbones():
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_train_step", stop)
+            script(*finetune, *options)
+        message = "stopped; checkpoint saved at step 3; resume with --resume auto"
+        assert capsys.readouterr().out.splitlines() == [message]
+        assert newest(tmp_path / "run")["step"] == 3
+        script(*finetune, *options, "--resume")
+        script(*finetune, *options, "--run-dir", "whole")
+    assert_same_end(tmp_path / "run", tmp_path / "whole")

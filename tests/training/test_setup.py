@@ -1,0 +1,100 @@
+"""The data sets of a recipe, and the weights that its network starts from."""
+
+import dataclasses
+
+import pytest
+import torch
+from small_runs import Scenes, small_backbones, small_model, write_mask_folder
+
+from ccnet.classes import CAMVID
+from ccnet.datasets import StreetScenes
+from ccnet.training.recipes import RECIPES
+from ccnet.training.setup import build_model, open_datasets
+from ccnet.weights import ModelWeights, write_weights
+
+RECIPE = RECIPES["finetune"]
+OTHER_NAMES = tuple(f"my {name}" for name in CAMVID.categories)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six scenes with CamVid's classes."""
+    root = tmp_path_factory.mktemp("own") / "camvid"
+    write_mask_folder(root, Scenes(6), CAMVID.categories)
+    return root
+
+
+def test_every_fifth_image_or_another_folder_is_held_out(folder):
+    train_set, val_set, label_set = open_datasets(RECIPE, folder)
+    assert (list(train_set.indices), list(val_set.indices)) == ([1, 2, 3, 4], [0, 5])
+    assert label_set.categories == CAMVID.categories
+    train_set, val_set, _ = open_datasets(RECIPE, folder, folder)
+    assert (len(train_set), len(val_set)) == (6, 6)
+
+
+def test_rendered_scenes_are_added_to_the_training_set(folder):
+    recipe = dataclasses.replace(RECIPE, scenes=3, seed=7)
+    train_set, val_set, label_set = open_datasets(recipe, folder)
+    assert (len(train_set), len(val_set)) == (4 + 3, 2)
+    assert label_set.categories == CAMVID.categories
+    scenes = StreetScenes(3, seed=7)
+    for index in range(3):
+        for found, expected in zip(train_set[4 + index], scenes[index], strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_rendered_scenes_are_not_added_to_other_classes(tmp_path):
+    write_mask_folder(tmp_path / "own", Scenes(2), OTHER_NAMES)
+    with pytest.raises(ValueError, match=r"scenes is 3, .* scenes must be 0"):
+        open_datasets(dataclasses.replace(RECIPE, scenes=3), tmp_path / "own")
+
+
+def test_missing_folder_is_named():
+    with pytest.raises(
+        ValueError, match=r"the folder of the data set 'folder' is missing: give --root"
+    ):
+        open_datasets(RECIPE)
+
+
+def recipe_from(folder, weights):
+    write_weights(folder / "given.safetensors", weights)
+    return dataclasses.replace(RECIPE, weights=str(folder / "given.safetensors"))
+
+
+def label_set_of(categories):
+    return dataclasses.replace(CAMVID, categories=categories)
+
+
+@pytest.mark.parametrize("has_aux_head", [True, False], ids=["aux head", "no aux head"])
+@pytest.mark.parametrize("categories", [CAMVID.categories, OTHER_NAMES], ids=["same", "other"])
+def test_fine_tuning_keeps_every_tensor_that_fits(make_model, tmp_path, categories, has_aux_head):
+    """All but the classifiers of other classes, and an auxiliary head that the weights lack."""
+    trained = make_model(11, label_set="camvid", aux_channels=None if has_aux_head else 0)
+    trained.card_details = {"license": "X", "weights": "Y", "metrics": {}}
+    recipe = recipe_from(tmp_path, trained.to_weights())
+    model = build_model(recipe, label_set_of(categories))
+    assert model.label_set.categories == categories
+    assert model.backbone.layer4[0].conv1.stride == (1, 1)
+    assert model.card_details == {"license": "X", "weights": "fine-tuned from Y"}
+    given, found = trained.state_dict(), model.state_dict()
+    assert given.keys() <= found.keys() == make_model(11).state_dict().keys()
+    for name, value in found.items():
+        is_fresh = "classifier" in name and categories != CAMVID.categories
+        if name in given:
+            assert torch.equal(value, given[name]) != is_fresh, name
+        else:
+            assert name.startswith("aux_head"), name
+            assert not has_aux_head
+
+
+@pytest.mark.parametrize("categories", [CAMVID.categories, OTHER_NAMES], ids=["same", "other"])
+@pytest.mark.parametrize(
+    "name", ["backbone.stages.0.0.weight", "head.cca.gamma", "aux_head.conv.1.running_mean"]
+)
+def test_fine_tuning_refuses_weights_that_lack_a_tensor(tmp_path, name, categories):
+    weights = small_model().to_weights()
+    tensors = {key: value for key, value in weights.state_dict.items() if key != name}
+    assert len(tensors) == len(weights.state_dict) - 1
+    recipe = recipe_from(tmp_path, ModelWeights(tensors, weights.config))
+    with small_backbones(), pytest.raises(ValueError, match=f"missing {name}"):
+        build_model(recipe, label_set_of(categories))

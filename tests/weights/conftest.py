@@ -1,0 +1,25 @@
+"""A local Hub for the tests of weights."""
+
+import pytest
+from hub_server import HubServer, connect
+
+
+@pytest.fixture(scope="session")
+def _server():
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def hub(_server, home, monkeypatch):
+    """A Hub without repositories, which the client in this process asks; nobody waits to retry."""
+    _server.reset()
+    connect(monkeypatch, _server.address, home)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    return _server
+
+
+@pytest.fixture
+def home(tmp_path):
+    """The folder HF_HOME of this process where it uses `hub`; nothing is cached there."""
+    return tmp_path / "home"

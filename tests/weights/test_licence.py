@@ -1,0 +1,114 @@
+"""The licence of weights goes with them through training, files, scripts and the Hub."""
+
+import importlib
+import re
+import shutil
+import sys
+from dataclasses import replace
+
+import pytest
+from small_runs import Scenes
+
+from ccnet import CCNet, ccnet_resnet18
+from ccnet.classes import CAMVID, LabelSet
+from ccnet.training.engine import Trainer
+from ccnet.training.recipes import RECIPES
+from ccnet.training.setup import build_model
+from ccnet.weights import read_weights, write_weights
+
+LICENCE = "CC-BY-NC-4.0"
+DETAILS = {
+    "license": LICENCE,
+    "source": "this project",
+    "weights": "fine-tuned from CCNet_ResNet18_Weights.CAMVID",
+}
+RECIPE = replace(
+    RECIPES["finetune"],
+    steps=1,
+    batch_size=2,
+    crop_height=33,
+    crop_width=49,
+    validate_every=1,
+    precision="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that trained the bundled weights further, and the trained model."""
+    folder = tmp_path_factory.mktemp("run")
+    model = build_model(RECIPE, CAMVID)
+    Trainer(model, Scenes(4), Scenes(1, seed=4), RECIPE, folder, workers=0).run()
+    return folder, model
+
+
+def run_script(repository, monkeypatch, name, *arguments):
+    """Runs a script's main function."""
+    monkeypatch.syspath_prepend(repository / "scripts")
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    importlib.import_module(name).main()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ccnet_resnet18(weights="DEFAULT", categories=["a", "b"]),
+        lambda: build_model(RECIPE, LabelSet.from_config({"categories": ["a", "b"]})),
+    ],
+    ids=["builder", "recipe"],
+)
+def test_model_with_new_classes_has_the_licence_of_its_weights(make, tmp_path):
+    model = make()
+    assert model.card_details == DETAILS
+    model.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "license: cc-by-nc-4.0" in card
+    assert DETAILS["weights"] in card
+    assert "mIoU" not in card
+    again = ccnet_resnet18(weights=tmp_path, categories=["c"])
+    for loaded in (CCNet.from_pretrained(tmp_path), ccnet_resnet18(weights=tmp_path), again):
+        assert loaded.card_details == DETAILS
+
+
+def test_bundled_weights_have_their_licence(repository, tmp_path):
+    model = ccnet_resnet18(weights="DEFAULT")
+    assert model.card_details["license"] == LICENCE
+    path = shutil.copy(repository / "weights" / "ccnet_resnet18_camvid.safetensors", tmp_path)
+    assert ccnet_resnet18(weights=path).card_details == model.card_details
+    write_weights(tmp_path / "a.safetensors", model.to_weights())
+    assert read_weights(tmp_path / "a.safetensors").details == model.card_details
+    assert ccnet_resnet18(weights=tmp_path / "a.safetensors").card_details == model.card_details
+
+
+def test_training_keeps_the_licence(run):
+    folder, model = run
+    assert model.card_details == DETAILS
+    assert read_weights(folder / "best.safetensors").details == DETAILS
+    (checkpoint,) = (folder / "checkpoints").iterdir()
+    assert ccnet_resnet18(weights=checkpoint).card_details == DETAILS
+
+
+def test_converted_checkpoint_has_the_licence(run, repository, monkeypatch, tmp_path):
+    (checkpoint,) = (run[0] / "checkpoints").iterdir()
+    arguments = (checkpoint, "--output", tmp_path / "out")
+    run_script(repository, monkeypatch, "convert_checkpoint", *arguments)
+    assert CCNet.from_pretrained(tmp_path / "out").card_details == DETAILS
+    assert "license: cc-by-nc-4.0" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_published_file_has_the_licence(run, repository, monkeypatch, tmp_path, capsys):
+    path = tmp_path / "mine.safetensors"
+    arguments = (run[0] / "best.safetensors", path)
+    run_script(repository, monkeypatch, "publish_weights", *arguments)
+    assert re.search(f"^licence +{LICENCE}$", capsys.readouterr().out, re.MULTILINE)
+    assert read_weights(path).details == DETAILS
+    assert ccnet_resnet18(weights=path).card_details == DETAILS
+
+
+def test_pushed_model_has_the_licence(run, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    run[1].push_to_hub("us/model")
+    assert b"license: cc-by-nc-4.0" in hub.repositories["us/model"].files["README.md"]
+    assert CCNet.from_pretrained("us/model").card_details == DETAILS
+    loaded = ccnet_resnet18(weights="hf://us/model", progress=False)
+    assert loaded.card_details == DETAILS

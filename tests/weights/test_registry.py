@@ -1,0 +1,89 @@
+"""The registry of pretrained weights: complete, consistent, nothing mistaken for another."""
+
+import importlib
+import json
+import re
+
+import pytest
+import torch
+
+from ccnet.model import CCNet
+from ccnet.weights import REGISTRY, BackboneWeights
+from ccnet.weights.registry import details_of
+
+NETWORKS = [member for choice in REGISTRY.values() for member in choice]
+MEMBERS = [*NETWORKS, *BackboneWeights]
+OPENMMLAB = [member for member in NETWORKS if member.name.startswith("OPENMMLAB")]
+
+
+def test_members_are_distinct():
+    for choice in (*REGISTRY.values(), BackboneWeights):
+        aliases = {name for name, member in choice.__members__.items() if member.name != name}
+        assert aliases <= {"DEFAULT"}
+    for index, one in enumerate(MEMBERS):
+        for other in MEMBERS[:index]:
+            assert one is not other
+            assert one.meta != other.meta
+            assert one.meta["file"] != other.meta["file"]
+
+
+@pytest.mark.parametrize("backbone", REGISTRY)
+def test_every_network_has_a_default(backbone):
+    assert REGISTRY[backbone].DEFAULT in REGISTRY[backbone]
+    assert {member.meta["config"]["backbone"] for member in REGISTRY[backbone]} == {backbone}
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=str)
+def test_files_are_pinned(member):
+    assert member.meta["file"].endswith(".safetensors")
+    hub = member.meta["hub"] or {}
+    for sha256 in (member.meta["sha256"], hub.get("sha256")):
+        assert sha256 is None or re.fullmatch("[0-9a-f]{64}", sha256)
+    if hub:
+        assert re.fullmatch("[0-9a-f]{40}", hub["revision"])
+        assert hub["sha256"]
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", hub["repo_id"])
+        assert hub["filename"].endswith(".safetensors")
+
+
+@pytest.mark.parametrize("member", OPENMMLAB, ids=str)
+def test_openmmlab_urls_end_in_their_hash(member):
+    url, prefix = member.meta["origin"]["url"], member.meta["origin"]["sha256_prefix"]
+    assert re.fullmatch("[0-9a-f]{8}", prefix)
+    depth, crop, schedule = re.fullmatch(
+        r"https://download\.openmmlab\.com/mmsegmentation/v0\.5/ccnet/"
+        r"(?P<name>ccnet_r(50|101)-d8_(512x1024|769x769)_([48]0k)_cityscapes)/"
+        rf"(?P=name)_\d{{8}}_\d{{6}}-{prefix}\.pth",
+        url,
+    ).groups()[1:]
+    assert member.meta["config"]["backbone"] == f"resnet{depth}"
+    assert member.name == f"OPENMMLAB_CITYSCAPES_{crop}_{schedule}".upper()
+    is_sliding = crop == "769x769"
+    assert member.meta["config"]["align_corners"] is is_sliding
+    assert member.meta["protocol"].mode == ("slide" if is_sliding else "whole")
+
+
+@pytest.mark.parametrize("member", NETWORKS, ids=str)
+def test_entry_describes_its_network(member):
+    with torch.device("meta"):
+        model = CCNet(**member.meta["config"])
+    assert sum(value.numel() for value in model.parameters()) == member.meta["num_params"]
+    assert list(model.label_set.categories) == member.meta["categories"]
+    assert [list(color) for color in model.label_set.colors] == member.meta["colors"]
+    assert model.transforms() == member.transforms()
+
+
+@pytest.mark.parametrize("member", NETWORKS, ids=str)
+def test_details_are_complete_and_json_able(member):
+    details = details_of(member)
+    assert json.loads(json.dumps(details)) == details
+    assert {"weights", "dataset", "metrics", "whose", "protocol", "license"} <= details.keys()
+
+
+def test_readme_has_the_table_of_the_registry(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository / "scripts")
+    table = importlib.import_module("weights_table")
+    readme = (repository / "README.md").read_text()
+    assert table.replace_table(readme) == readme
+    assert table.replace_table(readme.replace("79.45", "80.45")) == readme
+    assert len(table.make_table().splitlines()) == 2 + 1 + 4 + 7

@@ -1,0 +1,367 @@
+"""Weights from the Hub and from their origin, through the real client and a local server."""
+
+import hashlib
+import io
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hub_server import COMMIT, Repository, connect
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors.torch import save, save_file
+from torchvision.models import Weights, WeightsEnum
+
+from ccnet import CCNet, ccnet_resnet18
+from ccnet.weights import ModelWeights, write_weights
+from ccnet.weights.downloads import load_registered
+from ccnet.weights.hub import fetch_file
+from ccnet.weights.sources import load_weights
+
+assert_equal = partial(torch.testing.assert_close, rtol=0, atol=0)
+
+NOWHERE = "http://127.0.0.1:9"
+"""An address where no server answers."""
+
+CONFIG = json.dumps({"backbone": "resnet18"})
+WEIGHTS = {"a": torch.arange(70_000.0), "b": torch.ones(3, 2)}
+CONTENT = save(WEIGHTS, metadata={"config": CONFIG})
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+FILES = {"model.safetensors": CONTENT}
+LARGE_WEIGHTS = {"a": torch.arange(3_000_000.0)}
+LARGE = save(LARGE_WEIGHTS, metadata={"config": CONFIG})
+"""More than the 10 MiB that the client takes at a time, and can resume after."""
+
+
+def foreign_checkpoint():
+    """As much of OpenMMLab's checkpoint as the conversion looks at, and what it becomes."""
+    stage = {f"backbone.layer3.{index}.conv1.weight": torch.ones(2, 2) for index in range(2)}
+    classifier = torch.arange(38.0).reshape(19, 2)
+    theirs = {
+        **stage,
+        "decode_head.cca.gamma.scale": torch.tensor(0.5),
+        "decode_head.conv_seg.weight": classifier,
+    }
+    file = io.BytesIO()
+    torch.save({"meta": {}, "state_dict": theirs}, file)
+    ours = {**stage, "head.cca.gamma": torch.tensor([0.5]), "head.classifier.weight": classifier}
+    return file.getvalue(), ours
+
+
+FOREIGN, CONVERTED = foreign_checkpoint()
+FOREIGN_PREFIX = hashlib.sha256(FOREIGN).hexdigest()[:8]
+
+
+def registered(**meta):
+    """A registry entry."""
+    places = {"file": "none.safetensors", "sha256": None, "hub": None, "origin": None}
+
+    class Own(WeightsEnum):
+        OWN = Weights(url="", transforms=None, meta={**places, **meta})
+
+    return Own.OWN
+
+
+def on_the_hub(repo_id="us/model", **changes):
+    """The entry of weights that are published on the Hub."""
+    hub = {"filename": "model.safetensors", "revision": COMMIT, "sha256": SHA256, **changes}
+    return registered(hub={"repo_id": repo_id, **hub})
+
+
+def at_the_origin(address, name="theirs.pth", prefix=FOREIGN_PREFIX, file="kept.safetensors"):
+    """The entry of weights that are to be fetched elsewhere and converted."""
+    origin = {"url": f"{address}/files/{name}", "sha256_prefix": prefix}
+    return registered(file=file, origin=origin, config={"backbone": "resnet18"})
+
+
+def load(weights):
+    if isinstance(weights, str):
+        return load_weights(weights, "resnet18", progress=False)
+    return load_registered(weights, progress=False)
+
+
+@pytest.mark.parametrize("failures", [[], [429, 429], [500, 500]], ids=str)
+def test_registered_weights_are_downloaded_once(hub, failures):
+    hub.repositories["us/model"] = Repository(FILES, failures=failures)
+    for _ in range(2):
+        loaded = load(on_the_hub())
+        assert_equal(loaded.state_dict, WEIGHTS)
+        assert loaded.source == f"hf://us/model@{COMMIT}/model.safetensors"
+    (request,) = hub.requests("GET", "us/model")
+    assert request[1] == f"/us/model/resolve/{COMMIT}/model.safetensors"
+
+
+@pytest.mark.parametrize(("status", "tries"), [(429, 3), (503, 3), (404, 1), (401, 1)])
+def test_only_transient_errors_are_retried(monkeypatch, status, tries):
+    response = SimpleNamespace(status_code=status, headers={}, request=None)
+    asked, waited = [], []
+
+    def fail(*arguments, **_):
+        asked.append(arguments)
+        raise HfHubHTTPError("no", response=response)
+
+    monkeypatch.setattr("ccnet.weights.hub.hf_hub_download", fail)
+    monkeypatch.setattr("time.sleep", waited.append)
+    with pytest.raises(HfHubHTTPError):
+        fetch_file("us/model", "model.safetensors", progress=False)
+    assert len(asked) == tries
+    assert waited == [1, 2][: tries - 1]
+
+
+@pytest.mark.parametrize(("suffix", "revision"), [("", "main"), ("@v1", "v1")])
+def test_named_revision_is_asked_for(hub, suffix, revision):
+    hub.repositories["us/model"] = Repository(FILES, revisions=("main", "v1", COMMIT))
+    loaded = load(f"hf://us/model{suffix}")
+    assert_equal(loaded.state_dict, WEIGHTS)
+    assert loaded.source == f"hf://us/model@{revision}"
+    assert hub.requests("HEAD", f"us/model/resolve/{revision}/model.safetensors")
+
+
+def test_interrupted_download_is_resumed(hub):
+    hub.repositories["us/model"] = Repository({"model.safetensors": LARGE}, cuts=[11 * 2**20])
+    loaded = load(on_the_hub(sha256=hashlib.sha256(LARGE).hexdigest()))
+    assert_equal(loaded.state_dict, LARGE_WEIGHTS)
+    first, second = (span for _, _, span in hub.requests("GET", "us/model"))
+    assert first is None
+    assert second.startswith(f"bytes={10 * 2**20}-")
+
+
+@pytest.mark.parametrize(
+    ("faults", "asked"),
+    [
+        ({"token": "hf_secret"}, {}),
+        ({}, {"repo_id": "us/nothing"}),
+        ({}, {"revision": "f" * 40}),
+        ({}, {"filename": "other.safetensors"}),
+        ({"failures": [500] * 1000}, {}),
+        ({"cuts": [0] * 1000}, {}),
+    ],
+    ids=["private", "no repository", "no revision", "no file", "server error", "connection lost"],
+)
+def test_error_names_the_weights_the_places_and_the_remedy(hub, faults, asked):
+    hub.repositories["us/model"] = Repository(FILES, **faults)
+    with pytest.raises(FileNotFoundError, match=r"^Own.OWN was not found. Tried:") as caught:
+        load(on_the_hub(**asked))
+    message = str(caught.value)
+    assert "none.safetensors" in message
+    assert "hf://us/" in message
+    assert message.endswith("set CCNET_WEIGHTS_DIR to its path.")
+
+
+@pytest.mark.parametrize("name", ["private", "nothing"])
+def test_error_names_the_users_own_repository(hub, name):
+    hub.repositories["us/private"] = Repository(FILES, token="hf_secret")
+    with pytest.raises(FileNotFoundError, match=f"hf://us/{name}(.|\n)*HF_TOKEN"):
+        load(f"hf://us/{name}")
+
+
+def test_token_opens_a_private_repository(hub, monkeypatch):
+    hub.repositories["us/model"] = Repository(FILES, token="hf_secret")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    for weights in (on_the_hub(), "hf://us/model"):
+        assert_equal(load(weights).state_dict, WEIGHTS)
+
+
+def test_wrong_hash_is_refused_and_the_file_is_not_kept(hub, home):
+    hub.repositories["us/model"] = Repository(FILES)
+    with pytest.raises(ValueError, match=f"its SHA-256 is {SHA256}, not {'0' * 64}"):
+        load(on_the_hub(sha256="0" * 64))
+    folder = home / "hub" / "models--us--model"
+    assert folder.is_dir()
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    assert max(sizes, default=0) < len(CONTENT)
+
+
+def test_damaged_file_on_the_hub_is_refused(hub):
+    hub.repositories["us/model"] = Repository({"model.safetensors": CONTENT[:-9]})
+    with pytest.raises(ValueError, match="not an intact safetensors file"):
+        load("hf://us/model")
+
+
+def test_file_at_the_origin_is_converted_and_kept(hub, home):
+    hub.repositories[""].files["theirs.pth"] = FOREIGN
+    loaded = load(at_the_origin(hub.address))
+    assert_equal(loaded.state_dict, CONVERTED)
+    assert loaded.source == f"{hub.address}/files/theirs.pth"
+    with pytest.raises(ValueError, match=r"/files/theirs\.pth is not the published file"):
+        load(at_the_origin(hub.address, prefix="00000000", file="wrong.safetensors"))
+    with pytest.raises(FileNotFoundError, match=r"/files/none\.pth") as caught:
+        load(at_the_origin(hub.address, "none.pth", file="none.safetensors"))
+    assert "theirs.pth" not in str(caught.value)
+    assert [path.name for path in (home / "ccnet").iterdir()] == ["kept.safetensors"]
+
+
+def test_damaged_kept_file_is_fetched_again(hub, home, caplog):
+    hub.repositories[""].files["theirs.pth"] = FOREIGN
+    (home / "ccnet").mkdir(parents=True)
+    (home / "ccnet" / "kept.safetensors").write_bytes(b"half")
+    assert_equal(load(at_the_origin(hub.address)).state_dict, CONVERTED)
+    assert str(home / "ccnet" / "kept.safetensors") in caplog.text
+    assert_equal(load(at_the_origin(NOWHERE)).state_dict, CONVERTED)
+
+
+def test_cache_that_cannot_be_written(hub, tmp_path, monkeypatch):
+    hub.repositories |= {"us/model": Repository(FILES), "": Repository({"theirs.pth": FOREIGN})}
+    (tmp_path / "file").touch()
+    connect(monkeypatch, hub.address, tmp_path / "file" / "home")
+    with pytest.raises(FileNotFoundError, match=r"hf://us/model(.|\n)*CCNET_WEIGHTS_DIR"):
+        load(on_the_hub())
+    assert_equal(load(at_the_origin(hub.address)).state_dict, CONVERTED)
+
+
+def test_file_of_the_origin_may_lie_in_the_folder(hub, tmp_path, monkeypatch):
+    (tmp_path / "theirs.pth").write_bytes(FOREIGN)
+    (tmp_path / "changed.pth").write_bytes(FOREIGN + b"1")
+    monkeypatch.setenv("CCNET_WEIGHTS_DIR", str(tmp_path))
+    loaded = load(at_the_origin(NOWHERE))
+    assert_equal(loaded.state_dict, CONVERTED)
+    assert loaded.source == str(tmp_path / "theirs.pth")
+    with pytest.raises(ValueError, match=rf"changed\.pth .*{FOREIGN_PREFIX}"):
+        load(at_the_origin(NOWHERE, "changed.pth"))
+
+
+@pytest.mark.parametrize("offline", [True, False], ids=["offline", "unreachable"])
+def test_only_cached_weights_need_no_server(hub, home, monkeypatch, offline):
+    hub.repositories |= {"us/model": Repository(FILES), "": Repository({"theirs.pth": FOREIGN})}
+    cached = {
+        on_the_hub(): WEIGHTS,
+        "hf://us/model": WEIGHTS,
+        at_the_origin(hub.address): CONVERTED,
+    }
+    for weights in cached:
+        load(weights)
+    asked = list(hub.asked)
+    connect(monkeypatch, hub.address if offline else NOWHERE, home, offline=offline)
+    for weights, expected in cached.items():
+        assert_equal(load(weights).state_dict, expected)
+    origin = at_the_origin(hub.address if offline else NOWHERE, file="new.safetensors")
+    for weights in (on_the_hub("us/new"), origin):
+        with pytest.raises(FileNotFoundError, match="CCNET_WEIGHTS_DIR") as caught:
+            load(weights)
+    assert ("HF_HUB_OFFLINE" in str(caught.value)) == offline
+    assert hub.asked == asked
+
+
+ALONE = """
+import sys
+from test_sources import *
+assert_equal(load(on_the_hub()).state_dict, WEIGHTS)
+assert_equal(load("hf://us/model").state_dict, WEIGHTS)
+assert_equal(load(at_the_origin(sys.argv[1])).state_dict, CONVERTED)
+"""
+
+
+def test_two_processes_at_once_and_one_offline(hub, run_python, repository, home, tmp_path):
+    """The environment alone tells these processes where the Hub is."""
+    hub.repositories |= {"us/model": Repository(FILES), "": Repository({"theirs.pth": FOREIGN})}
+    tests = repository / "tests"
+    variables = hub.environment(home)
+    variables["PYTHONPATH"] = os.pathsep.join(map(str, (repository, tests, tests / "weights")))
+    run = partial(run_python, "-c", ALONE, cwd=tmp_path)
+    with ThreadPoolExecutor() as pool:
+        for running in [pool.submit(run, hub.address, **variables) for _ in range(2)]:
+            running.result()
+    asked = list(hub.asked)
+    run(NOWHERE, **{**variables, "HF_HUB_OFFLINE": "1"})
+    assert hub.asked == asked
+
+
+HUB_ROADS = {
+    "from_pretrained(owner/name)": lambda _: CCNet.from_pretrained("us/model"),
+    "weights=hf://": lambda _: ccnet_resnet18(weights="hf://us/model", progress=False),
+}
+ROADS = {
+    "from_pretrained(folder)": lambda folder: CCNet.from_pretrained(folder),
+    "weights=folder": lambda folder: ccnet_resnet18(weights=folder),
+    **HUB_ROADS,
+}
+each_road = pytest.mark.parametrize("load_model", ROADS.values(), ids=ROADS)
+
+
+@pytest.fixture(scope="module")
+def saved(make_model):
+    return make_model(3, recurrence=1, aux_channels=24, align_corners=False)
+
+
+@pytest.fixture
+def publish(hub, saved, tmp_path):
+    """Puts the weights into a folder and on the Hub, with these configurations beside them."""
+
+    def publish(header, config):
+        folder = tmp_path / "model"
+        folder.mkdir()
+        if header is None:
+            save_file(saved.state_dict(), folder / "model.safetensors")
+        else:
+            write_weights(folder / "model.safetensors", ModelWeights(saved.state_dict(), header))
+        if config is not None:
+            (folder / "config.json").write_text(json.dumps(config))
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        hub.repositories["us/model"] = Repository(files)
+        return folder
+
+    return publish
+
+
+@each_road
+@pytest.mark.parametrize("places", ["config.json", "header", "config.json before the header"])
+def test_configuration_is_found_on_every_road(publish, saved, places, load_model):
+    other = {**saved.config, "recurrence": 2, "align_corners": True}
+    header = {"config.json": None, "header": saved.config}.get(places, other)
+    folder = publish(header, None if places == "header" else saved.config)
+    model = load_model(folder)
+    assert model.config == saved.config
+    assert_equal(model.state_dict(), saved.state_dict())
+
+
+@each_road
+def test_weights_without_any_configuration_are_refused(publish, load_model):
+    folder = publish(None, None)
+    with pytest.raises(ValueError, match=r"model.* has no backbone, num_classes, recurrence"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("offline", [True, False], ids=["offline", "unreachable"])
+@pytest.mark.parametrize("has_config", [True, False], ids=["config.json", "header"])
+def test_cached_repository_needs_no_server(
+    hub, publish, saved, home, monkeypatch, capsys, has_config, offline
+):
+    publish(None if has_config else saved.config, saved.config if has_config else None)
+    CCNet.from_pretrained("us/model")
+    CCNet.from_pretrained("us/model", revision="main", local_files_only=True)
+    fetched = [path.rsplit("/", 1)[1] for _, path, _ in hub.requests("GET", "us/model")]
+    assert fetched.count("model.safetensors") == 1
+    assert fetched.count("config.json") == has_config
+    asked = list(hub.asked)
+    connect(monkeypatch, NOWHERE, home, offline=offline)
+    for load_model in HUB_ROADS.values():
+        model = load_model(None)
+        assert model.config == saved.config
+        assert_equal(model.state_dict(), saved.state_dict())
+    assert hub.asked == asked
+    assert capsys.readouterr().out == ""
+
+
+def test_repository_that_does_not_exist_is_an_error(hub):
+    with pytest.raises(HfHubHTTPError, match="404"):
+        CCNet.from_pretrained("us/nothing")
+
+
+def test_pushed_model_comes_back(hub, weights_file, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    model = ccnet_resnet18(weights=weights_file)
+    card = {"license": "CC-BY-NC-4.0", "metrics": {"CamVid val": {"mIoU": 12.25}}}
+    url = model.push_to_hub("us/model", model_card_kwargs=card)
+    assert url == f"{hub.address}/us/model/commit/{COMMIT}"
+    files = hub.repositories["us/model"].files
+    assert files.keys() == {"config.json", "model.safetensors", "README.md"}
+    assert json.loads(files["config.json"])["label_set"]["categories"][0] == "sky"
+    text = files["README.md"].decode()
+    for part in ("us/model", "license: cc-by-nc-4.0", "| mIoU on CamVid val | 12.25 |"):
+        assert part in text
+    again = ccnet_resnet18(weights="hf://us/model@main", progress=False)
+    assert again.config == model.config
+    assert_equal(again.state_dict(), model.state_dict())
