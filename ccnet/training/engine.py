@@ -227,6 +227,7 @@ class Trainer:
                     "scaler": self.scaler.state_dict(),
                     "step": self.step,
                     "loss": self.loss,
+                    "best": self.history.best,
                     "recipe": asdict(self.recipe),
                     "config": self.model.config,
                     "details": self.model.card_details,
@@ -255,5 +256,5 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.loss = state["step"], state["loss"]
-        self.history.load(self.step)
+        self.history.load(self.step, state.get("best", -math.inf))
         logger.info("resuming from %s", path)

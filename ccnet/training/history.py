@@ -25,24 +25,32 @@ class History:
     def __init__(self, path: Path, label_set: LabelSet) -> None:
         self.path, self.label_set = path, label_set
         self.records: list[dict[str, Any]] = []
+        self._best_before = -math.inf
 
-    def load(self, step: int) -> None:
+    def load(self, step: int, best: float = -math.inf) -> None:
         """Reads the records up to a step; every rank must call this.
 
-        Later ones belong to steps that are trained again; damaged ones are validated again.
+        Later records belong to steps that are trained again; from a damaged one on, validations are
+        repeated.
+
+        Args:
+            step: of the checkpoint that is resumed.
+            best: the highest mIoU before it, should its record be lost.
         """
         records = []
         if distributed.rank() == 0 and self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for line in self.path.read_bytes().splitlines():
                 try:
                     record = json.loads(line)
-                    is_valid = record["step"] <= step and "confusion" in record
-                except (ValueError, TypeError, KeyError):
+                    is_valid = record["step"] <= step and record["mIoU"] >= 0
+                    Scores(torch.tensor(record["confusion"]), self.label_set)
+                except (ValueError, TypeError, KeyError, RecursionError):
                     break
                 if not is_valid:
                     break
                 records.append(record)
         self.records = distributed.all_gather(records)[0]
+        self._best_before = best
 
     def append(self, step: int, loss: float, scores: Scores) -> None:
         """Adds a record and writes the file.
@@ -65,7 +73,8 @@ class History:
     @property
     def best(self) -> float:
         """The highest mIoU so far, in percent; minus infinity before the first validation."""
-        return max((record["mIoU"] for record in self.records), default=-math.inf)
+        mious: list[float] = [record["mIoU"] for record in self.records]
+        return max([self._best_before, *mious])
 
     @property
     def scores(self) -> Scores:

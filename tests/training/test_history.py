@@ -56,13 +56,24 @@ def test_records_later_than_the_checkpoint_are_dropped(path, step, last):
     "line",
     [
         *("", "20", "[]", "null", "{}", '{"step": 20, "conf', '{"step": 20}'),
-        *('{"confusion": []}', '{"step": "20", "confusion": []}'),
+        *('{"confusion": []}', '{"step": "20", "confusion": []}', "\udcff"),
+        *('{"step": 20, "confusion": [[1]]}', '{"step": 20, "mIoU": null, "confusion": [[1]]}'),
+        *('{"step": 20, "mIoU": 3.5, "confusion": "x"}', "[" * 100_000),
     ],
+    ids=range(14),
 )
 def test_history_stops_at_a_damaged_line(path, line):
-    first, _, third = path.read_text().splitlines()
-    path.write_text("\n".join([first, line, third, ""]))
+    first, _, third = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([first, line.encode(errors="surrogateescape"), third, b""]))
     assert load(path, 99).last_step == 10
+
+
+def test_best_miou_of_the_checkpoint_outlives_the_log(path):
+    path.unlink()
+    history = History(path, CAMVID)
+    history.load(30, best=SCORES[1].miou)
+    history.append(40, 0.4, SCORES[0])
+    assert history.best == SCORES[1].miou
 
 
 @pytest.mark.parametrize("remove", [True, False], ids=["no file", "empty file"])
