@@ -6,7 +6,7 @@ from ccnet.attention import (
     attention_map,
     criss_cross_attention,
 )
-from ccnet.inference import Segmentation
+from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.model import CCNet
 from ccnet.weights import (
     CCNet_ResNet18_Weights,
@@ -24,6 +24,7 @@ __all__ = [
     "CCNet_ResNet101_Weights",
     "CrissCrossAttention2d",
     "CrissCrossAttention3d",
+    "InferenceProtocol",
     "Segmentation",
     "attention_map",
     "ccnet_resnet18",

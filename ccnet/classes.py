@@ -105,6 +105,23 @@ class LabelSet:
         return cls(names, tuple(distinct_colors(num_classes)))
 
 
+def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Completes arguments of `CCNet`: `categories` make a label set, which makes `num_classes`.
+
+    Raises:
+        ValueError: if `categories` are no list of names, or there is no such label set.
+    """
+    arguments = dict(given)
+    if "categories" in arguments:
+        categories = arguments.pop("categories")
+        if isinstance(categories, str):
+            raise ValueError(f"categories must be a list of names, not {categories!r}")
+        arguments["label_set"] = {"categories": list(categories)}
+    if arguments.get("label_set") is not None:
+        arguments.setdefault("num_classes", len(LabelSet.from_config(arguments["label_set"])))
+    return arguments
+
+
 def distinct_colors(count: int) -> Sequence[Color]:
     """Returns `count` colours whose hues are spread by the golden ratio."""
     colors = []

@@ -1,5 +1,6 @@
 """CCNet model: dilated ResNet, recurrent criss-cross attention and auxiliary head."""
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccnet.backbone import Backbone
-from ccnet.classes import LabelSet
+from ccnet.classes import LabelSet, complete_arguments
 from ccnet.heads import FCNHead, RCCAHead
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.segment import segment
+from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.transforms import ImageLike, Preprocessing
 from ccnet.weights.hub_mixin import StrictHubMixin
 from ccnet.weights.model_card import inherited_details, write_model_card
 from ccnet.weights.serialization import ModelWeights, load_strictly
 
 logger = logging.getLogger(__name__)
+
+
+_WITHOUT_EFFECT = {"aux_channels": None, "dropout": None}
+"""Arguments that do not change what a network computes in evaluation mode."""
 
 
 class CCNet(nn.Module, StrictHubMixin):
@@ -113,18 +119,20 @@ class CCNet(nn.Module, StrictHubMixin):
 
     @classmethod
     def from_weights(cls, weights: ModelWeights, **changes: Any) -> "CCNet":
-        """Builds the network from weights and their configuration, in evaluation mode.
+        """Builds the network of some weights, in evaluation mode.
 
         Args:
-            weights: tensors and configuration.
-            changes: constructor arguments that replace those of the configuration;
-                `backbone_options` are replaced one by one. The classifiers start untrained if the
-                categories change, the attention if it did not exist, the auxiliary head if its
-                width changes. A warning in the log names the untrained parts.
+            weights: tensors, which are copied, and configuration.
+            changes: constructor arguments that replace those of the configuration, or `categories`
+                (see `classes.complete_arguments`). `backbone_options` are replaced one by one. The
+                classifiers start untrained if the categories change, the attention if it did not
+                exist, the auxiliary head if its width changes; a warning in the log names them.
 
         Raises:
+            TypeError: if `changes` has an unknown argument.
             ValueError: if the configuration does not describe a CCNet, or the tensors do not fit.
         """
+        changes = complete_arguments(changes)
         absent = {"backbone", "num_classes", "recurrence"} - weights.config.keys()
         if absent:
             raise ValueError(
@@ -135,29 +143,51 @@ class CCNet(nn.Module, StrictHubMixin):
             config["label_set"] = changes.get("label_set")
         options = (weights.config.get("backbone_options"), changes.get("backbone_options"))
         config["backbone_options"] = {**(options[0] or {}), **(options[1] or {})}
-        try:
-            with torch.device("meta"):
+        with torch.device("meta"):
+            try:
                 trained = cls(**weights.config)
-                model = cls(**config) if changes else trained
-        except TypeError as error:
-            raise ValueError(
-                f"the configuration of {weights.source} does not describe a CCNet: {error}"
-            ) from error
+            except TypeError as error:
+                raise ValueError(
+                    f"the configuration of {weights.source} does not describe a CCNet: {error}"
+                ) from error
+            model = cls(**config) if changes else trained
         changed = _changed_parts(model.config, trained.config)
-        fresh = [
-            part for part in changed if any(key.startswith(part) for key in model.state_dict())
-        ]
+        names = model.state_dict().keys()
+        fresh = [part for part in changed if any(name.startswith(part) for name in names)]
         if fresh:
             model = cls(**model.config)
             logger.warning("%s: these parts start untrained: %s", weights.source, ", ".join(fresh))
         kept = {
-            key: value for key, value in weights.state_dict.items() if not key.startswith(changed)
+            name: value
+            for name, value in weights.state_dict.items()
+            if not name.startswith(changed)
         }
         load_strictly(model, kept, fresh=changed)
-        model.card_details = dict(weights.details)
-        if fresh:
-            model.card_details = inherited_details(weights.details)
+        same_function = {**trained.config, **_WITHOUT_EFFECT} == {**model.config, **_WITHOUT_EFFECT}
+        details = weights.details
+        model.card_details = dict(details) if same_function else inherited_details(details)
         return model.eval()
+
+    def to_weights(self) -> ModelWeights:
+        """Returns a copy of tensors, configuration and details, on plain batch norm.
+
+        Raises:
+            ValueError: if activations differ from the configuration, as after
+                `norm.convert_inplace_abn` of a network with ReLU.
+        """
+        slope = self.config["negative_slope"]
+        backbone_slope = self.config["backbone_options"].get("negative_slope", 0.0)
+        for part, expected in ((self.backbone, backbone_slope), (self.head, slope)):
+            if other := activation_slopes(part) - {expected}:
+                raise ValueError(
+                    f"activations have the negative slope {other.pop():g}, the configuration says "
+                    f"{expected:g}: build the network with negative_slope=0.01 and "
+                    'backbone_options={"negative_slope": 0.01}, for example, before converting it'
+                )
+        if any(isinstance(module, InPlaceABN) for module in self.modules()):
+            restored: CCNet = restore_batchnorm(copy.deepcopy(self))  # type: ignore[assignment]
+            return restored.to_weights()
+        return super().to_weights()
 
     def forward(self, x: Tensor, *, return_rcca: bool = False) -> dict[str, Tensor]:
         """Computes the logits of every pixel.
@@ -234,6 +264,11 @@ class CCNet(nn.Module, StrictHubMixin):
             >>> model.predict("street.jpg").overlay().save("overlay.png")
             >>> model.predict("street.jpg", mode="slide", crop=769, flip=True).save("labels.png")
         """
+        if not isinstance(protocol, InferenceProtocol | None):
+            raise TypeError(
+                f"protocol must be an InferenceProtocol, not {protocol!r}; "
+                'options are keyword arguments, as in mode="slide"'
+            )
         protocol = (protocol or InferenceProtocol()).replace(**options)
         return segment(
             self,

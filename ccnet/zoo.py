@@ -5,7 +5,7 @@ from typing import Any
 
 from torchvision.models import WeightsEnum, get_model_weights
 
-from ccnet.classes import LabelSet
+from ccnet.classes import complete_arguments
 from ccnet.model import CCNet
 from ccnet.weights.conversion import convert_backbone
 from ccnet.weights.downloads import load_registered
@@ -89,7 +89,10 @@ def _build(
     progress: bool,
     config: Mapping[str, Any],
 ) -> CCNet:
-    arguments = _constructor_arguments(config)
+    defaults = ("num_classes", "recurrence")
+    arguments = complete_arguments(
+        {name: value for name, value in config.items() if value is not None or name not in defaults}
+    )
     if weights is None:
         model = CCNet(backbone, **arguments)
         if weights_backbone is not None:
@@ -98,19 +101,6 @@ def _build(
     if weights_backbone is not None:
         raise ValueError("pass weights or weights_backbone, not both: weights include a backbone")
     return CCNet.from_weights(load_weights(weights, backbone, progress=progress), **arguments)
-
-
-def _constructor_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of `CCNet` that are not None, with `categories` as a label set."""
-    arguments = {name: value for name, value in config.items() if value is not None}
-    if "categories" in arguments:
-        categories = arguments.pop("categories")
-        if isinstance(categories, str):
-            raise ValueError(f"categories must be a list of names, not {categories!r}")
-        arguments["label_set"] = {"categories": list(categories)}
-    if "label_set" in arguments:
-        arguments.setdefault("num_classes", len(LabelSet.from_config(arguments["label_set"])))
-    return arguments
 
 
 def _load_backbone(model: CCNet, weights: WeightsEnum | str, progress: bool) -> None:

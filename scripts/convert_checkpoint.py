@@ -20,13 +20,12 @@ from huggingface_hub import HfApi
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from ccnet import weights as registry
 from ccnet.files import sha256_of
 from ccnet.model import CCNet
 from ccnet.weights.conversion import convert
 from ccnet.weights.downloads import UNREACHABLE, verify
 from ccnet.weights.pickles import read_pickle
-from ccnet.weights.registry import details_of
+from ccnet.weights.registry import details_of, find_member
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,18 +34,17 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="output folder")
-    parser.add_argument("--registered", type=find_member, help="registry entry, as ENUM.MEMBER")
+    parser.add_argument("--registered", type=registered, help="registry entry, as ENUM.MEMBER")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload to this repository")
     parser.add_argument("--dry-run", action="store_true", help="check, but write nothing")
     return parser.parse_args()
 
 
-def find_member(name: str) -> WeightsEnum:
-    choice, _, member = name.partition(".")
+def registered(name: str) -> WeightsEnum:
     try:
-        return getattr(registry, choice)[member]
-    except (AttributeError, KeyError) as error:
-        raise argparse.ArgumentTypeError(f"the registry has no {name}") from error
+        return find_member(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def logits_of(model: CCNet) -> Tensor:

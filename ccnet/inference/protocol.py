@@ -86,7 +86,7 @@ class InferenceProtocol:
             ValueError: if the options are invalid.
         """
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
-        if {"mode", "crop"} & options.keys():
+        if options.get("mode", self.mode) != self.mode or "crop" in options:
             kept |= dict.fromkeys(("crop", "stride", "overlap"))
         if {"stride", "overlap"} & options.keys():
             kept |= dict.fromkeys(("stride", "overlap"))

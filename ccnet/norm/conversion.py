@@ -149,6 +149,13 @@ def restore_batchnorm(model: nn.Module) -> nn.Module:
     return model
 
 
+def activation_slopes(model: nn.Module) -> set[float]:
+    """Returns the negative slopes of all activations of a model: 0 stands for ReLU."""
+    kinds = (nn.ReLU, nn.LeakyReLU, InPlaceABN)
+    slopes = [getattr(m, "negative_slope", 0.0) for m in model.modules() if isinstance(m, kinds)]
+    return {float(slope) for slope in slopes} - {1.0}  # 1 is no activation
+
+
 def _restored(norm: nn.Module) -> nn.Module:
     if not isinstance(norm, InPlaceABN):
         return norm

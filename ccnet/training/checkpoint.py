@@ -1,9 +1,7 @@
 """Checkpoints of a training run: saving, loading, keeping the newest ones."""
 
-import io
 import logging
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from ccnet.files import atomic_write
+from ccnet.weights.pickles import read_pickle
 
 logger = logging.getLogger(__name__)
 
@@ -120,17 +119,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         OSError: if the file cannot be read, for example for lack of permission.
         ValueError: if the file is damaged or no checkpoint.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    file = io.BytesIO(Path(path).read_bytes())
-    try:
-        with zipfile.ZipFile(file) as archive:
-            if (damaged := archive.testzip()) is not None:
-                raise ValueError(f"the checksum of {damaged} is wrong")  # torch.load ignores it
-        file.seek(0)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is not an intact checkpoint: {error}") from error
-    if not isinstance(state, dict) or not state.keys() >= _CONTENTS:
+    state = read_pickle(path)
+    if not state.keys() >= _CONTENTS:
         raise ValueError(f"{path} is not a checkpoint of a training run")
-    return state
+    return dict(state)

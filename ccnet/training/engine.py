@@ -1,6 +1,5 @@
 """Trainer: the training loop, validation, checkpointing and resuming."""
 
-import copy
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,6 @@ from ccnet.datasets import Sample
 from ccnet.evaluation import Scores, evaluate
 from ccnet.inference import Segmentation
 from ccnet.model import CCNet
-from ccnet.norm import restore_batchnorm
 from ccnet.training.augmentation import training_augmentation
 from ccnet.training.checkpoint import (
     Checkpoints,
@@ -205,14 +203,10 @@ class Trainer:
 
     def _save_weights(self) -> None:
         """Writes best.safetensors, always with plain batch normalisation."""
-        model = self.model
-        if self.recipe.norm == "inplace":
-            model = copy.deepcopy(model)
-            restore_batchnorm(model)
         if distributed.rank() == 0:
             path = self.run_dir / "best.safetensors"
             with saving(path):
-                write_weights(path, model.to_weights())
+                write_weights(path, self.model.to_weights())
 
     def _save(self) -> None:
         state = self.model.state_dict()

@@ -111,7 +111,6 @@ def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -
     weights = load_weights(recipe.weights, recipe.backbone, progress=progress)
     model = CCNet.from_weights(
         weights,
-        num_classes=len(label_set),
         recurrence=recipe.recurrence,
         backbone_options={"output_stride": recipe.output_stride},
         aux_channels=weights.config.get("aux_channels") or None,

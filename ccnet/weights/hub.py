@@ -11,7 +11,11 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RemoteEntryNotFoundError,
 )
-from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 
 from ccnet.weights.serialization import ModelWeights, read_files
 
@@ -42,7 +46,8 @@ def fetch_file(
         OSError: any error of `hf_hub_download`, such as huggingface_hub's `HfHubHTTPError`.
         huggingface_hub.errors.HTTPError: if the connection fails or breaks off.
     """
-    if not progress:
+    hide = not progress and not are_progress_bars_disabled()
+    if hide:
         disable_progress_bars()
     try:
         for attempt in range(_TRIES):
@@ -56,7 +61,7 @@ def fetch_file(
                     raise
                 time.sleep(2**attempt)
     finally:
-        if not progress:
+        if hide:
             enable_progress_bars()
     raise AssertionError("the last try returns or raises")
 

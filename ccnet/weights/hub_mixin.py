@@ -1,6 +1,7 @@
 """Hub mixin: `save_pretrained`, `push_to_hub` and `from_pretrained`, strict and silent."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,10 +33,19 @@ class StrictHubMixin(PyTorchModelHubMixin):
     def to_weights(self) -> ModelWeights:
         """Returns the state dict, configuration and details of this model as one value."""
         assert isinstance(self, nn.Module)
-        return ModelWeights(self.state_dict(), self.config, self.card_details)
+        state_dict = {
+            name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()
+        }
+        return ModelWeights(state_dict, dict(self.config), dict(self.card_details))
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], **push_to_hub_options: Any
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        model_card_kwargs: Mapping[str, Any] | None = None,
+        **push_to_hub_options: Any,
     ) -> str | None:
         """Writes model.safetensors, config.json and a model card into a folder.
 
@@ -44,14 +54,17 @@ class StrictHubMixin(PyTorchModelHubMixin):
 
         Args:
             save_directory: the folder, created if need be.
-            push_to_hub_options: `push_to_hub=True` also uploads to `repo_id` (default: the
-                folder's name); the other options are passed to `push_to_hub`.
+            push_to_hub: also upload the files.
+            repo_id: where to, "owner/name"; by default the folder's name.
+            model_card_kwargs: details for the card, which replace those of the model.
+            push_to_hub_options: further arguments of `push_to_hub`.
 
         Returns:
             The URL of the upload, or None.
 
         Raises:
             OSError: if a file cannot be written.
+            TypeError: if options of an upload are given without one.
             ValueError: if another `config` is given.
         """
         folder = Path(save_directory)
@@ -59,18 +72,18 @@ class StrictHubMixin(PyTorchModelHubMixin):
             raise ValueError(
                 "save_pretrained takes no config: config.json holds the model's own arguments"
             )
+        if push_to_hub_options and not push_to_hub:
+            raise TypeError(f"options of an upload without one: {', '.join(push_to_hub_options)}")
         write_folder(folder, self.to_weights())
-        card_options = push_to_hub_options.pop("model_card_kwargs", None) or {}
+        card_options = dict(model_card_kwargs or {})
         if not (folder / "README.md").exists():
             with atomic_write(folder / "README.md") as temporary:
                 self.generate_model_card(**card_options).save(temporary)
-        if push_to_hub_options.pop("push_to_hub", False):
-            repo_id = push_to_hub_options.pop("repo_id", None) or folder.name
-            url: str = self.push_to_hub(
-                repo_id=repo_id, model_card_kwargs=card_options, **push_to_hub_options
-            )
-            return url
-        return None
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(
+            repo_id or folder.name, model_card_kwargs=card_options, **push_to_hub_options
+        )
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads the files of `save_pretrained` to a repository, created if need be.

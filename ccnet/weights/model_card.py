@@ -81,8 +81,8 @@ def inherited_details(details: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the details that still hold after fine-tuning: licence and origin."""
     kept = {key: details[key] for key in ("license", "source") if key in details}
     if "weights" in details:
-        origin = str(details["weights"]).removeprefix("fine-tuned from ")
-        kept["weights"] = f"fine-tuned from {origin}"
+        origin = str(details["weights"]).removeprefix("derived from ")
+        kept["weights"] = f"derived from {origin}"
     return kept
 
 

@@ -4,7 +4,7 @@
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from torchvision.models import Weights, WeightsEnum
 
@@ -97,7 +97,13 @@ def _authors(recurrence: int, miou: list[float], ohem: bool = False) -> Weights:
     )
 
 
-class BackboneWeights(WeightsEnum):
+class _RegisteredWeights(WeightsEnum):
+    def get_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuses torchvision's way of loading, which checks nothing and converts nothing."""
+        raise ValueError(f"pass {self} as weights= to a model builder, which verifies and converts")
+
+
+class BackboneWeights(_RegisteredWeights):
     """ImageNet weights of backbones with the deep stem, for `weights_backbone`."""
 
     RESNET101S_GLUON_IN1K = Weights(
@@ -122,7 +128,7 @@ class BackboneWeights(WeightsEnum):
     )
 
 
-class CCNet_ResNet18_Weights(WeightsEnum):  # noqa: N801 - torchvision's naming convention
+class CCNet_ResNet18_Weights(_RegisteredWeights):  # noqa: N801 - torchvision's naming convention
     """Weights of `ccnet_resnet18`."""
 
     CAMVID = _entry(
@@ -149,7 +155,7 @@ class CCNet_ResNet18_Weights(WeightsEnum):  # noqa: N801 - torchvision's naming 
     DEFAULT = CAMVID
 
 
-class CCNet_ResNet50_Weights(WeightsEnum):  # noqa: N801
+class CCNet_ResNet50_Weights(_RegisteredWeights):  # noqa: N801
     """Weights of `ccnet_resnet50`."""
 
     OPENMMLAB_CITYSCAPES_512X1024_40K = _openmmlab(
@@ -167,7 +173,7 @@ class CCNet_ResNet50_Weights(WeightsEnum):  # noqa: N801
     DEFAULT = OPENMMLAB_CITYSCAPES_769X769_80K
 
 
-class CCNet_ResNet101_Weights(WeightsEnum):  # noqa: N801
+class CCNet_ResNet101_Weights(_RegisteredWeights):  # noqa: N801
     """Weights of `ccnet_resnet101`."""
 
     OPENMMLAB_CITYSCAPES_512X1024_40K = _openmmlab(
@@ -202,3 +208,17 @@ def details_of(weights: WeightsEnum) -> dict[str, Any]:
     if "protocol" in shown:
         shown["protocol"] = shown["protocol"].to_config()
     return {"weights": str(weights), **shown}
+
+
+def find_member(name: str) -> WeightsEnum:
+    """Finds registered weights by their full name, as in "CCNet_ResNet18_Weights.CAMVID".
+
+    Raises:
+        ValueError: if there are none of this name.
+    """
+    choice_name, _, member = name.partition(".")
+    for choice in REGISTRY.values():
+        if choice.__name__ == choice_name and member in choice.__members__:
+            found: WeightsEnum = choice[member]
+            return found
+    raise ValueError(f"the registry has no {name}")

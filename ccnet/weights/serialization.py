@@ -16,7 +16,7 @@ from ccnet.files import atomic_write, sha256_of
 from ccnet.weights.registry import REGISTRY, details_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelWeights:
     """Weights with their configuration and details.
 
@@ -29,7 +29,7 @@ class ModelWeights:
         source: where the weights were read, for messages.
     """
 
-    state_dict: Mapping[str, Tensor]
+    state_dict: Mapping[str, Tensor] = field(repr=False)
     config: Mapping[str, Any]
     details: Mapping[str, Any] = field(default_factory=dict)
     source: str = "weights in memory"
@@ -84,7 +84,7 @@ def read_files(weights_path: Path, config_path: Path | None, source: str) -> Mod
 
 
 def _registered_details(path: Path) -> dict[str, Any]:
-    """The registry's details of a file without any, such as a copy of the bundled weights."""
+    """Looks up a file without details in the registry: it may be a copy of registered weights."""
     sha256 = sha256_of(path)
     members = (member for choice in REGISTRY.values() for member in choice)
     return next((details_of(one) for one in members if one.meta["sha256"] == sha256), {})
@@ -167,7 +167,9 @@ def load_strictly(
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise ValueError(f"the weights do not fit the network:\n  {shown}{more}")
     if all(target.is_meta for target in targets.values()):
-        state_dict = {name: value.to(targets[name].dtype) for name, value in state_dict.items()}
+        state_dict = {
+            name: value.to(targets[name].dtype, copy=True) for name, value in state_dict.items()
+        }
         module.load_state_dict(state_dict, assign=True)
     else:
         module.load_state_dict(state_dict, strict=not kept)

@@ -161,7 +161,7 @@ def test_length_indices_and_names():
     assert list(StreetScenes(0)) == []
     for read in (scenes.__getitem__, scenes.labels):
         for index in (3, -4):
-            with pytest.raises(IndexError, match=f"scene {index} of 3"):
+            with pytest.raises(IndexError, match=f"scene index {index} is out of range for 3"):
                 read(index)
     assert StreetScenes.label_set is CAMVID
     assert scenes.names == ["scene-000000", "scene-000001", "scene-000002"]

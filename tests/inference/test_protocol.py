@@ -57,7 +57,7 @@ def test_protocols_of_the_registry():
         ),
         # A new mode or crop drops crop, stride and overlap.
         (SLIDE, {"mode": "whole"}, InferenceProtocol(scales=(0.5, 1), flip=True)),
-        (SLIDE, {"mode": "slide"}, InferenceProtocol("slide", scales=(0.5, 1), flip=True)),
+        (SLIDE, {"mode": "slide"}, SLIDE),
         (SLIDE, {"crop": 40}, InferenceProtocol("slide", crop=40, scales=(0.5, 1), flip=True)),
         (OVERLAPPING, {"crop": 90}, InferenceProtocol("slide", crop=90)),
         (OVERLAPPING, {"crop": 90, "stride": 9}, InferenceProtocol("slide", crop=90, stride=9)),

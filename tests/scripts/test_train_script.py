@@ -69,7 +69,7 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(
     assert model.label_set.categories == tuple(f"my {name}" for name in CAMVID.categories)
     labels = model.predict(torch.zeros(3, 40, 60, dtype=torch.uint8)).labels
     assert labels.shape == (40, 60)
-    refused = r"^error: run already holds a run: resume it \(--resume auto\) or name another$"
+    refused = r"^error: run already holds a run: resume it \(--resume auto\) or choose another"
     with pytest.raises(SystemExit, match=refused):
         script(*finetune)
     changed = r"^error: the run in run has learning_rate 1e-05, not 1\.0$"

@@ -179,7 +179,7 @@ def test_gains_too_small_for_half_precision_give_a_warning(
 
 def test_details_of_the_weights_are_saved(tmp_path):
     model = small_model()
-    model.card_details = {"weights": "fine-tuned from X", "license": "Y"}
+    model.card_details = {"weights": "derived from X", "license": "Y"}
     trainer(tmp_path, changed(steps=1), model=model).run()
     assert newest(tmp_path)["details"] == best_of(tmp_path).details == model.card_details
 

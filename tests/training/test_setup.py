@@ -75,7 +75,7 @@ def test_fine_tuning_keeps_every_tensor_that_fits(make_model, tmp_path, categori
     model = build_model(recipe, label_set_of(categories))
     assert model.label_set.categories == categories
     assert model.backbone.layer4[0].conv1.stride == (1, 1)
-    assert model.card_details == {"license": "X", "weights": "fine-tuned from Y"}
+    assert model.card_details == {"license": "X", "weights": "derived from Y"}
     given, found = trained.state_dict(), model.state_dict()
     assert given.keys() <= found.keys() == make_model(11).state_dict().keys()
     for name, value in found.items():

@@ -20,7 +20,7 @@ LICENCE = "CC-BY-NC-4.0"
 DETAILS = {
     "license": LICENCE,
     "source": "this project",
-    "weights": "fine-tuned from CCNet_ResNet18_Weights.CAMVID",
+    "weights": "derived from CCNet_ResNet18_Weights.CAMVID",
 }
 RECIPE = replace(
     RECIPES["finetune"],

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ccnet.model import CCNet
-from ccnet.weights import REGISTRY, BackboneWeights
-from ccnet.weights.registry import details_of
+from ccnet.weights import REGISTRY, BackboneWeights, CCNet_ResNet18_Weights
+from ccnet.weights.registry import details_of, find_member
 
 NETWORKS = [member for choice in REGISTRY.values() for member in choice]
 MEMBERS = [*NETWORKS, *BackboneWeights]
@@ -87,3 +87,15 @@ def test_readme_has_the_table_of_the_registry(repository, monkeypatch):
     assert table.replace_table(readme) == readme
     assert table.replace_table(readme.replace("79.45", "80.45")) == readme
     assert len(table.make_table().splitlines()) == 2 + 1 + 4 + 7
+
+
+def test_torchvisions_way_of_loading_is_refused():
+    with pytest.raises(ValueError, match=r"pass CCNet_ResNet18_Weights\.CAMVID as weights="):
+        CCNet_ResNet18_Weights.CAMVID.get_state_dict(progress=False)
+
+
+def test_members_are_found_by_their_full_name():
+    assert find_member("CCNet_ResNet18_Weights.CAMVID") is CCNet_ResNet18_Weights.CAMVID
+    for name in ("CAMVID", "REGISTRY.resnet18", "CCNet_ResNet18_Weights.meta", ""):
+        with pytest.raises(ValueError, match=f"the registry has no {name}"):
+            find_member(name)

@@ -12,6 +12,11 @@ import pytest
 import torch
 from hub_server import COMMIT, Repository, connect
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 from safetensors.torch import save, save_file
 from torchvision.models import Weights, WeightsEnum
 
@@ -105,10 +110,15 @@ def test_only_transient_errors_are_retried(monkeypatch, status, tries):
 
     monkeypatch.setattr("ccnet.weights.hub.hf_hub_download", fail)
     monkeypatch.setattr("time.sleep", waited.append)
-    with pytest.raises(HfHubHTTPError):
-        fetch_file("us/model", "model.safetensors", progress=False)
-    assert len(asked) == tries
-    assert waited == [1, 2][: tries - 1]
+    for hidden in (True, False):
+        (disable_progress_bars if hidden else enable_progress_bars)()
+        with pytest.raises(HfHubHTTPError):
+            fetch_file("us/model", "model.safetensors", progress=False)
+        assert are_progress_bars_disabled() == hidden
+        tried, paused = len(asked), waited.copy()
+        asked.clear()
+        waited.clear()
+        assert (tried, paused) == (tries, [1, 2][: tries - 1])
 
 
 @pytest.mark.parametrize(("suffix", "revision"), [("", "main"), ("@v1", "v1")])
