@@ -288,5 +288,5 @@ def _changed_parts(config: Mapping[str, Any], trained: Mapping[str, Any]) -> tup
     if bool(config["recurrence"]) != bool(trained["recurrence"]):
         parts.append("head.cca")
     if config["aux_channels"] != trained["aux_channels"]:
-        parts.append("aux_head")
+        parts = [part for part in parts if part != "aux_head.classifier"] + ["aux_head"]
     return tuple(parts)

@@ -11,8 +11,10 @@ of ccnet.training.recipes.
 
 import argparse
 import dataclasses
+import inspect
 import logging
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -50,15 +52,22 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--val-root", type=Path, help="validation folder, for --dataset folder")
     parser.add_argument("--workers", type=int, default=1, help="data-loading processes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    fields = parser.add_argument_group("fields of the recipe")
+    fields, texts = parser.add_argument_group("fields of the recipe"), field_texts()
     for field in dataclasses.fields(Recipe):
-        flag = f"--{field.name.replace('_', '-')}"
+        flag, text = f"--{field.name.replace('_', '-')}", texts[field.name]
         if field.type is bool:
-            fields.add_argument(flag, action=argparse.BooleanOptionalAction)
+            fields.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         else:
             choices = CHOICES.get(field.name)
-            fields.add_argument(flag, type=field.type, choices=choices)  # type: ignore[arg-type]
+            fields.add_argument(flag, type=field.type, choices=choices, help=text)
     return parser.parse_args()
+
+
+def field_texts() -> dict[str, str]:
+    """The texts for the fields in the docstring of `Recipe`."""
+    attributes = inspect.getdoc(Recipe).partition("Attributes:")[2].partition("Raises:")[0]
+    entries = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE)
+    return {name: " ".join(text.split()).replace("%", "%%") for name, text in entries}
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
