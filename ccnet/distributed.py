@@ -65,12 +65,13 @@ def process_group(device: str) -> Iterator[torch.device]:
 
 
 def _check_restarts() -> None:
-    """Refuses restarts that would hang: workers of the next start find addresses of lost ones."""
+    """Refuses restarts that would hang: restarted workers find the addresses of lost ones."""
     may_restart = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
-    if may_restart and os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") != "1":
+    if may_restart and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise ValueError(
-            "torchrun --max-restarts needs a new store for every restart: "
-            "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun"
+            "torchrun --max-restarts needs a new store for every restart: set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun, and use "
+            "--standalone or --rdzv-backend c10d, not --master-addr and --master-port"
         )
 
 

@@ -141,8 +141,12 @@ class CCNet(nn.Module, StrictHubMixin):
         config = {**weights.config, **changes}
         if config["num_classes"] != weights.config["num_classes"]:
             config["label_set"] = changes.get("label_set")
-        options = (weights.config.get("backbone_options"), changes.get("backbone_options"))
-        config["backbone_options"] = {**(options[0] or {}), **(options[1] or {})}
+        config["backbone_options"] = {}
+        for source in (weights.config, changes):
+            options = source.get("backbone_options") or {}
+            if not isinstance(options, Mapping):
+                raise ValueError(f"backbone_options must be a mapping, not {options!r}")
+            config["backbone_options"] |= options
         with torch.device("meta"):
             try:
                 trained = cls(**weights.config)

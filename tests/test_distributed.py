@@ -61,11 +61,15 @@ def test_nodes_find_each_other_after_one_lost_a_process(repository, tmp_path):
         assert (tmp_path / f"finished-{rank}").read_text() == "2 [0, 1]"
 
 
-def test_restarts_without_a_new_store_are_refused(run_python, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["without the variable", "static"])
+def test_restarts_without_a_new_store_are_refused(run_python, tmp_path, monkeypatch, kind):
     monkeypatch.delenv(NEW_STORE, raising=False)
     (tmp_path / "join.py").write_text(JOIN_AND_DIE_ONCE)
-    command = (*TORCHRUN, "--standalone", "join.py")
-    refused = run_python(*command, cwd=tmp_path, succeeds=False, OMP_NUM_THREADS="1")
+    variables, meeting = {}, ("--standalone",)
+    if kind == "static":
+        variables, meeting = {NEW_STORE: "1"}, ("--master-port", str(free_port()))
+    command = (*TORCHRUN, *meeting, "join.py")
+    refused = run_python(*command, cwd=tmp_path, succeeds=False, OMP_NUM_THREADS="1", **variables)
     message = "torchrun --max-restarts needs a new store for every restart"
     assert f"ValueError: {message}: set {NEW_STORE}=1" in refused.stderr
     assert not (tmp_path / "finished-0").exists()

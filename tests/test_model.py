@@ -393,6 +393,22 @@ def test_unknown_arguments_are_not_blamed_on_the_weights(model):
         CCNet.from_weights(replace(model.to_weights(), config=config))
 
 
+@pytest.mark.parametrize("options", [[1], "x", 5])
+def test_backbone_options_are_a_mapping(model, options):
+    weights = model.to_weights()
+    wrong = replace(weights, config={**model.config, "backbone_options": options})
+    for value, changes in ((weights, {"backbone_options": options}), (wrong, {})):
+        with pytest.raises(ValueError, match="backbone_options must be a mapping"):
+            CCNet.from_weights(value, **changes)
+
+
+@pytest.mark.parametrize("metrics", [None, "abc", {"a": 5}])
+def test_unusual_details_do_not_keep_a_model_from_being_saved(model, tmp_path, metrics):
+    weights = replace(model.to_weights(), details={"metrics": metrics, "license": "MIT"})
+    CCNet.from_weights(weights).save_pretrained(tmp_path)
+    assert "license: mit" in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

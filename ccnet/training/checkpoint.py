@@ -103,6 +103,8 @@ def saving(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
         # torch.save raises because its file is too short; the disk's own error is the context.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise OSError(

@@ -250,5 +250,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.loss = state["step"], state["loss"]
+        self.model.card_details = dict(state.get("details", self.model.card_details))
         self.history.load(self.step, state.get("best", -math.inf))
         logger.info("resuming from %s", path)

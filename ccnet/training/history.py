@@ -37,20 +37,28 @@ class History:
             step: of the checkpoint that is resumed.
             best: the highest mIoU before it, should its record be lost.
         """
-        records = []
+        records: list[dict[str, Any]] = []
         if distributed.rank() == 0 and self.path.is_file():
             for line in self.path.read_bytes().splitlines():
-                try:
-                    record = json.loads(line)
-                    is_valid = record["step"] <= step and record["mIoU"] >= 0
-                    Scores(torch.tensor(record["confusion"]), self.label_set)
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    break
-                if not is_valid:
+                record = self._parse(line, after=records[-1]["step"] if records else 0)
+                if record is None or record["step"] > step:
                     break
                 records.append(record)
         self.records = distributed.all_gather(records)[0]
         self._best_before = best
+
+    def _parse(self, line: bytes, after: int) -> dict[str, Any] | None:
+        """Returns a record if it is intact and consistent, and its step later than `after`."""
+        try:
+            record = json.loads(line)
+            confusion = torch.tensor(record["confusion"])
+            if confusion.dtype != torch.int64 or confusion.shape != (len(self.label_set),) * 2:
+                return None
+            is_intact = type(record["step"]) is int and record["step"] > after
+            same = math.isclose(record["mIoU"], Scores(confusion, self.label_set).miou)
+        except (ValueError, TypeError, KeyError, RuntimeError):
+            return None
+        return record if is_intact and same else None
 
     def append(self, step: int, loss: float, scores: Scores) -> None:
         """Adds a record and writes the file.

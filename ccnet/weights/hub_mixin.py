@@ -74,11 +74,12 @@ class StrictHubMixin(PyTorchModelHubMixin):
             )
         if push_to_hub_options and not push_to_hub:
             raise TypeError(f"options of an upload without one: {', '.join(push_to_hub_options)}")
-        write_folder(folder, self.to_weights())
         card_options = dict(model_card_kwargs or {})
+        card = self.generate_model_card(**card_options)
+        write_folder(folder, self.to_weights())
         if not (folder / "README.md").exists():
             with atomic_write(folder / "README.md") as temporary:
-                self.generate_model_card(**card_options).save(temporary)
+                card.save(temporary)
         if not push_to_hub:
             return None
         return self.push_to_hub(

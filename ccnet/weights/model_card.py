@@ -88,9 +88,13 @@ def inherited_details(details: Mapping[str, Any]) -> dict[str, Any]:
 
 def _metrics(details: Mapping[str, Any]) -> dict[str, str]:
     whose = f" (reported by {details['whose']})" if "whose" in details else ""
+    metrics_by_dataset = details.get("metrics")
+    if not isinstance(metrics_by_dataset, Mapping):
+        return {}
     return {
         f"{metric} on {dataset}": f"{_as_text(value)}{whose}"
-        for dataset, metrics in details.get("metrics", {}).items()
+        for dataset, metrics in metrics_by_dataset.items()
+        if isinstance(metrics, Mapping)
         for metric, value in metrics.items()
     }
 

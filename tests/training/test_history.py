@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ccnet.classes import CAMVID
+from ccnet.classes import CAMVID, LabelSet
 from ccnet.evaluation import Scores
 from ccnet.training.history import History
 
@@ -66,6 +66,18 @@ def test_history_stops_at_a_damaged_line(path, line):
     first, _, third = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([first, line.encode(errors="surrogateescape"), third, b""]))
     assert load(path, 99).last_step == 10
+
+
+def test_edited_and_foreign_records_are_not_believed(path):
+    lines = path.read_text().splitlines()
+    second = json.loads(lines[1])
+    for change in ({"mIoU": 99.0}, {"step": 10}, {"step": True}, {"step": 20.0}):
+        edited = json.dumps({**second, **change})
+        path.write_text("\n".join([lines[0], edited, lines[2]]))
+        assert load(path, 99).last_step == 10
+    other = History(path, LabelSet.numbered(3))
+    other.load(99)
+    assert other.records == []
 
 
 def test_best_miou_of_the_checkpoint_outlives_the_log(path):
