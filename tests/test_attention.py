@@ -7,7 +7,7 @@ import torch
 import torch._dynamo.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from live_memory import kept_for_backward
 
 from ccnet import (
     CrissCrossAttention2d,
@@ -17,36 +17,14 @@ from ccnet import (
     criss_cross_attention,
 )
 
-SHAPES = [
-    (5, 7),
-    (4, 3),
-    (1, 6),
-    (6, 1),
-    (1, 1),
-    (2, 2),
-    (7,),
-    (1,),
-    (3, 4, 2),
-    (1, 3, 4),
-    (3, 1, 2),
-]
-TOLERANCES = {
-    torch.float64: 1e-12,
-    torch.float32: 1e-5,
-    torch.float16: 1e-2,
-    torch.bfloat16: 8e-2,
-}
+SHAPES = [(5, 7), (4, 3), (1, 6), (6, 1), (1, 1), (2, 2), (7,), (1,)]
+SHAPES += [(3, 4, 2), (1, 3, 4), (3, 1, 2)]
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 
 
 def random_inputs(
-    shape: tuple[int, ...],
-    *,
-    batch: int = 2,
-    channels: tuple[int, int] = (3, 5),
-    dtype: torch.dtype = torch.float64,
-    channels_last: bool = False,
-    seed: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
+    shape, *, batch=2, channels=(3, 5), dtype=torch.float64, channels_last=False, seed=0
+):
     generator = torch.Generator().manual_seed(seed)
     tensors = []
     for count in (channels[0], channels[0], channels[1]):
@@ -55,10 +33,10 @@ def random_inputs(
         if channels_last:
             tensor = tensor.movedim(1, -1).contiguous().movedim(-1, 1)
         tensors.append(tensor.requires_grad_())
-    return tensors[0], tensors[1], tensors[2]
+    return tuple(tensors)
 
 
-def assert_equals_reference(inputs: tuple[Tensor, Tensor, Tensor], tolerance: float) -> None:
+def assert_equals_reference(inputs, tolerance):
     """Output and every gradient, relative to the largest value."""
     expected = reference.criss_cross_attention(*inputs)
     actual = criss_cross_attention(*inputs)
@@ -66,11 +44,9 @@ def assert_equals_reference(inputs: tuple[Tensor, Tensor, Tensor], tolerance: fl
     assert actual.shape == inputs[2].shape
     weights = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator())
     weights = weights.to(actual.dtype)
-    expected_gradients = torch.autograd.grad(expected, inputs, weights.double())
-    actual_gradients = torch.autograd.grad(actual, inputs, weights)
-    for wanted, got in zip(
-        (expected, *expected_gradients), (actual, *actual_gradients), strict=True
-    ):
+    all_expected = (expected, *torch.autograd.grad(expected, inputs, weights.double()))
+    all_actual = (actual, *torch.autograd.grad(actual, inputs, weights))
+    for wanted, got in zip(all_expected, all_actual, strict=True):
         size = max(1.0, wanted.abs().max().item())
         assert (wanted.double() - got.double()).abs().max().item() <= tolerance * size
 
@@ -96,7 +72,7 @@ def test_equals_the_reference(shape, channels_last, dtype):
 def test_no_shape_dtype_or_stride_differs_from_the_reference(
     shape, batch, channels, dtype, order, step, seed
 ):
-    def strided(tensor: Tensor) -> Tensor:
+    def strided(tensor):
         """The same values behind other strides: permuted storage, every second element."""
         axes = [axis for axis in order if axis < tensor.dim()]
         axes += [axis for axis in range(tensor.dim()) if axis not in axes]
@@ -113,6 +89,16 @@ def test_no_shape_dtype_or_stride_differs_from_the_reference(
     assert_equals_reference((query, key, value), TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dense_form_and_scaled_energies_equal_the_reference(shape):
+    inputs = random_inputs(shape)
+    scaled = criss_cross_attention(*inputs, scale=0.3)
+    assert torch.equal(scaled, criss_cross_attention(*inputs, scale=0.3)), "not deterministic"
+    for actual, scale in ((attention_kernel.dense(*inputs), 1), (scaled, 0.3)):
+        expected = reference.criss_cross_attention(*inputs, scale=scale)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (3, 4, 2)])
 @pytest.mark.parametrize("block", [1, 40, 10**9])
 @pytest.mark.parametrize("stash", [0, 10**9])
@@ -122,15 +108,7 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch, shape, block, stash):
     assert_equals_reference(random_inputs(shape), 1e-12)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_dense_form_equals_the_reference(shape):
-    inputs = random_inputs(shape)
-    actual = attention_kernel.dense(*inputs)
-    expected = reference.criss_cross_attention(*inputs)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
-
-
-def mutant(query: Tensor, key: Tensor, value: Tensor, *, kind: str) -> Tensor:
+def mutant(query, key, value, *, kind):
     """Criss-cross attention on maps with one of the errors that are known from public code."""
     rows = torch.einsum("nchw,nchv->nhwv", query, key)
     columns = torch.einsum("nchw,ncgw->nhwg", query, key)
@@ -167,18 +145,12 @@ def test_one_tensor_as_query_key_and_value(channels_last):
     tensor, _, _ = random_inputs((4, 5), channels_last=channels_last)
     expected = reference.criss_cross_attention(tensor, tensor, tensor)
     actual = criss_cross_attention(tensor, tensor, tensor)
+    assert actual.stride() == tensor.stride()
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     weights = torch.randn_like(expected)
     (wanted,) = torch.autograd.grad(expected, tensor, weights)
     (got,) = torch.autograd.grad(actual, tensor, weights)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
-
-
-def test_scale_multiplies_the_energies():
-    inputs = random_inputs((4, 5))
-    expected = reference.criss_cross_attention(*inputs, scale=0.3)
-    actual = criss_cross_attention(*inputs, scale=0.3)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -209,32 +181,9 @@ def test_constant_inputs_come_out_exactly():
 
 
 def test_nothing_but_the_inputs_and_two_numbers_a_position_is_kept_for_backward():
-    query, key, value = random_inputs((97, 97), batch=1, channels=(4, 8), dtype=torch.float32)
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = criss_cross_attention(query, key, value)
-    own = {tensor.untyped_storage().data_ptr() for tensor in (query, key, value)}
-    extra = sum(size for pointer, size in kept.items() if pointer not in own)
+    inputs = random_inputs((97, 97), batch=1, channels=(4, 8), dtype=torch.float32)
+    extra = kept_for_backward(lambda: criss_cross_attention(*inputs), inputs)
     assert 0 < extra <= 2 * 4 * 97 * 97
-    assert output.untyped_storage().data_ptr() not in kept
-
-
-def test_is_deterministic():
-    inputs = random_inputs((20, 30), dtype=torch.float32)
-    assert torch.equal(criss_cross_attention(*inputs), criss_cross_attention(*inputs))
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_keeps_the_memory_format(channels_last):
-    inputs = random_inputs((4, 5), channels_last=channels_last)
-    output = criss_cross_attention(*inputs)
-    assert output.stride() == inputs[2].stride()
 
 
 def test_vmap_and_functional_gradients():
@@ -244,17 +193,16 @@ def test_vmap_and_functional_gradients():
     torch.testing.assert_close(batched.flatten(0, 1), criss_cross_attention(query, key, value))
     shared = torch.vmap(criss_cross_attention, in_dims=(0, 0, None))
     expected = [criss_cross_attention(q, k, value[:2]) for q, k, _ in zip(*per_sample, strict=True)]
-    torch.testing.assert_close(
-        shared(per_sample[0], per_sample[1], value[:2]), torch.stack(expected)
-    )
+    actual = shared(per_sample[0], per_sample[1], value[:2])
+    torch.testing.assert_close(actual, torch.stack(expected))
 
-    def loss(query: Tensor) -> Tensor:
+    def loss(query):
         return criss_cross_attention(query, key, value).square().sum()
 
-    functional = torch.func.grad(loss)(query)
     tracked = query.clone().requires_grad_()
-    (expected_gradient,) = torch.autograd.grad(loss(tracked), tracked)
-    torch.testing.assert_close(functional, expected_gradient)
+    torch.testing.assert_close(
+        (torch.func.grad(loss)(query),), torch.autograd.grad(loss(tracked), tracked)
+    )
 
 
 def test_autocast_computes_energies_in_float32():
@@ -294,9 +242,8 @@ def test_exports_with_dynamic_sizes():
     module = CrissCrossAttention2d(8, reduction=2).eval()
     torch.nn.init.constant_(module.gamma, 0.7)
     sizes = {0: torch.export.Dim("n", max=64), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
-    exported = torch.export.export(
-        module, (torch.randn(2, 8, 5, 6),), dynamic_shapes={"x": sizes}, strict=False
-    )
+    shapes = {"dynamic_shapes": {"x": sizes}, "strict": False}
+    exported = torch.export.export(module, (torch.randn(2, 8, 5, 6),), **shapes)
     for shape in [(1, 8, 3, 9), (4, 8, 7, 2)]:
         x = torch.randn(shape)
         torch.testing.assert_close(exported.module()(x), module(x))
@@ -322,12 +269,8 @@ def test_gradient_reaches_the_criss_cross_and_then_the_whole_map(recurrence, pos
 def test_module_is_gamma_times_attention_plus_input():
     module = CrissCrossAttention2d(16)
     assert module.gamma.shape == (1,)
-    assert {name.split(".")[0] for name, _ in module.named_parameters()} == {
-        "query_conv",
-        "key_conv",
-        "value_conv",
-        "gamma",
-    }
+    names = {name.split(".")[0] for name, _ in module.named_parameters()}
+    assert names == {"query_conv", "key_conv", "value_conv", "gamma"}
     x = torch.randn(2, 16, 3, 4)
     assert torch.equal(module(x), x)
     torch.nn.init.constant_(module.gamma, -1.3)
@@ -352,7 +295,7 @@ def test_shapes_that_do_not_fit_are_named(changes, message):
         criss_cross_attention(**{name: torch.zeros(shape) for name, shape in shapes.items()})
 
 
-def test_dtypes_and_devices_that_do_not_fit_are_named():
+def test_dtypes_devices_and_channels_that_do_not_fit_are_named():
     x = torch.zeros(1, 2, 3, 4)
     with pytest.raises(ValueError, match=r"the same dtype.*torch\.float64"):
         criss_cross_attention(x, x, x.double())
@@ -360,24 +303,17 @@ def test_dtypes_and_devices_that_do_not_fit_are_named():
         criss_cross_attention(x.long(), x.long(), x.long())
     with pytest.raises(ValueError, match=r"the same device.*on meta"):
         criss_cross_attention(x, x.to("meta"), x)
-
-
-@pytest.mark.parametrize(("channels", "reduction"), [(4, 8), (8, 0)])
-def test_a_module_without_query_channels_is_refused(channels, reduction):
-    with pytest.raises(ValueError, match=f"in_channels \\({channels}\\)"):
-        CrissCrossAttention2d(channels, reduction)
+    for channels, reduction in [(4, 8), (8, 0)]:
+        with pytest.raises(ValueError, match=f"in_channels \\({channels}\\)"):
+            CrissCrossAttention2d(channels, reduction)
 
 
 def test_three_dimensions_with_one_frame_are_two():
     flat = CrissCrossAttention2d(16)
     volume = CrissCrossAttention3d(16)
     torch.nn.init.constant_(flat.gamma, 0.7)
-    volume.load_state_dict(
-        {
-            name: tensor[..., None] if tensor.dim() == 4 else tensor
-            for name, tensor in flat.state_dict().items()
-        }
-    )
+    state = {name: x[..., None] if x.dim() == 4 else x for name, x in flat.state_dict().items()}
+    volume.load_state_dict(state)
     x = torch.randn(2, 16, 5, 7)
     torch.testing.assert_close(volume(x[:, :, None])[:, :, 0], flat(x))
 

@@ -33,8 +33,7 @@ def map_sizes(height, width, name="resnet18", **options):
     [(8, ((8, 13), (8, 13))), (16, ((4, 7), (4, 7))), (32, ((4, 7), (2, 4)))],
 )
 def test_output_strides(output_stride, expected):
-    sizes = map_sizes(64, 104, output_stride=output_stride, ceil_mode=False)
-    assert sizes == expected
+    assert map_sizes(64, 104, output_stride=output_stride, ceil_mode=False) == expected
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
@@ -43,11 +42,7 @@ def test_ceil_mode_adds_a_row_where_the_size_is_even(name):
     assert map_sizes(1024, 2048, name, ceil_mode=False)[1] == (128, 256)
     for ceil_mode in (False, True):
         assert map_sizes(769, 769, name, ceil_mode=ceil_mode)[1] == (97, 97)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 30), (33, 2)])
-def test_any_size_has_a_map(size):
-    assert min(map_sizes(*size)[1]) >= 1
+    assert all(min(map_sizes(*size, name)[1]) >= 1 for size in [(1, 1), (1, 30), (33, 2)])
 
 
 @pytest.mark.parametrize(
@@ -93,10 +88,8 @@ def dilations(stage):
 def test_dilations_block_by_block(output_stride, contract, stage3, stage4):
     with torch.device("meta"):
         backbone = Backbone("resnet50", output_stride=output_stride, contract_dilation=contract)
-    assert dilations(backbone.layer1) == [1, 1, 1]
-    assert dilations(backbone.layer2) == [1, 1, 1, 1]
-    assert dilations(backbone.layer3) == stage3
-    assert dilations(backbone.layer4) == stage4
+    stages = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+    assert [*map(dilations, stages)] == [[1] * 3, [1] * 4, stage3, stage4]
 
 
 @pytest.mark.parametrize(
@@ -172,9 +165,7 @@ def test_networks_that_do_not_exist(arguments, message):
 
 
 def test_a_new_network_neither_dies_out_nor_explodes():
-    backbone = Backbone("resnet50", stem_widths=(32, 32, 64)).train()
-    stage3, stage4 = backbone(torch.randn(2, 3, 65, 97))
-    for stage in (stage3, stage4):
+    for stage in Backbone("resnet50", stem_widths=(32, 32, 64)).train()(torch.randn(2, 3, 65, 97)):
         assert 0.05 < stage.std() < 50
 
 
@@ -200,9 +191,8 @@ def test_gradient_checkpointing_changes_nothing(name, momentum):
     x = torch.randn(2, 3, 33, 49)
     expected, found = trained_step(plain, x), trained_step(frugal, x)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    assert {layer.momentum for layer in frugal.modules() if isinstance(layer, nn.BatchNorm2d)} == {
-        momentum
-    }
+    norms = [layer for layer in frugal.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert {layer.momentum for layer in norms} == {momentum}
     assert int(frugal.layer4[0].bn1.num_batches_tracked) == 2
 
 
@@ -223,9 +213,7 @@ def test_gradient_checkpointing_saves_memory_in_training_alone():
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_all_activations_have_the_slope_asked_for(name):
     x = torch.randn(1, 3, 33, 49, dtype=torch.float64)
-    steep, straight = (
-        Backbone(name, negative_slope=slope).double().eval() for slope in (0.01, 1.0)
-    )
+    steep, straight = (Backbone(name, negative_slope=s).double().eval() for s in (0.01, 1.0))
     straight.load_state_dict(steep.state_dict())
     slopes = [layer.negative_slope for layer in steep.modules() if isinstance(layer, nn.LeakyReLU)]
     convolutions = sum(isinstance(layer, nn.Conv2d) for layer in steep.modules())

@@ -53,16 +53,13 @@ def test_lossless_files(tmp_path, pixels, suffix):
     assert torch.equal(decode_image(str(tmp_path / f"a.{suffix}")), pixels)
 
 
-def test_cmyk_and_one_bit_files(tmp_path):
+def test_cmyk_one_bit_and_palette_files_show_their_colors(tmp_path):
     Image.new("CMYK", (9, 5), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
     red = decode_image(tmp_path / "red.jpg").float().mean((1, 2))
     assert red[0] > 200
     assert red[1:].max() < 60
     Image.new("1", (9, 5), 1).save(tmp_path / "white.png")
     assert decode_image(tmp_path / "white.png").min() == 255
-
-
-def test_palette_files_show_their_colors(tmp_path):
     indexed = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) % 5)
     colors = [(200, 0, 9), (0, 100, 8), (7, 7, 250), (1, 2, 3), (90, 80, 70)]
     indexed.putpalette([channel for color in colors for channel in color])
@@ -86,11 +83,8 @@ def test_transparent_parts_show_white(tmp_path, mode):
     seen = decode_image(tmp_path / "alpha.png")
     assert (seen[:, :, :4] == 255).all()
     assert (seen[:, :, 4:] == 100).all()
-
-
-def test_half_transparent_parts_are_mixed_with_white():
-    seen = decode_image(Image.new("RGBA", (4, 3), (100, 0, 200, 51)))[:, 1, 1].tolist()
-    assert np.abs(np.array(seen) - [0.2 * v + 0.8 * 255 for v in (100, 0, 200)]).max() <= 1
+    half = decode_image(Image.new("RGBA", (4, 3), (100, 0, 200, 51)))[:, 1, 1].tolist()
+    assert np.abs(np.array(half) - [0.2 * v + 0.8 * 255 for v in (100, 0, 200)]).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
@@ -114,9 +108,8 @@ def test_rotated_photograph_is_turned_upright(tmp_path, orientation):
 
 def encoded(kind):
     """The file of a noisy image."""
-    buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    Image.fromarray(noise).save(buffer, kind)
+    Image.fromarray(noise).save(buffer := io.BytesIO(), kind)
     return buffer.getvalue()
 
 
@@ -176,18 +169,10 @@ def test_preprocessing_normalises_every_channel(pixels):
     for channel in range(3):
         expected = (pixels[channel].double() - mean[channel]) / std[channel]
         torch.testing.assert_close(batch[0, channel], expected.float())
-
-
-def test_bgr_swaps_the_channels_before_the_mean(pixels):
-    rgb = Preprocessing((3.0, 2.0, 1.0), (6.0, 5.0, 4.0))(pixels)
-    bgr = Preprocessing((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "BGR")(pixels)
-    assert torch.equal(bgr, rgb.flip(1))
-
-
-def test_batch_is_preprocessed_image_by_image():
-    batch = torch.randint(0, 256, (3, 3, 5, 8), dtype=torch.uint8)
-    together = Preprocessing()(batch)
-    assert torch.equal(together, torch.cat([Preprocessing()(image) for image in batch]))
+    swapped = Preprocessing(mean[::-1], std[::-1], "BGR")
+    assert torch.equal(swapped(pixels), batch.flip(1))
+    images = torch.stack([pixels, pixels.flip(1), 255 - pixels])
+    assert torch.equal(swapped(images), torch.cat([swapped(image) for image in images]))
 
 
 def test_preprocessing_survives_json():
@@ -236,14 +221,12 @@ def test_crop_and_flip_move_image_and_mask_alike():
 def test_padding_shows_the_mean_and_is_ignored(order):
     mean = (101.0, 102.0, 103.0)
     preprocessing = Preprocessing(mean, channel_order=order)
-    augment = training_augmentation(
-        (40, 30), scale_range=(1.0, 1.0), color_jitter=0, preprocessing=preprocessing
-    )
+    options = {"scale_range": (1.0, 1.0), "color_jitter": 0, "preprocessing": preprocessing}
+    augment = training_augmentation((40, 30), **options)
     crop, mask = augment(*pair(20, 30))
     padded = mask == 255
     assert padded.sum() >= 20 * 30
-    rgb = mean if order == "RGB" else mean[::-1]
-    for channel, value in enumerate(rgb):
+    for channel, value in enumerate(mean if order == "RGB" else mean[::-1]):
         assert (crop[channel][padded] == value).all()
     assert preprocessing(crop)[0][:, padded].abs().max() < 1e-6
 

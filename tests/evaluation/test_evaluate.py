@@ -56,13 +56,6 @@ def test_confusion_matrix_counts_every_labeled_pixel(num_classes, shape):
     assert found.sum() == (labels != 255).sum()
 
 
-def test_many_classes_do_not_overflow_8_bits():
-    labels = torch.tensor([254, 200, 0], dtype=torch.uint8)
-    predicted = torch.tensor([254, 199, 253], dtype=torch.uint8)
-    found = confusion_matrix(labels, predicted, 255)
-    assert found.nonzero().tolist() == [[0, 253], [200, 199], [254, 254]]
-
-
 def test_values_that_are_no_classes_are_refused():
     """As when a network of few classes is evaluated on a data set of more."""
     values = torch.tensor([0, 1, 7], dtype=torch.uint8)
@@ -135,8 +128,6 @@ class Noise:
         return self.length
 
     def __getitem__(self, index):
-        if index >= self.length:
-            raise IndexError(index)
         generator = torch.Generator().manual_seed(index)
         shape = (33 + index % 3, 49 - index % 2)
         image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator)
@@ -173,14 +164,11 @@ def test_evaluate_sums_the_confusion_matrices_of_the_images(make_model, num_clas
     assert torch.equal(scores.confusion, expected)
     assert scores.label_set == model.label_set
     assert (scores.miou == 100) == (num_classes == 1)
+    empty = evaluate(model, Noise(0))
+    assert empty.confusion.tolist() == [[0] * num_classes] * num_classes
+    assert math.isnan(empty.miou)
     if protocol is not None:
         assert not torch.equal(scores.confusion, evaluate(model, samples).confusion)
-
-
-def test_evaluate_of_no_image(model):
-    empty = evaluate(model, Noise(0))
-    assert empty.confusion.tolist() == [[0] * 5] * 5
-    assert math.isnan(empty.miou)
 
 
 def test_label_ids_are_saved_in_the_format_of_the_server(tmp_path):
@@ -191,11 +179,7 @@ def test_label_ids_are_saved_in_the_format_of_the_server(tmp_path):
         found = np.array(file)
     assert found.shape == (3, 38)
     assert found[1, :19].tolist() == list(CITYSCAPES.label_ids)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
-
-
-def test_label_ids_beyond_8_bits_are_refused(tmp_path):
     label_set = LabelSet(("a", "b"), ((0, 0, 0), (1, 1, 1)), (3, 256))
     with pytest.raises(ValueError, match=r"0..255 for an 8-bit PNG, not \(3, 256\)"):
-        save_label_ids(torch.zeros(2, 2, dtype=torch.uint8), label_set, tmp_path / "a.png")
-    assert not list(tmp_path.iterdir())
+        save_label_ids(torch.zeros(2, 2, dtype=torch.uint8), label_set, tmp_path / "new" / "b.png")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]

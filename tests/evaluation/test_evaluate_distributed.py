@@ -77,7 +77,7 @@ def test_three_ranks_evaluate_every_image_once(runs, length):
         assert found["seen"] == [list(range(first, length, 3)) for first in range(3)]
 
 
-def test_three_ranks_print_and_report_the_same_as_one(runs):
+def test_three_ranks_print_report_and_save_the_same_as_one(runs):
     (three, printed), (one, printed_alone) = runs
     assert printed == printed_alone
     assert printed.count("mean (mIoU)") == 1
@@ -87,10 +87,6 @@ def test_three_ranks_print_and_report_the_same_as_one(runs):
     assert report == json.loads((one / "report" / "report.json").read_text())
     assert [image["name"] for image in report["images"]] == ["0", "1", "2", "3"]
     assert sum(map(sum, report["confusion"])) == 4 * 40 * 56
-
-
-def test_three_ranks_save_the_label_ids_of_every_image(runs):
-    (three, _), (one, _) = runs
     saved = sorted(path.name for path in (three / "label-ids").iterdir())
     assert saved == [f"{index}.png" for index in range(4)]
     for name in saved:

@@ -32,11 +32,6 @@ def make_report(**changes):
     return Report(**{**fields, **changes})
 
 
-def test_worst_images_have_the_lowest_miou():
-    assert make_report().worst(2) == [2, 3]
-    assert make_report().worst(10) == [2, 3, 0]
-
-
 @pytest.mark.parametrize("shift", [-6.05, 6.05])
 def test_published_miou_is_confirmed_within_the_tolerance(shift):
     miou = make_report().scores.miou
@@ -44,15 +39,11 @@ def test_published_miou_is_confirmed_within_the_tolerance(shift):
     report = make_report(published=(miou + shift, "somebody"))
     confirmed = [report.is_confirmed(tolerance) for tolerance in (0.1, 6.0, 6.1, 100)]
     assert confirmed == [False, False, True, True]
+    for changes in ({"published": None}, {"scores": NOTHING}):
+        assert not make_report(**changes).is_confirmed(100)
 
 
-def test_nothing_is_confirmed_without_a_published_miou_or_labels():
-    assert not make_report(published=None).is_confirmed(100)
-    assert not make_report(scores=NOTHING).is_confirmed(100)
-    assert "there are no scores" in make_report(scores=NOTHING).summary()
-
-
-def test_summary():
+def test_summary_and_the_images_of_the_lowest_miou():
     lines = make_report().summary().splitlines()
     assert lines[0] == "mine on streets val: whole, flip, average of logits, float32"
     assert "| red | 72.7 |" in lines
@@ -62,6 +53,9 @@ def test_summary():
         "mean accuracy 77.50 %",
         "published mIoU 55.00 % (somebody), difference -5.76",
     ]
+    assert "there are no scores" in make_report(scores=NOTHING).summary()
+    assert make_report().worst(2) == [2, 3]
+    assert make_report().worst(10) == [2, 3, 0]
 
 
 def test_markdown_and_json_say_the_same():
@@ -93,15 +87,12 @@ def test_bars_are_as_long_as_the_iou(tmp_path):
     red, green, blue = (int((np.abs(pixels - color).max(1) <= 3).sum()) for color in COLORS.colors)
     assert green == 0
     assert red / blue == pytest.approx((80 / 110) / (30 / 40), rel=0.03)
-
-
-def test_class_that_never_occurs_has_no_bar():
     figure = iou_chart(Scores(torch.diag(torch.tensor([5, 0, 7])), COLORS), "title")
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert sorted(names) == ["blue", "red"]
+    assert sorted(names) == ["blue", "red"], "a class never occurs"
 
 
-def test_confusion_chart_shows_shares_of_the_rows():
+def test_confusion_chart_shows_shares_of_the_rows(tmp_path):
     axes = confusion_chart(make_report().scores, "title").axes[0]
     (image,) = axes.get_images()
     shown = np.ma.filled(image.get_array(), np.nan)
@@ -110,21 +101,16 @@ def test_confusion_chart_shows_shares_of_the_rows():
     numbers = {text.get_position(): text.get_text() for text in axes.texts}
     assert numbers == {(0, 0): "80", (1, 0): "20", (0, 2): "25", (2, 2): "75"}
     assert [label.get_text() for label in axes.get_yticklabels()] == list(COLORS.categories)
-
-
-def test_confusion_chart_of_many_classes_has_no_numbers(tmp_path):
-    many = Scores(torch.eye(26, dtype=torch.int64), LabelSet.numbered(26))
-    figure = confusion_chart(many, "title")
-    assert not figure.axes[0].texts
-    assert len(pixels_of(figure, tmp_path / "many.png"))
+    many = confusion_chart(Scores(torch.eye(26, dtype=torch.int64), LabelSet.numbered(26)), "title")
+    assert not many.axes[0].texts
+    assert len(pixels_of(many, tmp_path / "many.png"))
 
 
 def test_samples_page_shows_image_prediction_and_labels():
     image = torch.full((3, 40, 60), 100, dtype=torch.uint8)
     red, blue, nothing = (torch.full((40, 60), label, dtype=torch.uint8) for label in (0, 2, 255))
-    page = samples_page(
-        [Sample("first", image, red, blue), Sample("second", image, blue, nothing)], COLORS, "title"
-    )
+    samples = [Sample("first", image, red, blue), Sample("second", image, blue, nothing)]
+    page = samples_page(samples, COLORS, "title")
     shown = [np.asarray(axes.get_images()[0].get_array()) for axes in page.axes]
     mixed = [[round(0.35 * 100 + 0.65 * c) for c in color] for color in COLORS.colors]
     grey = [100, 100, 100]
@@ -148,10 +134,7 @@ def test_report_is_saved_with_its_charts(tmp_path, pixels):
     page = (tmp_path / "new" / "report.md").read_text()
     assert all(f"]({name}.png)" in page for name in ("iou", "confusion", "worst"))
     assert json.loads((tmp_path / "new" / "report.json").read_text()) == report.to_dict()
-
-
-def test_report_without_labels_is_saved(tmp_path):
-    """As of a test split, whose labels are not public."""
+    # As of a test split, whose labels are not public:
     save_report(make_report(scores=NOTHING, images=[("a", math.nan)]), tmp_path, [])
     assert not (tmp_path / "worst.png").exists()
     assert "worst.png" not in (tmp_path / "report.md").read_text()

@@ -72,21 +72,12 @@ def odd():
     return torch.randint(0, 256, (3, 71, 57), dtype=torch.uint8)
 
 
-WINDOWS = [
-    ((32, 40), (20, 24)),
-    ((33, 33), (33, 33)),
-    ((25, 57), (7, 57)),
-    ((71, 20), (1, 19)),
-    ((71, 57), (40, 40)),
-    ((80, 30), (50, 20)),
-    ((90, 64), (60, 40)),
-]
+WINDOWS = [((32, 40), (20, 24)), ((33, 33), (33, 33)), ((25, 57), (7, 57)), ((71, 20), (1, 19))]
+WINDOWS += [((71, 57), (40, 40)), ((80, 30), (50, 20)), ((90, 64), (60, 40))]
 
 
 def options_of(windows):
-    if not windows:
-        return {}
-    return {"mode": "slide", "crop": windows[0], "stride": windows[1]}
+    return {"mode": "slide", "crop": windows[0], "stride": windows[1]} if windows else {}
 
 
 @pytest.mark.parametrize(("crop", "stride"), WINDOWS)
@@ -135,21 +126,6 @@ def test_bands_of_small_scales_are_cut(monkeypatch, odd):
     expected = predict(model, odd, scales=(0.1, 0.7, 1)).probabilities
     monkeypatch.setattr("ccnet.inference.windows.MAX_ROWS", 3)
     assert_is(predict(model, odd, scales=(0.1, 0.7, 1)), expected.double())
-
-
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
-@pytest.mark.parametrize(("crop", "stride"), WINDOWS)
-def test_windows_and_flips_change_nothing_for_an_equivariant_network(
-    odd, crop, stride, flip, average
-):
-    model = Pointwise()
-    with torch.no_grad():
-        expected = model(PREPROCESSING(odd))["out"][0].softmax(0)
-    options = {"flip": flip, "average": average}
-    assert_is(predict(model, odd, **options), expected.double())
-    slid = predict(model, odd, mode="slide", crop=crop, stride=stride, **options)
-    assert_is(slid, expected.double())
 
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])
@@ -201,11 +177,9 @@ def test_sliding_on_tiny_images(shape, crop):
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])
 def test_bfloat16_precision_changes_no_parameter(model, pixels, mode):
-    windows = {"crop": 32} if mode == "slide" else {}
-    exact = model.predict(pixels, mode=mode, **windows, return_probabilities=True)
-    rounded = model.predict(
-        pixels, mode=mode, **windows, precision="bfloat16", return_probabilities=True
-    )
+    options = {"mode": mode, "return_probabilities": True, "crop": 32 if mode == "slide" else None}
+    exact = model.predict(pixels, **options)
+    rounded = model.predict(pixels, **options, precision="bfloat16")
     difference = (rounded.probabilities - exact.probabilities).abs()
     assert 0 < difference.mean() < 0.05
     assert rounded.probabilities.dtype == torch.float32

@@ -46,19 +46,11 @@ def test_options_describe_a_protocol(parse, options, expected):
     assert parse(*options.split()).window_batch == expected.get("window_batch", 4)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        "--mode tiles",
-        "--crop big",
-        "--stride 9;9",
-        "--overlap half",
-        "--scales 1,",
-        "--average labels",
-        "--window-batch 2.5",
-        "--precision float16",
-    ],
-)
+MALFORMED = ["--mode tiles", "--crop big", "--stride 9;9", "--overlap half", "--scales 1,"]
+MALFORMED += ["--average labels", "--window-batch 2.5", "--precision float16"]
+
+
+@pytest.mark.parametrize("options", MALFORMED)
 def test_malformed_options_are_named(parse, capsys, options):
     with pytest.raises(SystemExit) as error:
         parse(*options.split())

@@ -85,7 +85,10 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(
         (("--weights", "NONE"), "unknown weights 'NONE': expected one of"),
         (("--root", "nowhere"), "no files in nowhere/images and in nowhere/masks"),
         (("--scale-low", 3), "scale_range must satisfy 0 < low <= high, not 3.0..2.0"),
-        (("--batch-size", 1, "--accumulation", 2), "batch_size 1 is too small"),
+        (
+            ("--batch-size", 1, "--accumulation", 2),
+            "batch_size 1 is too small for 1 processes and 2 forward passes",
+        ),
         (("--scenes", 1), "scenes must be 0"),
         (("--norm", "inplace"), "cannot be inverted"),
         (("--output-stride", 5), "output_stride must be one of"),

@@ -60,15 +60,11 @@ def test_there_is_a_map_for_every_loop(script, make_model, pixels, recurrence):
 def test_figure_shows_the_panels_in_order(script, model, pixels):
     result, maps = script.look(model, pixels, (8, 40))
     figure = np.array(script.draw(result, maps, (8, 40), width=49))
-    line = round(49 / 14)
-    step = 49 + script.GAP
+    line, step = round(49 / 14), 49 + script.GAP
     panels = [figure[line : line + 33, i * step : i * step + 49] for i in range(4)]
     left = slice(None), slice(0, 25)  # the ring is on the right
-    expected = [
-        pixels.movedim(0, -1).numpy(),
-        *(np.array(heat_overlay(pixels, weights)) for weights in maps),
-        np.array(result.overlay()),
-    ]
+    heat = (heat_overlay(pixels, weights) for weights in maps)
+    expected = map(np.asarray, (pixels.movedim(0, -1), *heat, result.overlay()))
     for panel, image, is_marked in zip(panels, expected, (1, 1, 1, 0), strict=True):
         assert np.array_equal(panel[left], image[left])
         assert (panel != image).any() == is_marked
@@ -96,10 +92,8 @@ def test_script_draws_a_rendered_street(repository, run_python, weights_file, tm
         (["--output", "figure.xyz"], "xyz"),
     ],
 )
-def test_script_reports_errors(
-    script, pixels, weights_file, tmp_path, monkeypatch, options, message
-):
-    Image.fromarray(pixels.movedim(0, -1).numpy()).save(tmp_path / "street.png")
+def test_script_reports_errors(script, draw, weights_file, tmp_path, monkeypatch, options, message):
+    draw(tmp_path / "street.png", size=(33, 49))
     monkeypatch.chdir(tmp_path)
     arguments = ["street.png", "--weights", str(weights_file), "--device", "cpu", *options]
     monkeypatch.setattr("sys.argv", ["visualize_attention.py", *arguments])
