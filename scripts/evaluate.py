@@ -30,7 +30,7 @@ from ccnet.evaluation.candidates import Candidate, find_candidates
 from ccnet.evaluation.charts import Sample
 from ccnet.evaluation.reports import Report, save_report
 from ccnet.inference import InferenceProtocol, Segmentation
-from ccnet.inference.options import add_protocol_options, given_options
+from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.zoo import NETWORKS
 
 UNSEEN_SEED = 1_000_000

@@ -29,8 +29,8 @@ from ccnet.distributed import usable_device
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import atomic_write
 from ccnet.inference import InferenceProtocol
+from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.inference.image_files import Job, find_jobs
-from ccnet.inference.options import add_protocol_options, given_options
 from ccnet.zoo import NETWORKS
 
 DEMO_SEED = 20181128

@@ -15,23 +15,9 @@ CAFFE_MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
 
 @dataclass(frozen=True)
 class Definition:
-    """How a code base computes; the names are those of its checkpoints.
+    """How a code base computes; the names, of convolutions and norms, are those of its files."""
 
-    Attributes:
-        stem: widths of the stem's convolutions, and the names of each with its norm.
-        backbone: prefix of the four stages.
-        conva, convb, bottleneck, aux: names of a convolution and of its norm.
-        classifier, aux_classifier: names of the last convolutions.
-        aux_width: channels between the auxiliary head's two convolutions.
-        in_place_norm: (x - mean) / sqrt(var + eps) * (|w| + eps) + b instead of w alone.
-        slope: negative slope in the heads; the backbone's is 0 everywhere.
-        contracted: a dilated stage's first block has half its dilation.
-        ceil_mode: the max-pool rounds up.
-        counts: `num_batches_tracked` is in the checkpoint.
-        aux_bias: the auxiliary head's first convolution has a bias.
-    """
-
-    stem: tuple[tuple[int, str, str], ...]
+    stem: tuple[tuple[int, str, str], ...]  # widths and names
     backbone: str
     conva: tuple[str, str]
     cca: str
@@ -41,13 +27,13 @@ class Definition:
     classifier: str
     aux: tuple[str, str]
     aux_classifier: str
-    aux_width: int
-    in_place_norm: bool = False
-    slope: float = 0.0
-    contracted: bool = False
+    aux_width: int  # between the auxiliary head's two convolutions
+    in_place_norm: bool = False  # scales by |w| + eps instead of w
+    slope: float = 0.0  # in the heads; the backbone's is 0 everywhere
+    contracted: bool = False  # a dilated stage's first block has half its dilation
     ceil_mode: bool = True
-    counts: bool = True
-    aux_bias: bool = True
+    counts: bool = True  # `num_batches_tracked` is in the checkpoint
+    aux_bias: bool = True  # of the auxiliary head's first convolution
     align_corners: bool = True
 
 

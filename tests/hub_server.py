@@ -9,47 +9,29 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
+from torchvision.models import Weights, WeightsEnum
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
 class Repository:
-    """What the server holds under one name, and how it misbehaves there.
-
-    Attributes:
-        files: contents by name.
-        revisions: names under which the one commit is known.
-        token: if not empty, what a request must be authorised with.
-        failures: statuses of the next answers, used up one by one.
-        cuts: after how many bytes each of the next downloads breaks off, used up one by one.
-    """
+    """What the server holds under one name, and how it misbehaves there."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    revisions: tuple[str, ...] = ("main", COMMIT)
-    token: str = ""
-    failures: list[int] = field(default_factory=list)
-    cuts: list[int] = field(default_factory=list)
+    revisions: tuple[str, ...] = ("main", COMMIT)  # of its one commit
+    token: str = ""  # if not empty, what a request must be authorised with
+    failures: list[int] = field(default_factory=list)  # statuses of the next answers
+    cuts: list[int] = field(default_factory=list)  # bytes of the next downloads that break off
 
 
 class HubServer:
-    """Serves `repositories`, and plain files under /files/; a context manager.
-
-    Attributes:
-        address: for HF_ENDPOINT.
-        repositories: by "owner/name"; "" holds the plain files.
-        asked: (method, path, Range header) of every request.
-    """
+    """Serves `repositories`, those of "" under /files/, and records requests in `asked`."""
 
     def __init__(self) -> None:
         self.reset()
-        hub = self
-
-        class Handler(_Handler):
-            server_state = hub
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        handler = type("Handler", (_Handler,), {"server_state": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
 
@@ -70,22 +52,15 @@ class HubServer:
 
     def environment(self, home: Path) -> dict[str, str]:
         """Variables for a process of its own whose client takes this server for the Hub."""
-        return {
-            "HF_ENDPOINT": self.address,
-            "HF_HOME": str(home),
-            "HF_HUB_OFFLINE": "0",
-            "HF_TOKEN": "",
-            "CCNET_WEIGHTS_DIR": "",
-        }
+        places = {"HF_ENDPOINT": self.address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+        return {**places, "HF_TOKEN": "", "CCNET_WEIGHTS_DIR": ""}
 
     def requests(self, method: str, part: str) -> list[tuple[str, str, str | None]]:
         """The requests of this method whose path contains `part`."""
         return [request for request in self.asked if request[0] == method and part in request[1]]
 
 
-def connect(
-    monkeypatch: pytest.MonkeyPatch, address: str, home: Path, *, offline: bool = False
-) -> None:
+def connect(monkeypatch, address, home, *, offline=False):
     """Points the client in this process, which read its environment on import, to a server."""
     for name, value in {
         "ENDPOINT": address,
@@ -97,6 +72,16 @@ def connect(
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     for name in ("HF_TOKEN", "CCNET_WEIGHTS_DIR"):
         monkeypatch.delenv(name, raising=False)
+
+
+def registered(**meta):
+    """A registry entry."""
+    places = {"file": "none.safetensors", "sha256": None, "hub": None, "origin": None}
+
+    class Own(WeightsEnum):
+        OWN = Weights(url="", transforms=None, meta={**places, **meta})
+
+    return Own.OWN
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -182,10 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(404)
         name, action = found.groups()
         if action == "preupload":
-            files = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for file in json.loads(body)["files"]
-            ]
+            usual = {"uploadMode": "regular", "shouldIgnore": False}
+            files = [{"path": file["path"], **usual} for file in json.loads(body)["files"]]
             return self._json({"files": files})
         for line in body.splitlines():
             operation = json.loads(line)

@@ -195,11 +195,7 @@ def start(function, *arguments, ranks=1):
 
 
 def finish(started):
-    """Waits for processes to end.
-
-    Returns:
-        Their exit codes.
-    """
+    """Waits for processes to end, and gives back their exit codes."""
     for process in started:
         process.join(timeout=120)
         if process.is_alive():

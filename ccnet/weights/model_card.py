@@ -82,7 +82,8 @@ def inherited_details(details: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: details[key] for key in ("license", "source") if key in details}
     if "weights" in details:
         origin = str(details["weights"]).removeprefix("derived from ")
-        kept["weights"] = f"derived from {origin}"
+        dataset = f", trained on {details['dataset']}" if "dataset" in details else ""
+        kept["weights"] = f"derived from {origin}{dataset}"
     return kept
 
 

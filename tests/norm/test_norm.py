@@ -64,18 +64,6 @@ def test_inplace_abn_is_batch_norm_and_leaky_relu(shape, negative_slope, with_re
         assert torch.equal(norm(*tensors), output)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_inplace_abn_passes_gradcheck(training):
-    norm = make_inplace_abn().train(training)
-    x, residual = torch.randn(2, 2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
-
-    def function(x, residual, weight, bias):
-        parameters = {"weight": weight, "bias": bias}
-        return torch.func.functional_call(norm, parameters, (x, residual))
-
-    assert torch.autograd.gradcheck(function, (x, residual, norm.weight, norm.bias))
-
-
 @pytest.mark.parametrize("momentum", [0.3, None])
 @pytest.mark.parametrize("kind", BOTH)
 def test_running_statistics_are_those_of_batch_norm(kind, momentum):

@@ -50,9 +50,8 @@ def test_rendered_scenes_are_not_added_to_other_classes(tmp_path):
 
 
 def test_missing_folder_is_named():
-    with pytest.raises(
-        ValueError, match=r"the folder of the data set 'folder' is missing: give --root"
-    ):
+    message = r"the folder of the data set 'folder' is missing: give --root"
+    with pytest.raises(ValueError, match=message):
         open_datasets(RECIPE)
 
 

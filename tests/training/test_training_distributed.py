@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 from small_runs import (
-    SMALL,
     Scenes,
     assert_same_end,
+    changed,
     finish,
     newest,
     on_call,
@@ -27,14 +27,8 @@ from ccnet.backbone import Backbone
 from ccnet.norm import convert_sync_batchnorm
 from ccnet.training.termination import Terminated
 
-TEN_STEPS = dataclasses.replace(
-    SMALL,
-    steps=10,
-    batch_size=3,
-    scale_low=0.3,
-    optimizer="sgd",
-    learning_rate=0.05,
-    validate_every=10,
+TEN_STEPS = changed(
+    steps=10, batch_size=3, scale_low=0.3, optimizer="sgd", learning_rate=0.05, validate_every=10
 )
 """Three images, one of them on rank 1, with many pixels that do not count."""
 

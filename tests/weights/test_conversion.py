@@ -54,10 +54,6 @@ def logits(model, x):
     return outputs["out"], outputs["aux"]
 
 
-def wrapped(family, state):
-    return mmseg_checkpoint(state, align_corners=True) if family == "openmmlab" else state
-
-
 @pytest.fixture(scope="module", params=list(DEFINITIONS))
 def case(request, tmp_path_factory):
     """A family's name, definition and random state, and the network that its file gives."""
@@ -65,7 +61,8 @@ def case(request, tmp_path_factory):
     definition = DEFINITIONS[request.param]
     state = random_state(definition)
     path = tmp_path_factory.mktemp("foreign") / f"{request.param}.pth"
-    torch.save(wrapped(request.param, state), path)
+    is_wrapped = request.param == "openmmlab"
+    torch.save(mmseg_checkpoint(state, align_corners=True) if is_wrapped else state, path)
     model = ccnet.ccnet_resnet50(weights=path)
     path.unlink()
     return request.param, definition, state, model
@@ -279,10 +276,8 @@ def test_checkpoint_of_another_depth_is_refused(states):
 )
 def test_unknown_checkpoint_is_refused(content, save):
     path = save(content)
-    with pytest.raises(
-        ValueError,
-        match=r"known|state dict|has no backbone|holds weights for None|details .* a list",
-    ):
+    message = r"known|state dict|has no backbone|holds weights for None|details .* a list"
+    with pytest.raises(ValueError, match=message):
         ccnet.ccnet_resnet18(weights=path)
 
 
@@ -295,10 +290,8 @@ def test_in_place_norms_are_folded_exactly(states):
     mean = theirs["dsn.1.running_mean"] - theirs["dsn.0.bias"]
     assert torch.equal(ours["aux_head.conv.1.running_mean"], mean)
     assert "aux_head.conv.0.bias" not in ours
-    assert torch.equal(
-        convert(states["pure"]).state_dict["head.conva.1.weight"],
-        states["pure"]["head.conva.1.weight"],
-    )
+    pure = (convert(states["pure"]).state_dict, states["pure"])
+    assert torch.equal(*(state["head.conva.1.weight"] for state in pure))
 
 
 def test_conversion_leaves_the_checkpoint_as_it_was(states):

@@ -6,7 +6,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from torchvision.models import Weights, WeightsEnum
+from hub_server import registered
 
 import ccnet
 from ccnet.model import CCNet
@@ -21,12 +21,7 @@ MEMBERS = [member for choice in (*REGISTRY.values(), BackboneWeights) for member
 def member(weights_file):
     """Weights that this project does not bundle, with the right hash."""
     sha256 = hashlib.sha256(weights_file.read_bytes()).hexdigest()
-    meta = {"file": weights_file.name, "sha256": sha256, "hub": None, "origin": None}
-
-    class OwnWeights(WeightsEnum):
-        OWN = Weights(url="", transforms=None, meta=meta)
-
-    return OwnWeights.OWN
+    return registered(file=weights_file.name, sha256=sha256)
 
 
 def test_bundled_file_is_what_its_entry_says(repository):
@@ -66,21 +61,17 @@ def test_bundled_folder_comes_before_the_variables(
     torch.testing.assert_close(loaded.state_dict, stored.state_dict, rtol=0, atol=0)
 
 
-def test_another_file_of_that_name_is_refused(member, weights_file, tmp_path, monkeypatch):
+@pytest.mark.parametrize("bundled", [False, True])
+def test_another_file_of_that_name_is_refused(member, weights_file, tmp_path, monkeypatch, bundled):
     content = bytearray(weights_file.read_bytes())
     content[-1] ^= 1
     (tmp_path / weights_file.name).write_bytes(content)
     monkeypatch.setenv("CCNET_WEIGHTS_DIR", str(tmp_path))
+    if bundled:
+        monkeypatch.setattr(downloads, "BUNDLED_DIRS", (tmp_path,))
     found = hashlib.sha256(content).hexdigest()
     with pytest.raises(ValueError, match=f"its SHA-256 is {found}, not {member.meta['sha256']}"):
         load_registered(member)
-
-
-def test_builder_refuses_a_wrong_bundled_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "BUNDLED_DIRS", (tmp_path,))
-    (tmp_path / BUNDLED.meta["file"]).write_bytes(b"something else")
-    with pytest.raises(ValueError, match="is not the published file"):
-        ccnet.ccnet_resnet18(weights="DEFAULT")
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -1,11 +1,11 @@
 """The licence of weights goes with them through training, files, scripts and the Hub."""
 
-import importlib
 import re
 import shutil
-import sys
 from dataclasses import replace
 
+import convert_checkpoint
+import publish_weights
 import pytest
 from small_runs import Scenes
 
@@ -14,13 +14,14 @@ from ccnet.classes import CAMVID, LabelSet
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import RECIPES
 from ccnet.training.setup import build_model
-from ccnet.weights import read_weights, write_weights
+from ccnet.weights import CCNet_ResNet18_Weights, read_weights, write_weights
 
 LICENCE = "CC-BY-NC-4.0"
 DETAILS = {
     "license": LICENCE,
-    "source": "this project",
-    "weights": "derived from CCNet_ResNet18_Weights.CAMVID",
+    "source": CCNet_ResNet18_Weights.CAMVID.meta["source"],
+    "weights": "derived from CCNet_ResNet18_Weights.CAMVID, "
+    "trained on CamVid train and rendered StreetScenes",
 }
 RECIPE = replace(
     RECIPES["finetune"],
@@ -42,11 +43,9 @@ def run(tmp_path_factory):
     return folder, model
 
 
-def run_script(repository, monkeypatch, name, *arguments):
-    """Runs a script's main function."""
-    monkeypatch.syspath_prepend(repository / "scripts")
-    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-    importlib.import_module(name).main()
+def run_script(monkeypatch, script, *arguments):
+    monkeypatch.setattr("sys.argv", [script.__name__, *map(str, arguments)])
+    script.main()
 
 
 @pytest.mark.parametrize(
@@ -88,18 +87,16 @@ def test_training_keeps_the_licence(run):
     assert ccnet_resnet18(weights=checkpoint).card_details == DETAILS
 
 
-def test_converted_checkpoint_has_the_licence(run, repository, monkeypatch, tmp_path):
+def test_converted_checkpoint_has_the_licence(run, monkeypatch, tmp_path):
     (checkpoint,) = (run[0] / "checkpoints").iterdir()
-    arguments = (checkpoint, "--output", tmp_path / "out")
-    run_script(repository, monkeypatch, "convert_checkpoint", *arguments)
+    run_script(monkeypatch, convert_checkpoint, checkpoint, "--output", tmp_path / "out")
     assert CCNet.from_pretrained(tmp_path / "out").card_details == DETAILS
     assert "license: cc-by-nc-4.0" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_published_file_has_the_licence(run, repository, monkeypatch, tmp_path, capsys):
+def test_published_file_has_the_licence(run, monkeypatch, tmp_path, capsys):
     path = tmp_path / "mine.safetensors"
-    arguments = (run[0] / "best.safetensors", path)
-    run_script(repository, monkeypatch, "publish_weights", *arguments)
+    run_script(monkeypatch, publish_weights, run[0] / "best.safetensors", path)
     assert re.search(f"^licence +{LICENCE}$", capsys.readouterr().out, re.MULTILINE)
     assert read_weights(path).details == DETAILS
     assert ccnet_resnet18(weights=path).card_details == DETAILS

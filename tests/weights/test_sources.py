@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hub_server import COMMIT, Repository, connect
+from hub_server import COMMIT, Repository, connect, registered
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
@@ -18,7 +18,6 @@ from huggingface_hub.utils.tqdm import (
     enable_progress_bars,
 )
 from safetensors.torch import save, save_file
-from torchvision.models import Weights, WeightsEnum
 
 from ccnet import CCNet, ccnet_resnet18
 from ccnet.weights import ModelWeights, write_weights
@@ -45,11 +44,8 @@ def foreign_checkpoint():
     """As much of OpenMMLab's checkpoint as the conversion looks at, and what it becomes."""
     stage = {f"backbone.layer3.{index}.conv1.weight": torch.ones(2, 2) for index in range(2)}
     classifier = torch.arange(38.0).reshape(19, 2)
-    theirs = {
-        **stage,
-        "decode_head.cca.gamma.scale": torch.tensor(0.5),
-        "decode_head.conv_seg.weight": classifier,
-    }
+    theirs = {**stage, "decode_head.cca.gamma.scale": torch.tensor(0.5)}
+    theirs["decode_head.conv_seg.weight"] = classifier
     file = io.BytesIO()
     torch.save({"meta": {}, "state_dict": theirs}, file)
     ours = {**stage, "head.cca.gamma": torch.tensor([0.5]), "head.classifier.weight": classifier}
@@ -58,16 +54,6 @@ def foreign_checkpoint():
 
 FOREIGN, CONVERTED = foreign_checkpoint()
 FOREIGN_PREFIX = hashlib.sha256(FOREIGN).hexdigest()[:8]
-
-
-def registered(**meta):
-    """A registry entry."""
-    places = {"file": "none.safetensors", "sha256": None, "hub": None, "origin": None}
-
-    class Own(WeightsEnum):
-        OWN = Weights(url="", transforms=None, meta={**places, **meta})
-
-    return Own.OWN
 
 
 def on_the_hub(repo_id="us/model", **changes):
@@ -236,11 +222,8 @@ def test_file_of_the_origin_may_lie_in_the_folder(hub, tmp_path, monkeypatch):
 @pytest.mark.parametrize("offline", [True, False], ids=["offline", "unreachable"])
 def test_only_cached_weights_need_no_server(hub, home, monkeypatch, offline):
     hub.repositories |= {"us/model": Repository(FILES), "": Repository({"theirs.pth": FOREIGN})}
-    cached = {
-        on_the_hub(): WEIGHTS,
-        "hf://us/model": WEIGHTS,
-        at_the_origin(hub.address): CONVERTED,
-    }
+    cached = {on_the_hub(): WEIGHTS, "hf://us/model": WEIGHTS}
+    cached[at_the_origin(hub.address)] = CONVERTED
     for weights in cached:
         load(weights)
     asked = list(hub.asked)
