@@ -216,3 +216,17 @@ def mmseg_checkpoint(state: dict[str, Tensor], align_corners: bool):
     config = f"model = dict(decode_head=dict(type='CCHead', align_corners={align_corners}))"
     meta = {"mmseg_version": "0.5.0+b57fb2b", "config": config, "CLASSES": ["road", "car"]}
     return {"meta": meta, "state_dict": state}
+
+
+def difference(one, other):
+    """The largest difference, relative to the largest value."""
+    return ((one - other).abs().max() / other.abs().max()).item()
+
+
+def random_input(size):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, *size, generator=generator, dtype=torch.float64)
+
+
+def small_state(family, num_classes=19):
+    return random_state(DEFINITIONS[family], "resnet18", num_classes)

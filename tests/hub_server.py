@@ -6,12 +6,19 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import torch
 from torchvision.models import Weights, WeightsEnum
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+NOWHERE = "http://127.0.0.1:9"
+"""An address where no server answers."""
+
+assert_equal = partial(torch.testing.assert_close, rtol=0, atol=0)
 
 
 @dataclass

@@ -33,3 +33,17 @@ def criss_cross_attention(query: Tensor, key: Tensor, value: Tensor, scale: floa
             columns.append(energies.softmax(dim=0) @ values)
         samples.append(torch.stack(columns, dim=1).reshape(value.shape[1], *shape))
     return torch.stack(samples)
+
+
+def random_inputs(
+    shape, *, batch=2, channels=(3, 5), dtype=torch.float64, channels_last=False, seed=0
+):
+    generator = torch.Generator().manual_seed(seed)
+    tensors = []
+    for count in (channels[0], channels[0], channels[1]):
+        tensor = torch.randn(batch, count, *shape, dtype=torch.float64, generator=generator)
+        tensor = tensor.to(dtype)
+        if channels_last:
+            tensor = tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+        tensors.append(tensor.requires_grad_())
+    return tuple(tensors)

@@ -1,96 +1,17 @@
 """The network: its outputs, its recurrent attention, its names and its configuration."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from ccnet.attention import CrissCrossAttention2d
-from ccnet.heads import FCNHead, RCCAHead
 from ccnet.model import CCNet
-from ccnet.norm import InPlaceABN, convert_inplace_abn, restore_batchnorm
-from ccnet.zoo import ccnet_resnet18
-
-
-@pytest.fixture
-def module():
-    module = CrissCrossAttention2d(16).double()
-    nn.init.constant_(module.gamma, 0.7)
-    return module
-
-
-@pytest.fixture
-def head():
-    head = RCCAHead(64, 3).double().eval()
-    nn.init.constant_(head.cca.gamma, 0.7)
-    return head
 
 
 @pytest.fixture
 def batch():
     return torch.randn(2, 3, 33, 49)
-
-
-def reached(module, loops, position, size):
-    """The input positions, (H, W), that the output at one position depends on."""
-    x = torch.randn(1, 16, *size, dtype=torch.float64, requires_grad=True)
-    y = x
-    for _ in range(loops):
-        y = module(y)
-    y[..., position[0], position[1]].square().sum().backward()
-    return x.grad.abs().sum((0, 1)) > 0
-
-
-@pytest.mark.parametrize(
-    ("size", "position"), [((5, 7), (1, 4)), ((6, 4), (0, 3)), ((1, 8), (0, 2)), ((3, 1), (2, 0))]
-)
-def test_one_loop_reaches_the_criss_cross_and_two_the_whole_map(module, size, position):
-    cross = torch.zeros(size, dtype=torch.bool)
-    cross[position[0], :] = cross[:, position[1]] = True
-    assert torch.equal(reached(module, 1, position, size), cross)
-    assert reached(module, 2, position, size).all()
-
-
-@pytest.mark.parametrize("recurrence", [1, 2, 3])
-def test_the_head_applies_one_module_again_and_again(recurrence):
-    head = RCCAHead(64, 3, recurrence).double().eval()
-    nn.init.constant_(head.cca.gamma, 0.7)
-    features = torch.randn(2, 64, 5, 9, dtype=torch.float64)
-    context = head.conva(features)
-    for _ in range(recurrence):
-        context = head.cca(context)
-    fused = head.bottleneck(torch.cat([features, head.convb(context)], dim=1))
-    torch.testing.assert_close(head(features), head.classifier(fused))
-    assert sum(isinstance(part, CrissCrossAttention2d) for part in head.modules()) == 1
-
-
-def test_the_number_of_loops_matters(head):
-    features = torch.randn(2, 64, 5, 9, dtype=torch.float64)
-    outputs = []
-    for recurrence in (1, 2, 3):
-        other = RCCAHead(64, 3, recurrence).double().eval()
-        other.load_state_dict(head.state_dict())
-        outputs.append(other(features))
-    assert (outputs[0] - outputs[1]).abs().max() > 1e-4
-    assert (outputs[1] - outputs[2]).abs().max() > 1e-4
-
-
-def test_both_loops_use_the_same_weights(head):
-    """Were there two sets of weights, changing one would leave a loop as it was."""
-    seen = []
-    head.cca.value_conv.register_forward_hook(lambda _, given, made: seen.append((given[0], made)))
-    features = torch.randn(1, 64, 4, 6, dtype=torch.float64)
-    head(features)
-    nn.init.normal_(head.cca.value_conv.weight)
-    head(features)
-    assert len(seen) == 4
-    for loop in (0, 1):
-        (_, before), (_, after) = seen[loop], seen[2 + loop]
-        assert (before - after).abs().max() > 1e-3
-    assert torch.equal(seen[0][0], seen[2][0])
 
 
 def test_without_loops_there_is_no_attention(make_model, batch):
@@ -173,22 +94,6 @@ def test_certain_dropout_leaves_the_classifiers_biases(make_model, batch):
         torch.testing.assert_close(outputs[name], expected)
     out = model.eval()(batch)["out"]
     assert out.std(dim=(2, 3)).min() > 0.01
-
-
-@pytest.mark.parametrize(
-    "head",
-    [RCCAHead(64, 3, dropout=0.4, negative_slope=0.1), FCNHead(64, 16, 3, 0.4, 0.1)],
-    ids=["main", "auxiliary"],
-)
-def test_dropout_takes_whole_channels(head):
-    seen = {}
-    head.dropout.register_forward_hook(
-        lambda _, given, made: seen.update(given=given[0], made=made)
-    )
-    head.train()(torch.randn(16, 64, 5, 6))
-    dropped = (seen["made"] == 0).all(-1).all(-1)
-    assert 0.2 < dropped.float().mean() < 0.6
-    torch.testing.assert_close(seen["made"], seen["given"] / 0.6 * ~dropped[..., None, None])
 
 
 @pytest.mark.parametrize("negative_slope", [0.0, 0.01])
@@ -331,108 +236,7 @@ def test_input_that_is_no_normalised_batch_is_refused(model, x, message):
         model(x)
 
 
-def test_models_of_one_value_share_nothing(model, batch):
-    weights = model.to_weights()
-    one, two = CCNet.from_weights(weights), CCNet.from_weights(weights)
-    expected = model(batch)["out"]
-    with torch.no_grad():
-        for tensor in one.state_dict().values():
-            tensor.zero_()
-    for other in (two, model, CCNet.from_weights(weights)):
-        assert torch.equal(other(batch)["out"], expected)
-
-
-def test_fused_norms_are_saved_as_plain_ones(make_model, batch, tmp_path):
-    """The weights of an in-place norm mean something else than those of batch norm."""
-    slope = {"negative_slope": 0.01}
-    model = make_model(backbone_options=slope, **slope)
-    nn.init.uniform_(model.backbone.layer3[0].bn1.weight, -1.0, 1.0)
-    expected = model(batch)["out"]
-    convert_inplace_abn(model)
-    model.save_pretrained(tmp_path)
-    saved = CCNet.from_pretrained(tmp_path)
-    torch.testing.assert_close(saved(batch)["out"], expected, rtol=0, atol=1e-4)
-    assert any(isinstance(module, InPlaceABN) for module in model.modules())
-
-
-@pytest.mark.parametrize("restore", [False, True])
-def test_activations_that_the_configuration_does_not_state_are_not_saved(
-    make_model, tmp_path, restore
-):
-    model = convert_inplace_abn(make_model(), negative_slope=0.01)
-    if restore:
-        restore_batchnorm(model)
-    with pytest.raises(ValueError, match=r"negative slope 0\.01, the configuration says 0: build"):
-        model.save_pretrained(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("changes", "keeps"),
-    [
-        ({}, True),
-        ({"aux_channels": 8, "dropout": 0.3}, True),
-        ({"recurrence": 1}, False),
-        ({"preprocessing": {"channel_order": "BGR"}}, False),
-        ({"backbone_options": {"output_stride": 16}}, False),
-        ({"categories": ["a", "b"]}, False),
-    ],
-)
-def test_metrics_stay_with_the_function_that_they_describe(make_model, changes, keeps):
-    details = {"weights": "X", "license": "MIT", "metrics": {"CamVid val": {"mIoU": 50.0}}}
-    weights = replace(make_model().to_weights(), details=details)
-    found = CCNet.from_weights(weights, **changes).card_details
-    assert found == (details if keeps else {"weights": "derived from X", "license": "MIT"})
-
-
-def test_unknown_arguments_are_not_blamed_on_the_weights(model):
-    with pytest.raises(TypeError, match="droput"):
-        CCNet.from_weights(model.to_weights(), droput=0.1)
-    config = {**model.config, "droput": 0.1}
-    with pytest.raises(ValueError, match=r"configuration of weights in memory .*droput"):
-        CCNet.from_weights(replace(model.to_weights(), config=config))
-
-
-@pytest.mark.parametrize("options", [[1], "x", 5])
-def test_backbone_options_are_a_mapping(model, options):
-    weights = model.to_weights()
-    wrong = replace(weights, config={**model.config, "backbone_options": options})
-    for value, changes in ((weights, {"backbone_options": options}), (wrong, {})):
-        with pytest.raises(ValueError, match="backbone_options must be a mapping"):
-            CCNet.from_weights(value, **changes)
-
-
-@pytest.mark.parametrize("metrics", [None, "abc", {"a": 5}])
-def test_unusual_details_do_not_keep_a_model_from_being_saved(model, tmp_path, metrics):
-    weights = replace(model.to_weights(), details={"metrics": metrics, "license": "MIT"})
-    CCNet.from_weights(weights).save_pretrained(tmp_path)
-    assert "license: mit" in (tmp_path / "README.md").read_text()
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"label_set": None},
-        {"aux_channels": None},
-        {"label_set": {"categories": ["a", "b"]}},
-        {"categories": ["a", "b"]},
-        {"num_classes": 3, "recurrence": 0},
-    ],
-)
-def test_folders_are_changed_alike_by_every_road(model, tmp_path, changes):
-    model.save_pretrained(tmp_path)
-    one = CCNet.from_pretrained(tmp_path, **changes)
-    other = ccnet_resnet18(weights=tmp_path, **changes)
-    assert one.config == other.config
-
-
 @pytest.mark.parametrize("protocol", ["slide", {"mode": "slide"}])
 def test_protocol_of_another_type_is_refused(model, pixels, protocol):
     with pytest.raises(TypeError, match=r'InferenceProtocol, not .*as in mode="slide"'):
         model.predict(pixels, protocol)
-
-
-def test_options_of_an_upload_need_one(model, tmp_path):
-    with pytest.raises(TypeError, match="without one: private"):
-        model.save_pretrained(tmp_path, private=True)
-    assert not list(tmp_path.iterdir())

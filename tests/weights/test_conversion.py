@@ -1,6 +1,5 @@
 """Checkpoints of other code bases compute here what they computed at home."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +11,16 @@ from families import (
     DEFINITIONS,
     OPENMMLAB,
     PURE_PYTORCH,
+    difference,
     forward,
     mmseg_checkpoint,
+    random_input,
     random_state,
+    small_state,
 )
 
 import ccnet
-from ccnet.backbone import Backbone
-from ccnet.model import CCNet
-from ccnet.weights.conversion import convert, convert_backbone
-from ccnet.weights.serialization import load_strictly
+from ccnet.weights.conversion import convert
 
 TOLERANCE = 1e-4
 SMALL, EVEN = (33, 49), (64, 96)
@@ -32,16 +31,6 @@ NAMES = {
     "pure": "CCNet-Pure-Pytorch",
     "openmmlab": "OpenMMLab's CCNet",
 }
-
-
-def difference(one, other):
-    """The largest difference, relative to the largest value."""
-    return ((one - other).abs().max() / other.abs().max()).item()
-
-
-def random_input(size):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, *size, generator=generator, dtype=torch.float64)
 
 
 def logits(model, x):
@@ -150,10 +139,6 @@ def save(tmp_path):
     return save
 
 
-def small_state(family, num_classes=19):
-    return random_state(DEFINITIONS[family], "resnet18", num_classes)
-
-
 WRAPPERS = {
     "bare": lambda state: state,
     "module.": lambda state: {f"module.{name}": value for name, value in state.items()},
@@ -203,105 +188,6 @@ def test_classes_and_recurrence_can_be_chosen(family, save, caplog):
     assert torch.equal(*stages)
 
 
-def renamed_tensors():
-    """Some names of each family, and this project's: a second opinion on the conversion."""
-    for family, theirs in DEFINITIONS.items():
-        downsample = "layer2.0.downsample.0.weight"
-        for name, ours in {
-            f"{theirs.stem[0][2]}.weight": "backbone.stem.1.weight",
-            f"{theirs.stem[1][2]}.running_mean": "backbone.stem.4.running_mean",
-            f"{theirs.backbone}{downsample}": f"backbone.{downsample}",
-            f"{theirs.conva[1]}.bias": "head.conva.1.bias",
-            theirs.gamma: "head.cca.gamma",
-            f"{theirs.cca}.value_conv.bias": "head.cca.value_conv.bias",
-            f"{theirs.aux[1]}.weight": "aux_head.conv.1.weight",
-            f"{theirs.aux[1]}.running_mean": "aux_head.conv.1.running_mean",
-            f"{theirs.aux_classifier}.bias": "aux_head.classifier.bias",
-        }.items():
-            yield family, name, ours
-
-
-@pytest.fixture(scope="module")
-def states():
-    torch.manual_seed(2)
-    return {family: small_state(family) for family in DEFINITIONS}
-
-
-@pytest.mark.parametrize(("family", "theirs", "ours"), list(renamed_tensors()))
-@pytest.mark.parametrize("damage", ["missing", "misshapen"])
-def test_missing_or_misshapen_tensor_is_named(states, family, theirs, ours, damage):
-    state = {**states[family], theirs: torch.ones(7, 2)}
-    if damage == "missing":
-        del state[theirs]
-    with pytest.raises(ValueError, match=rf"{ours}\b"):
-        CCNet.from_weights(convert(state))
-
-
-@pytest.mark.parametrize("family", DEFINITIONS)
-@pytest.mark.parametrize("name", ["fc.weight", "layer1.9.conv1.weight", "head.extra.bias"])
-def test_unexpected_tensor_is_named(states, family, name):
-    state = {**states[family], name: torch.ones(3)}
-    with pytest.raises(ValueError, match=rf"unexpected .*{name.rsplit('.', 1)[1]} \(3,\)"):
-        CCNet.from_weights(convert(state))
-
-
-@pytest.mark.parametrize("name", ["module.conv1.weight", "backbone.stem.0.weight", "dsn.4.bias"])
-def test_two_tensors_for_one_parameter_are_an_error(states, name):
-    state = {name: torch.ones(3), **states["authors"]}
-    with pytest.raises(ValueError, match=name.rsplit(".", 2)[-2]):
-        CCNet.from_weights(convert(state))
-
-
-def test_checkpoint_of_another_depth_is_refused(states):
-    with pytest.raises(ValueError, match="holds weights for resnet18, not for resnet50"):
-        ccnet.ccnet_resnet50(weights=convert(states["pure"]))
-    shorter = {key: value for key, value in states["pure"].items() if "layer3.1." not in key}
-    with pytest.raises(ValueError, match="1 blocks in its third stage"):
-        convert(shorter)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"layer1.0.conv1.weight": torch.zeros(1)},
-        {"a": torch.zeros(1), "head.classifier.weight": torch.zeros(1)},
-        {},
-        {"state_dict": [1, 2]},
-        {"state_dict": {"a": "text"}},
-        {1: torch.zeros(1)},
-        {"model": 3, "config": {}},
-        {"model": {}, "config": 3},
-        {"model": {}, "config": {}, "details": [1]},
-    ],
-)
-def test_unknown_checkpoint_is_refused(content, save):
-    path = save(content)
-    message = r"known|state dict|has no backbone|holds weights for None|details .* a list"
-    with pytest.raises(ValueError, match=message):
-        ccnet.ccnet_resnet18(weights=path)
-
-
-def test_in_place_norms_are_folded_exactly(states):
-    theirs = states["authors"]
-    ours = convert(theirs).state_dict
-    weight = theirs["head.conva.1.weight"]
-    assert weight.min() < 0
-    assert torch.equal(ours["head.conva.1.weight"], weight.abs() + 1e-5)
-    mean = theirs["dsn.1.running_mean"] - theirs["dsn.0.bias"]
-    assert torch.equal(ours["aux_head.conv.1.running_mean"], mean)
-    assert "aux_head.conv.0.bias" not in ours
-    pure = (convert(states["pure"]).state_dict, states["pure"])
-    assert torch.equal(*(state["head.conva.1.weight"] for state in pure))
-
-
-def test_conversion_leaves_the_checkpoint_as_it_was(states):
-    for family, state in states.items():
-        before = {name: value.clone() for name, value in state.items()}
-        convert(state)
-        assert state.keys() == before.keys(), family
-        assert all(torch.equal(value, before[name]) for name, value in state.items())
-
-
 @pytest.mark.parametrize("norm", ["batch", "inplace"])
 def test_training_checkpoint_of_this_project_is_taken(make_model, save, norm):
     trained = make_model(4, aux_channels=24, align_corners=False)
@@ -316,47 +202,3 @@ def test_training_checkpoint_of_this_project_is_taken(make_model, save, norm):
             weight = name.replace("running_mean", "weight")
             expected[weight] = expected[weight].abs() + 1e-5
     torch.testing.assert_close(model.state_dict(), expected, rtol=0, atol=0)
-
-
-def randomised(module):
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if "running_var" in name:
-                value.uniform_(0.5, 1.5)
-            elif "running_mean" in name or name.endswith("bias"):
-                value.normal_(std=0.2)
-            elif value.dim() == 4:
-                value.normal_(std=1 / math.sqrt(value[0].numel()))
-            elif value.dim() == 1:
-                value.uniform_(0.5, 1.5).mul_(torch.randint(0, 2, value.shape) * 2 - 1)
-    return module.eval()
-
-
-def test_deep_stem_agrees_with_timm_at_every_stage():
-    timm = pytest.importorskip("timm")
-    theirs = randomised(timm.create_model("resnet101s", pretrained=False))
-    ours = Backbone("resnet101", stem_widths=(64, 64, 128), output_stride=32, ceil_mode=False)
-    load_strictly(ours, convert_backbone(theirs.state_dict()))
-    ours, theirs = ours.eval().double(), theirs.double()
-    x = one = random_input((64, 96))
-    with torch.no_grad():
-        x, one = ours.stem(x), theirs.maxpool(theirs.act1(theirs.bn1(theirs.conv1(one))))
-        assert difference(x, one) < 1e-5
-        for stage in ("layer1", "layer2", "layer3", "layer4"):
-            x, one = getattr(ours, stage)(x), getattr(theirs, stage)(one)
-            assert x.shape == one.shape
-            assert difference(x, one) < 1e-5, stage
-    assert x.shape == (1, 2048, 2, 3)
-    assert x.std() > 1e-3
-
-
-def test_plain_stem_agrees_with_torchvision():
-    from torchvision.models import resnet18
-
-    theirs = randomised(resnet18())
-    ours = Backbone("resnet18", output_stride=32, ceil_mode=False)
-    load_strictly(ours, convert_backbone(theirs.state_dict()))
-    x = torch.randn(1, 3, 64, 96)
-    features = torch.nn.Sequential(*list(theirs.children())[:-2])
-    with torch.no_grad():
-        assert difference(ours.eval()(x)[1], features(x)) < 1e-5
