@@ -184,3 +184,15 @@ def test_bfloat16_precision_changes_no_parameter(model, pixels, mode):
     assert 0 < difference.mean() < 0.05
     assert rounded.probabilities.dtype == torch.float32
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+@pytest.mark.parametrize(("crop", "stride"), WINDOWS)
+def test_windows_and_flips_change_nothing_for_a_pointwise_network(odd, crop, stride, flip, average):
+    model = Pointwise()
+    with torch.no_grad():
+        expected = model(PREPROCESSING(odd))["out"][0].softmax(0).double()
+    options = {"flip": flip, "average": average}
+    assert_is(predict(model, odd, **options), expected)
+    assert_is(predict(model, odd, mode="slide", crop=crop, stride=stride, **options), expected)

@@ -117,3 +117,9 @@ def test_loss_is_the_sum_of_its_parts(main, options, weight):
     expected = (main or plain)(outputs["out"], labels) + 0.4 * plain(outputs["aux"], labels)
     expected += weight * consistency(outputs["rcca"], labels)
     torch.testing.assert_close(loss, expected)
+
+
+def test_gradients_reach_counted_pixels_only(class_weights, labels):
+    logits = random_logits(requires_grad=True)
+    SegmentationLoss(class_weights=class_weights)({"out": logits}, labels).backward()
+    assert torch.equal(logits.grad.abs().sum(1) > 0, labels != 255)
