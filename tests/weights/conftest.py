@@ -1,6 +1,7 @@
-"""A local Hub for the tests of weights."""
+"""A local Hub and checkpoint files for the tests of weights."""
 
 import pytest
+import torch
 from hub_server import HubServer, connect
 
 
@@ -23,3 +24,14 @@ def hub(_server, home, monkeypatch):
 def home(tmp_path):
     """The folder HF_HOME of this process where it uses `hub`; nothing is cached there."""
     return tmp_path / "home"
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes a checkpoint and returns its path."""
+
+    def save(content, name="foreign.pth"):
+        torch.save(content, tmp_path / name)
+        return tmp_path / name
+
+    return save

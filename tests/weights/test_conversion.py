@@ -130,15 +130,6 @@ def test_recorded_interpolation_is_kept(align_corners):
     assert converted.config["align_corners"] is align_corners
 
 
-@pytest.fixture
-def save(tmp_path):
-    def save(content, name="foreign.pth"):
-        torch.save(content, tmp_path / name)
-        return tmp_path / name
-
-    return save
-
-
 WRAPPERS = {
     "bare": lambda state: state,
     "module.": lambda state: {f"module.{name}": value for name, value in state.items()},

@@ -12,15 +12,6 @@ from ccnet.model import CCNet
 from ccnet.weights.conversion import convert
 
 
-@pytest.fixture
-def save(tmp_path):
-    def save(content, name="foreign.pth"):
-        torch.save(content, tmp_path / name)
-        return tmp_path / name
-
-    return save
-
-
 def renamed_tensors():
     """Some names of each family, and this project's: a second opinion on the conversion."""
     for family, theirs in DEFINITIONS.items():
