@@ -1,4 +1,4 @@
-"""Atomic file writing: a reader never sees a partly written file."""
+"""Files: atomic writing, so that a reader never sees a partly written file, and SHA-256."""
 
 import hashlib
 import os

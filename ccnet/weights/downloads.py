@@ -1,6 +1,7 @@
 """Downloads of registered weights: bundled files, a local folder, the Hugging Face Hub, the origin.
 
-Weights are taken from the first of these places that has them, and only with their published hash.
+Weights are taken from the first of these places that has them. Files with a published hash are
+checked against it; converted files have none.
 """
 
 import logging
@@ -22,7 +23,7 @@ from ccnet.weights.conversion import convert
 from ccnet.weights.hub import fetch_file
 from ccnet.weights.pickles import read_pickle
 from ccnet.weights.registry import details_of
-from ccnet.weights.serialization import ModelWeights, read_files, read_weights, write_weights
+from ccnet.weights.serialization import ModelWeights, read_files, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def load_registered(weights: WeightsEnum, *, progress: bool = True) -> ModelWeig
             failures.append(str(error))
         else:
             if found is not None:
-                return replace(found, details=details_of(weights))
+                return found
     tried = "\n  ".join(line for failure in failures for line in failure.splitlines())
     raise FileNotFoundError(f"{weights} was not found. Tried:\n  {tried}\n{_remedy(weights)}")
 
@@ -70,7 +71,7 @@ def _in_folders(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
         path = folder / weights.meta["file"]
         if path.is_file():
             verify(path, weights.meta["sha256"])
-            return read_weights(path)
+            return read_files(path, None, str(path), details_of(weights))
     origin = weights.meta["origin"]
     if own and origin:
         path = Path(own, Path(origin["url"]).name)
@@ -95,7 +96,7 @@ def _on_the_hub(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         raise
-    return read_files(path, None, place)
+    return read_files(path, None, place, details_of(weights))
 
 
 def _at_the_origin(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
@@ -106,7 +107,7 @@ def _at_the_origin(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
     cached = Path(constants.HF_HOME, "ccnet", weights.meta["file"])
     if cached.is_file():
         try:
-            return read_weights(cached)
+            return read_files(cached, None, str(cached), details_of(weights))
         except ValueError as error:
             logger.warning("downloading again, because the cached file is damaged: %s", error)
     if constants.HF_HUB_OFFLINE:
@@ -129,7 +130,12 @@ def _at_the_origin(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
 
 def _converted(path: Path, weights: WeightsEnum) -> ModelWeights:
     converted = convert(read_pickle(path))
-    return replace(converted, config=weights.meta["config"], source=str(path))
+    return replace(
+        converted,
+        config=weights.meta["config"],
+        details=details_of(weights),
+        source=str(path),
+    )
 
 
 def verify(path: Path, sha256: str | None) -> None:

@@ -59,8 +59,20 @@ def read_weights(path: str | os.PathLike[str]) -> ModelWeights:
     return read_files(weights_path, config_path if config_path.is_file() else None, str(path))
 
 
-def read_files(weights_path: Path, config_path: Path | None, source: str) -> ModelWeights:
+def read_files(
+    weights_path: Path,
+    config_path: Path | None,
+    source: str,
+    details: Mapping[str, Any] | None = None,
+) -> ModelWeights:
     """Reads a safetensors file and the config.json that belongs to it, if there is one.
+
+    Args:
+        weights_path: of the safetensors file.
+        config_path: of config.json; None for the configuration in the header.
+        source: for messages.
+        details: of the weights where they are known; None for those in the header, or else in the
+            registry.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -78,8 +90,9 @@ def read_files(weights_path: Path, config_path: Path | None, source: str) -> Mod
         config = _parse_mapping(header.get("config", "{}"), f"the configuration in {weights_path}")
     else:
         config = _parse_mapping(config_path.read_bytes(), str(config_path))
-    details = _parse_mapping(header.get("details", "{}"), f"the details in {weights_path}")
-    details = details or _registered_details(weights_path)
+    if details is None:
+        details = _parse_mapping(header.get("details", "{}"), f"the details in {weights_path}")
+        details = details or _registered_details(weights_path)
     return ModelWeights(state_dict, config, details, source)
 
 
