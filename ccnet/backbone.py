@@ -80,10 +80,10 @@ class Backbone(nn.Module):
             stem = [resnet.conv1, resnet.bn1, resnet.relu]
         pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=ceil_mode)
         self.stem = nn.Sequential(*stem, pool)
-        self.layer1: nn.Module = resnet.layer1
-        self.layer2: nn.Module = resnet.layer2
-        self.layer3: nn.Module = resnet.layer3
-        self.layer4: nn.Module = resnet.layer4
+        self.layer1 = Stage(*resnet.layer1)
+        self.layer2 = Stage(*resnet.layer2)
+        self.layer3 = Stage(*resnet.layer3)
+        self.layer4 = Stage(*resnet.layer4)
         self.channels = (256 * block.expansion, 512 * block.expansion)
         dilation = 1
         for stage, stride in ((self.layer3, 16), (self.layer4, 32)):
@@ -105,18 +105,31 @@ class Backbone(nn.Module):
         Returns:
             (N, C3, h, w) and (N, C4, h', w'), of the same size if `output_stride` is 8.
         """
+        in_training = self.training and torch.is_grad_enabled()
+        options = {"checkpointed": True} if self.gradient_checkpointing and in_training else {}
         stage3 = self.stem(x)
         for stage in (self.layer1, self.layer2, self.layer3):
-            stage3 = self._run(stage, stage3)
-        return stage3, self._run(self.layer4, stage3)
+            stage3 = stage(stage3, **options)
+        return stage3, self.layer4(stage3, **options)
 
-    def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
-            result: Tensor = stage(x)
-            return result
-        for block in stage.children():
-            contexts = partial(_contexts, block)
-            x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+
+class Stage(nn.Sequential):
+    """Residual blocks of one resolution."""
+
+    def forward(self, x: Tensor, *, checkpointed: bool = False) -> Tensor:
+        """Maps (N, C, H, W) to (N, C', H', W').
+
+        Args:
+            x: floating point.
+            checkpointed: save only the inputs of the blocks for the backward pass.
+        """
+        for block in self:
+            if checkpointed:
+                x = checkpoint(
+                    block, x, use_reentrant=False, context_fn=partial(_contexts, block)
+                )
+            else:
+                x = block(x)
         return x
 
 

@@ -29,7 +29,7 @@ class RCCAHead(nn.Module):
         negative_slope: slope of the activations; 0 is ReLU.
 
     Attributes:
-        channels: number of channels that `attend` returns: `in_channels // 4`.
+        channels: number of channels of the context: `in_channels // 4`.
 
     Source:
         CCNet, section 3.3 (https://arxiv.org/abs/1811.11721).
@@ -53,23 +53,25 @@ class RCCAHead(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(width, num_classes, kernel_size=1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Computes logits (N, K, h, w) from features (N, C, h, w)."""
-        return self.classify(features, self.attend(features))
+    def forward(
+        self, features: Tensor, *, return_context: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Computes logits from the features and their context, the result of all loops.
 
-    def attend(self, features: Tensor) -> Tensor:
-        """Returns the context (N, C / 4, h, w) after all loops of attention."""
+        Args:
+            features: (N, C, h, w).
+            return_context: also return the context (N, C / 4, h, w).
+
+        Returns:
+            Logits (N, K, h, w), or logits and context.
+        """
         context: Tensor = self.conva(features)
         if self.cca is not None:
             for _ in range(self.recurrence):
                 context = self.cca(context)
-        return context
-
-    def classify(self, features: Tensor, context: Tensor) -> Tensor:
-        """Computes logits (N, K, h, w) from features and the output of `attend` for them."""
         fused = self.bottleneck(torch.cat([features, self.convb(context)], dim=1))
         logits: Tensor = self.classifier(self.dropout(fused))
-        return logits
+        return (logits, context) if return_context else logits
 
 
 class FCNHead(nn.Module):

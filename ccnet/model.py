@@ -216,10 +216,11 @@ class CCNet(nn.Module, StrictHubMixin):
             )
         stage3, stage4 = self.backbone(x)
         size = x.shape[-2:]
-        context = self.head.attend(stage4)
-        outputs = {"out": self._to_pixels(self.head.classify(stage4, context), size)}
         if return_rcca:
-            outputs["rcca"] = context
+            logits, context = self.head(stage4, return_context=True)
+            outputs = {"out": self._to_pixels(logits, size), "rcca": context}
+        else:
+            outputs = {"out": self._to_pixels(self.head(stage4), size)}
         if self.training and self.aux_head is not None:
             outputs["aux"] = self._to_pixels(self.aux_head(stage3), size)
         return outputs

@@ -13,7 +13,9 @@ ORDER = [
 """A module may import those before it. A package counts as one module."""
 
 ORDER_WITHIN = {
-    "inference": ["protocol", "command_line", "result", "windows", "segment", "image_files"],
+    "inference": [
+        *("protocol", "command_line", "replica", "result", "windows", "segment", "image_files"),
+    ],
     "weights": [
         *("pickles", "families", "registry", "serialization", "conversion", "hub", "downloads"),
         *("sources", "model_card", "hub_mixin"),

@@ -55,7 +55,7 @@ def evaluate(
     label_set = model.label_set
     classes = len(label_set)
     device = next(model.parameters()).device
-    total = torch.zeros(classes, classes, dtype=torch.int64)
+    total = torch.zeros(classes, classes, dtype=torch.int64, device="cpu")
     for index in own_indices(len(dataset)):
         image, labels = (tensor.as_subclass(Tensor) for tensor in dataset[index])
         result = model.predict(image, protocol)
@@ -84,6 +84,7 @@ def save_label_ids(labels: Tensor, label_set: LabelSet, path: str | os.PathLike[
     """
     if not all(0 <= label_id <= 255 for label_id in label_set.label_ids):
         raise ValueError(f"label ids must be in 0..255 for an 8-bit PNG, not {label_set.label_ids}")
-    label_ids = torch.tensor(label_set.label_ids, dtype=torch.uint8)[labels.long()]
+    table = torch.tensor(label_set.label_ids, dtype=torch.uint8, device=labels.device)
+    label_ids = table[labels.long()].cpu()
     with atomic_write(path) as temporary:
         Image.fromarray(label_ids.numpy()).save(temporary, format="PNG")

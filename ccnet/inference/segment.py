@@ -1,7 +1,7 @@
 """Inference on one image: decoding, preprocessing, windows, averaging, labels."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from typing import Any
 
@@ -10,24 +10,14 @@ from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.inference.protocol import InferenceProtocol
+from ccnet.inference.replica import evaluation_replica
 from ccnet.inference.result import Segmentation
 from ccnet.inference.windows import View, resized, sliding, together, whole
 from ccnet.transforms import ImageLike, Preprocessing, decode_image
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switches the model to evaluation mode; restores the mode of each module at exit."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@torch.inference_mode()
+@torch.inference_mode(False)  # results are ordinary tensors, for callers in inference mode too
+@torch.no_grad()
 def segment(
     model: nn.Module,
     image: ImageLike,
@@ -39,11 +29,12 @@ def segment(
 ) -> Segmentation:
     """Segments one image at its own size, on the device of the model.
 
-    The model runs in evaluation mode. In mode "slide" the memory is bounded by the sum of the image
-    and its labels (together 4 bytes per pixel), one batch of windows, and a band of logits as high
-    as a window and as wide as the image (about 13 K bytes per pixel of the band, times the sum of
-    the scales, twice that with flip). In mode "whole" the logits of all pixels exist at once, and
-    so do the probabilities if requested.
+    A replica in evaluation mode runs: the model stays as it is at every moment, so that threads may
+    share it. In mode "slide" the memory is bounded by the sum of the image and its labels (together
+    4 bytes per pixel), one batch of windows, and a band of logits as high as a window and as wide
+    as the image (about 13 K bytes per pixel of the band, times the sum of the scales, twice that
+    with flip). In mode "whole" the logits of all pixels exist at once, and so do the probabilities
+    if requested.
 
     At each scale, the image is resized bilinearly (without a low-pass filter, as in the published
     protocols) and the logits are resized back.
@@ -63,20 +54,25 @@ def segment(
     """
     protocol = protocol or InferenceProtocol()
     pixels = decode_image(image)
+    if isinstance(image, Tensor) or not pixels.is_contiguous():
+        pixels = pixels.clone(memory_format=torch.contiguous_format)
     height, width = pixels.shape[1:]
     average_probabilities = protocol.average == "probabilities"
-    labels = torch.empty(height, width, dtype=torch.uint8)
-    probabilities = torch.empty(len(label_set), height, width) if return_probabilities else None
+    labels = torch.empty(height, width, dtype=torch.uint8, device="cpu")
+    probabilities = None
+    if return_probabilities:
+        shape = len(label_set), height, width
+        probabilities = torch.empty(shape, dtype=torch.float32, device="cpu")
     row = 0
-    with evaluation_mode(model):
-        for views in together(_streams(model, pixels, preprocessing, protocol)):
-            terms = (logits.softmax(0) for logits in views) if average_probabilities else views
-            scores: Tensor = reduce(torch.add, terms)
-            rows = slice(row, row := row + scores.shape[1])
-            labels[rows] = scores.argmax(dim=0).to(torch.uint8)
-            if probabilities is not None:
-                scores = scores / len(views)
-                probabilities[:, rows] = scores if average_probabilities else scores.softmax(0)
+    replica = evaluation_replica(model)
+    for views in together(_streams(replica, pixels, preprocessing, protocol)):
+        terms = (logits.softmax(0) for logits in views) if average_probabilities else views
+        scores: Tensor = reduce(torch.add, terms)
+        rows = slice(row, row := row + scores.shape[1])
+        labels[rows] = scores.argmax(dim=0).to(torch.uint8)
+        if probabilities is not None:
+            scores = scores / len(views)
+            probabilities[:, rows] = scores if average_probabilities else scores.softmax(0)
     return Segmentation(labels, label_set, pixels.cpu(), probabilities)
 
 

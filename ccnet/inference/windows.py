@@ -148,7 +148,7 @@ def _starts(length: int, crop: int, stride: int) -> list[int]:
 
 def _coverage(length: int, crop: int, starts: list[int]) -> Tensor:
     """Counts the windows that cover each point of an axis: (length,)."""
-    counts = torch.zeros(length)
+    counts = torch.zeros(length, device="cpu")
     for start in starts:
         counts[start : start + crop] += 1
     return counts
@@ -159,7 +159,8 @@ def _positions(source: int, target: int) -> Tensor:
 
     Points are pixel centres, so resizing does not shift the image, and commutes with flipping.
     """
-    positions = (torch.arange(target, dtype=torch.float64) + 0.5) * (source / target) - 0.5
+    points = torch.arange(target, dtype=torch.float64, device="cpu")
+    positions = (points + 0.5) * (source / target) - 0.5
     return positions.clamp(0, source - 1)
 
 

@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from ccnet.inference import InferenceProtocol
-from ccnet.inference.segment import evaluation_mode
 from ccnet.visualization import overlay
 
 
@@ -49,19 +48,6 @@ def test_prediction_leaves_modes_and_gradients_as_they_were(make_model, pixels, 
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not first.labels.requires_grad
     assert torch.equal(first.labels, model.eval().predict(pixels).labels)
-
-
-def test_modes_are_restored_after_an_error(make_model):
-    model = make_model().train()
-
-    def fail():
-        with evaluation_mode(model):
-            assert not any(module.training for module in model.modules())
-            raise RuntimeError("stopped")
-
-    with pytest.raises(RuntimeError, match="stopped"):
-        fail()
-    assert all(module.training for module in model.modules())
 
 
 def test_bfloat16_network_predicts_nearly_the_same(make_model, pixels):
