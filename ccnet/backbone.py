@@ -125,9 +125,7 @@ class Stage(nn.Sequential):
         """
         for block in self:
             if checkpointed:
-                x = checkpoint(
-                    block, x, use_reentrant=False, context_fn=partial(_contexts, block)
-                )
+                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_contexts, block))
             else:
                 x = block(x)
         return x

@@ -119,7 +119,7 @@ class CCNet(nn.Module, StrictHubMixin):
 
     @classmethod
     def from_weights(cls, weights: ModelWeights, **changes: Any) -> "CCNet":
-        """Builds the network of some weights, in evaluation mode.
+        """Builds the network of some weights, in evaluation mode, on PyTorch's default device.
 
         Args:
             weights: tensors, which are copied, and configuration.
@@ -159,7 +159,8 @@ class CCNet(nn.Module, StrictHubMixin):
         names = model.state_dict().keys()
         fresh = [part for part in changed if any(name.startswith(part) for name in names)]
         if fresh:
-            model = cls(**model.config)
+            with torch.device("cpu"):
+                model = cls(**model.config)
             logger.warning("%s: these parts start untrained: %s", weights.source, ", ".join(fresh))
         kept = {
             name: value
@@ -170,7 +171,7 @@ class CCNet(nn.Module, StrictHubMixin):
         same_function = {**trained.config, **_WITHOUT_EFFECT} == {**model.config, **_WITHOUT_EFFECT}
         details = weights.details
         model.card_details = dict(details) if same_function else inherited_details(details)
-        return model.eval()
+        return model.to(torch.empty(0).device).eval()
 
     def to_weights(self) -> ModelWeights:
         """Returns a copy of tensors, configuration and details, on plain batch norm.

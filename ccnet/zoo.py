@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torchvision.models import WeightsEnum, get_model_weights
 
 from ccnet.classes import complete_arguments
@@ -40,7 +41,8 @@ def ccnet_resnet18(
             (`backbone_options` one by one), or `categories`: the class names.
 
     Returns:
-        The model, in evaluation mode if it has weights.
+        The model, in evaluation mode if it has weights; on PyTorch's default device, as within
+        `with torch.device("cuda")`.
 
     Raises:
         FileNotFoundError: if the weights are not found; names the places tried.
@@ -93,17 +95,24 @@ def _build(
     arguments = complete_arguments(
         {name: value for name, value in config.items() if value is not None or name not in defaults}
     )
-    if weights is None:
-        model = CCNet(backbone, **arguments)
-        if weights_backbone is not None:
+    if weights is None and weights_backbone is None:
+        return CCNet(backbone, **arguments)
+    device = torch.empty(0).device  # in PyTorch 2.6 get_default_device overlooks contexts
+    with torch.device("cpu"):  # where files are read, wherever the network is to be
+        if weights is None:
+            model = CCNet(backbone, **arguments)
             _load_backbone(model, weights_backbone, progress)
-        return model
-    if weights_backbone is not None:
-        raise ValueError("pass weights or weights_backbone, not both: weights include a backbone")
-    return CCNet.from_weights(load_weights(weights, backbone, progress=progress), **arguments)
+        elif weights_backbone is None:
+            loaded = load_weights(weights, backbone, progress=progress)
+            model = CCNet.from_weights(loaded, **arguments)
+        else:
+            raise ValueError(
+                "pass weights or weights_backbone, not both: weights include a backbone"
+            )
+    return model.to(device)
 
 
-def _load_backbone(model: CCNet, weights: WeightsEnum | str, progress: bool) -> None:
+def _load_backbone(model: CCNet, weights: WeightsEnum | str | None, progress: bool) -> None:
     """Loads ImageNet weights: torchvision's for the 7x7 stem, timm's for the deep stem."""
     name, stem = model.config["backbone"], list(model.backbone.stem_widths)
     candidates: Any = BackboneWeights if stem else get_model_weights(name)

@@ -253,3 +253,35 @@ def test_pretrained_network_initialises_nothing(weights_file, monkeypatch):
     assert not any(value.is_meta for value in model.state_dict().values())
     CCNet("resnet18", 11)
     assert real, "an untrained network initialises, or this test sees nothing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "suffix"),
+    [
+        ({}, ".safetensors"),
+        ({"num_classes": 3}, ".safetensors"),
+        ({"recurrence": 0}, ""),
+        (None, ""),
+        ("backbone", None),
+    ],
+)
+def test_builders_follow_the_default_device(weights_file, monkeypatch, tmp_path, changes, suffix):
+    CCNet.from_weights(read_weights(weights_file)).save_pretrained(tmp_path)
+    theirs = resnet18().state_dict()
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda self, **options: theirs)
+    with torch.device("meta"):
+        if changes is None:
+            model = CCNet.from_pretrained(tmp_path)
+        elif suffix is None:
+            model = ccnet_resnet18(weights_backbone="DEFAULT")
+        else:
+            model = ccnet_resnet18(weights=weights_file if suffix else tmp_path, **changes)
+        assert all(tensor.is_meta for tensor in model.state_dict().values())
+    torch.set_default_device("meta")
+    try:
+        assert ccnet_resnet18(weights=weights_file).head.cca.gamma.is_meta
+        with torch.device("cpu"):
+            model = ccnet_resnet18(weights=weights_file)
+    finally:
+        torch.set_default_device(None)
+    assert not differing(model, read_weights(weights_file).state_dict)

@@ -106,6 +106,13 @@ def _streams(
 
 
 def _precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    if precision == "bfloat16":
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+    """Returns the context of a forward pass: autocast if asked for, or around the caller.
+
+    Its casts of the weights are without gradient, so they stay out of the cache from which a
+    forward pass of the caller's would take them.
+    """
+    asked = precision == "bfloat16"
+    if not asked and not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    dtype = torch.bfloat16 if asked else torch.get_autocast_dtype(device.type)
+    return torch.autocast(device.type, dtype, cache_enabled=False)

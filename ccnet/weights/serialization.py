@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -81,7 +82,7 @@ def read_files(
     if not weights_path.is_file():
         raise FileNotFoundError(f"no weights at {weights_path}")
     try:
-        with safe_open(weights_path, framework="pt") as file:
+        with torch.device("cpu"), safe_open(weights_path, framework="pt") as file:
             header = file.metadata() or {}
             state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:

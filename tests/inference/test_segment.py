@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from ccnet.inference import InferenceProtocol
+from ccnet.model import CCNet
 from ccnet.visualization import overlay
 
 
@@ -48,6 +49,70 @@ def test_prediction_leaves_modes_and_gradients_as_they_were(make_model, pixels, 
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not first.labels.requires_grad
     assert torch.equal(first.labels, model.eval().predict(pixels).labels)
+
+
+def _in_inference_mode(model, pixels, **options):
+    with torch.inference_mode():
+        return model.predict(pixels, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "slide", "crop": 24}])
+@pytest.mark.parametrize("predict", [CCNet.predict, _in_inference_mode])
+def test_results_are_ordinary_tensors(model, pixels, predict, options):
+    result = predict(model, pixels, **options, return_probabilities=True)
+    weights = torch.ones(5, 1, 1, requires_grad=True)
+    (weights * result.probabilities).log().mean().backward()
+    assert weights.grad.isfinite().all()
+    result.probabilities.requires_grad_().square().sum().backward()
+    result.labels[3:5] = 255
+    result.labels.masked_fill_(result.labels == 0, 1)
+    result.image[0] = 0
+    assert result.labels[3:5].eq(255).all()
+    assert not result.image[0].any()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda pixels: pixels,
+        lambda pixels: pixels[0],
+        lambda pixels: pixels / 255,
+        lambda pixels: pixels.movedim(0, -1).contiguous().movedim(-1, 0),
+        lambda pixels: pixels.movedim(0, -1).numpy(),
+        lambda pixels: pixels[0].numpy(),
+        lambda pixels: Image.fromarray(np.ascontiguousarray(pixels.movedim(0, -1))),
+    ],
+    ids=["tensor", "grey tensor", "floats", "channels last", "array", "grey array", "PIL"],
+)
+def test_results_share_no_memory_with_the_picture(model, pixels, given):
+    image = given(pixels)
+    result = model.predict(image)
+    before = result.image.clone()
+    if isinstance(image, Image.Image):
+        image.paste((1, 2, 3), (0, 0, 49, 33))
+    else:
+        image[:] = 0
+    assert torch.equal(result.image, before)
+    result.image[0] = 7  # and the channels of a grey picture share none with each other
+    assert torch.equal(result.image[1:], before[1:])
+
+
+def test_gradients_flow_after_a_prediction_within_autocast(make_model, pixels):
+    model = make_model(aux_channels=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.predict(pixels)
+        model.train()(torch.randn(2, 3, 33, 49))["out"].float().square().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_results_are_on_the_cpu_whatever_the_default_device(model, pixels):
+    expected = model.predict(pixels, mode="slide", crop=24, scales=(0.5, 1))
+    with torch.device("meta"):
+        result = model.predict(
+            pixels, mode="slide", crop=24, scales=(0.5, 1), return_probabilities=True
+        )
+    assert torch.equal(result.labels, expected.labels)
+    assert result.probabilities.isfinite().all()
 
 
 def test_bfloat16_network_predicts_nearly_the_same(make_model, pixels):
