@@ -6,7 +6,7 @@ import sys
 import pytest
 
 ORDER = [
-    *("files", "distributed", "attention_kernel", "attention", "baselines", "norm"),
+    *("files", "distributed", "precision", "attention_kernel", "attention", "baselines", "norm"),
     *("classes", "losses", "transforms", "visualization", "datasets", "inference", "weights"),
     *("backbone", "heads", "model", "zoo", "evaluation", "training"),
 ]

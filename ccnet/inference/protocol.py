@@ -37,7 +37,8 @@ class InferenceProtocol:
         average: what is averaged over scales and flips: "logits" or "probabilities". Overlapping
             windows always average logits, as in the published protocols.
         window_batch: batch size of windows.
-        precision: "float32" computes in the dtype of the parameters, "bfloat16" under autocast.
+        precision: "float32" computes in the dtype of the parameters, "bfloat16" under autocast; a
+            warning in the log says if the device is slow at that.
 
     Attributes:
         windows: crop and stride, each (height, width); None in mode "whole". Protocols are equal if

@@ -13,6 +13,7 @@ from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.replica import evaluation_replica
 from ccnet.inference.result import Segmentation
 from ccnet.inference.windows import View, resized, sliding, together, whole
+from ccnet.precision import warn_of_slow_inference
 from ccnet.transforms import ImageLike, Preprocessing, decode_image
 
 
@@ -112,6 +113,8 @@ def _precision(precision: str, device: torch.device) -> AbstractContextManager[A
     forward pass of the caller's would take them.
     """
     asked = precision == "bfloat16"
+    if asked:
+        warn_of_slow_inference(precision, device)
     if not asked and not torch.is_autocast_enabled(device.type):
         return nullcontext()
     dtype = torch.bfloat16 if asked else torch.get_autocast_dtype(device.type)

@@ -30,7 +30,7 @@ from ccnet.training.checkpoint import (
 from ccnet.training.data import combined_seed, iterate, training_loader
 from ccnet.training.history import History
 from ccnet.training.monitor import Monitor
-from ccnet.training.objective import autocast, make_objective, prepare
+from ccnet.training.objective import autocast, choose_precision, make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
 from ccnet.training.recipes import Recipe
 from ccnet.training.termination import Terminated, Termination
@@ -75,19 +75,23 @@ class Trainer:
         resume: bool = False,
         environment: Mapping[str, Any] | None = None,
     ) -> None:
-        self.recipe, self.run_dir, self.workers = recipe, run_dir, workers
+        self.run_dir, self.workers = run_dir, workers
         self.train_set, self.val_set = train_set, val_set
         self.environment = environment or {}
-        self.model = prepare(model, recipe)
         self.device = next(model.parameters()).device
+        self.checkpoints = Checkpoints(run_dir / "checkpoints")
+        state = self._checkpoint_to_resume(resume)
+        started_with = state["recipe"].get("precision") if state else None
+        recipe = self.recipe = choose_precision(recipe, self.device, started_with)
+        self.model = prepare(model, recipe)
         self.objective = make_objective(self.model, self.train_set, recipe)
         self.optimizer = make_optimizer(self.objective.parameters(), recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         self.step, self.loss = 0, math.nan
         self.history = History(run_dir / "log.jsonl", model.label_set)
         self.termination = Termination()
-        self.checkpoints = Checkpoints(run_dir / "checkpoints")
-        self._resume(resume)
+        if state:
+            self._resume(state)
         self.loader = self._loader()
 
     def run(self) -> Scores:
@@ -228,8 +232,8 @@ class Trainer:
                 }
             )
 
-    def _resume(self, resume: bool) -> None:
-        """Resumes the run in the folder, if there is one."""
+    def _checkpoint_to_resume(self, resume: bool) -> dict[str, Any] | None:
+        """Loads the newest intact checkpoint in the folder, if there is one."""
         if self.checkpoints.paths() and not resume:
             raise FileExistsError(
                 f"{self.run_dir} already holds a run: "
@@ -241,8 +245,11 @@ class Trainer:
             path, state = self.checkpoints.newest()
         path = distributed.all_gather(path)[0]
         if path is None:
-            return
-        state = state or load_checkpoint(path)
+            return None
+        logger.info("resuming from %s", path)
+        return state or load_checkpoint(path)
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
         refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
         refuse_changes(self.run_dir, state["config"], self.model.config)
         self.model.load_state_dict(state["model"])
@@ -252,4 +259,3 @@ class Trainer:
         self.step, self.loss = state["step"], state["loss"]
         self.model.card_details = dict(state.get("details", self.model.card_details))
         self.history.load(self.step, state.get("best", -math.inf))
-        logger.info("resuming from %s", path)

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from ccnet.datasets import Sample
 from ccnet.losses import CategoryConsistentLoss, OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.model import CCNet
 from ccnet.norm import InPlaceABN, convert_inplace_abn, convert_sync_batchnorm
+from ccnet.precision import HALVES, describe_slowness, fast_precision
 from ccnet.training.optimization import log_balanced_weights
 from ccnet.training.recipes import Recipe
 
@@ -20,8 +22,6 @@ logger = logging.getLogger(__name__)
 SMALL_GAIN = 0.03
 """Below it, `InPlaceABN` computes half-precision gradients of a gain with errors of some 10 %."""
 
-_PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 class Objective(nn.Module):
     """Computes the loss of a batch of images and labels.
@@ -29,7 +29,7 @@ class Objective(nn.Module):
     Args:
         model: the network.
         loss: the loss of its outputs.
-        recipe: gives the precision, and whether to compile the model with torch.compile.
+        recipe: gives the precision, not "auto", and whether to compile the model.
     """
 
     def __init__(self, model: CCNet, loss: SegmentationLoss, recipe: Recipe) -> None:
@@ -56,8 +56,37 @@ def _at_least_float(x: Tensor) -> Tensor:
 
 def autocast(device: torch.device, recipe: Recipe) -> AbstractContextManager[None]:
     """Returns a context manager in which networks compute in the recipe's precision."""
-    precision = _PRECISIONS.get(recipe.precision)
-    return torch.autocast(device.type, precision) if precision else nullcontext()
+    if recipe.precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, HALVES[recipe.precision])
+
+
+def choose_precision(recipe: Recipe, device: torch.device, started_with: str | None) -> Recipe:
+    """Replaces the precision "auto" and says so in the log; warns of a precision that is slow.
+
+    All ranks must call this, and train in the precision that rank 0 chooses.
+
+    Args:
+        recipe: the recipe that was asked for.
+        device: the device of the model.
+        started_with: the precision of the run to resume; None for a new run.
+    """
+    chosen, why = recipe.precision, ""
+    is_first = distributed.rank() == 0
+    if chosen == "auto" and started_with is not None:
+        chosen, why = started_with, "with which the run was started"
+    elif chosen == "auto":
+        if is_first:
+            chosen = fast_precision(device)
+            slowness = describe_slowness("bfloat16", device, training=True)
+            why = slowness or f"at which this {device.type} device is faster than at float32"
+        chosen = distributed.all_gather(chosen)[0]
+    if is_first:
+        if why:
+            logger.info("precision: %s (%s)", chosen, why)
+        if slowness := describe_slowness(chosen, device, training=True):
+            logger.warning("training will be slow: %s", slowness)
+    return replace(recipe, precision=chosen)
 
 
 def prepare(model: CCNet, recipe: Recipe) -> CCNet:

@@ -10,7 +10,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "backbone": BACKBONES,
     "optimizer": ("adamw", "sgd"),
     "norm": ("batch", "inplace"),
-    "precision": ("float32", "bfloat16", "float16"),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
 }
 """The allowed values of fields that have only a few."""
 
@@ -63,7 +63,9 @@ class Recipe:
         norm: "batch" (batch normalisation, synchronised over ranks), or "inplace"
             (`norm.InPlaceABN`, which saves memory and needs `negative_slope` above 0).
         gradient_checkpointing: recompute the backbone in the backward pass, to save memory.
-        precision: "float32"; "bfloat16" (autocast); or "float16" (autocast with a loss scaler).
+        precision: "float32"; "bfloat16" (autocast); "float16" (autocast with a loss scaler); or
+            "auto": bfloat16 where the device is faster at it, else float32. A resumed run keeps its
+            precision.
         compile: compile the model with torch.compile.
         validate_every: optimiser steps between validations; each validation has a checkpoint.
         seed: random seed of initial weights, data order, augmentation and dropout.
@@ -106,7 +108,7 @@ class Recipe:
     consistency_weight: float = 0.0
     norm: str = "batch"
     gradient_checkpointing: bool = False
-    precision: str = "bfloat16"
+    precision: str = "auto"
     compile: bool = False
     validate_every: int = 250
     seed: int = 0

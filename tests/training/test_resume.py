@@ -1,5 +1,6 @@
 """Runs that were stopped, killed or damaged end equally to the bit as if nothing had happened."""
 
+import json
 import random
 import shutil
 from functools import partial
@@ -19,6 +20,7 @@ from small_runs import (
     trainer,
 )
 
+from ccnet import precision
 from ccnet.training import checkpoint, engine
 from ccnet.training.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 
@@ -66,6 +68,32 @@ def test_each_validation_has_one_checkpoint_and_a_resume_reads_one(tmp_path, mon
         ("load_checkpoint", "step-00000002.pt"),
         ("save_checkpoint", "step-00000004.pt"),
     ]
+
+
+@pytest.mark.parametrize("fast", ["bfloat16", "float32"])
+def test_a_resumed_run_keeps_its_precision(tmp_path, monkeypatch, caplog, fast):
+    """Wherever it is resumed; the precision is found out where the run starts."""
+    caplog.set_level("INFO", "ccnet")
+
+    def on_machine(factors):
+        monkeypatch.setattr(precision, "slowdown", lambda name, *_, **__: factors.get(name, 1.0))
+
+    on_machine({"float32": 1.0, "bfloat16": 0.5 if fast == "bfloat16" else 9.0})
+    automatic = changed(precision="auto")
+    expected = trainer(tmp_path / "whole", changed(precision=fast)).run()
+    interrupt(tmp_path / "run", automatic, steps=3)
+    assert f"precision: {fast} (" in caplog.text
+    caplog.clear()
+    on_machine({"float32": 1.0, "bfloat16": 9.0 if fast == "bfloat16" else 0.5})
+    resumed = trainer(tmp_path / "run", automatic, model=small_model(seed=99), resume=True)
+    assert torch.equal(resumed.run().confusion, expected.confusion)
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
+    assert f"precision: {fast} (with which the run was started)" in caplog.text
+    slow = "training will be slow: bfloat16 takes 9.0 times as long as float32 on this cpu device"
+    assert (slow in caplog.text) == (fast == "bfloat16")
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["precision"] == fast
+    with pytest.raises(ValueError, match=f"has precision '{fast}', not 'float16'"):
+        trainer(tmp_path / "run", changed(precision="float16"), resume=True)
 
 
 def cut_last_line(log):
