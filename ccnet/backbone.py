@@ -10,6 +10,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from ccnet.schema import check, flag, integer, number, one_of, several
+
 _RESNETS = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
@@ -20,6 +22,16 @@ BACKBONES = tuple(_RESNETS)
 OUTPUT_STRIDES = (8, 16, 32)
 DEEP_STEM = (64, 64, 128)
 """Output channels of the three 3x3 convolutions in the stem of CCNet's published ResNets."""
+
+
+_RULES = {
+    "name": one_of(*BACKBONES),
+    "stem_widths": several(0, 10, integer(1, 4096)).or_none(),
+    "output_stride": one_of(*OUTPUT_STRIDES),
+    "contract_dilation": flag(),
+    "ceil_mode": flag(),
+    "negative_slope": number(0, 1),
+}
 
 
 class Backbone(nn.Module):
@@ -43,7 +55,7 @@ class Backbone(nn.Module):
         stem_widths: output channels of the stem's 3x3 convolutions; empty for the 7x7 stem.
 
     Raises:
-        ValueError: if the name, a stem width or the output stride is invalid.
+        ValueError: if an argument is of the wrong type or out of range.
 
     Source:
         ResNet (https://arxiv.org/abs/1512.03385), dilated as in https://arxiv.org/abs/1606.00915.
@@ -59,15 +71,10 @@ class Backbone(nn.Module):
         ceil_mode: bool = True,
         negative_slope: float = 0.0,
     ) -> None:
+        check(locals(), _RULES)
         super().__init__()
-        if name not in _RESNETS:
-            raise ValueError(f"unknown backbone {name!r}; available: {', '.join(BACKBONES)}")
-        if output_stride not in OUTPUT_STRIDES:
-            raise ValueError(f"output_stride must be one of {OUTPUT_STRIDES}, not {output_stride}")
         if stem_widths is None:
             stem_widths = () if name == "resnet18" else DEEP_STEM
-        if any(width < 1 for width in stem_widths):
-            raise ValueError(f"stem_widths must be positive, not {list(stem_widths)}")
         self.stem_widths = tuple(stem_widths)
         block, depths = _RESNETS[name]
         resnet = ResNet(block, list(depths))

@@ -10,12 +10,14 @@ from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ccnet.backbone import Backbone
-from ccnet.classes import LabelSet, complete_arguments
+from ccnet.backbone import BACKBONES, Backbone
+from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
 from ccnet.heads import FCNHead, RCCAHead
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.segment import segment
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
+from ccnet.reconfiguration import changed_config, changed_parts, compute_the_same
+from ccnet.schema import check, flag, integer, mapping, number, one_of
 from ccnet.transforms import ImageLike, Preprocessing
 from ccnet.weights.hub_mixin import StrictHubMixin
 from ccnet.weights.model_card import inherited_details, write_model_card
@@ -24,8 +26,17 @@ from ccnet.weights.serialization import ModelWeights, load_strictly
 logger = logging.getLogger(__name__)
 
 
-_WITHOUT_EFFECT = {"aux_channels": None, "dropout": None}
-"""Arguments that do not change what a network computes in evaluation mode."""
+_RULES = {
+    "backbone": one_of(*BACKBONES),
+    "num_classes": integer(1, MAX_CLASSES),
+    "recurrence": integer(0, 100),
+    "backbone_options": mapping().or_none(),
+    "aux_channels": integer(0, 8192).or_none(),
+    "dropout": number(0, 1),
+    "negative_slope": number(0, 1),
+    "align_corners": flag(),
+}
+"""The arguments of `CCNet` but those of its parts, which check theirs."""
 
 
 class CCNet(nn.Module, StrictHubMixin):
@@ -76,10 +87,8 @@ class CCNet(nn.Module, StrictHubMixin):
         preprocessing: Mapping[str, Any] | None = None,
         label_set: str | Mapping[str, Any] | None = None,
     ) -> None:
+        check(locals(), _RULES)
         super().__init__()
-        for name, value in (("recurrence", recurrence), ("aux_channels", aux_channels)):
-            if value is not None and (not isinstance(value, int) or value < 0):
-                raise ValueError(f"{name} must be an integer of 0 or more, not {value!r}")
         self.preprocessing = Preprocessing.from_config(preprocessing)
         if label_set is None:
             self.label_set = LabelSet.numbered(num_classes)
@@ -138,24 +147,16 @@ class CCNet(nn.Module, StrictHubMixin):
             raise ValueError(
                 f"{weights.source} has no {', '.join(sorted(absent))} in its configuration"
             )
-        config = {**weights.config, **changes}
-        if config["num_classes"] != weights.config["num_classes"]:
-            config["label_set"] = changes.get("label_set")
-        config["backbone_options"] = {}
-        for source in (weights.config, changes):
-            options = source.get("backbone_options") or {}
-            if not isinstance(options, Mapping):
-                raise ValueError(f"backbone_options must be a mapping, not {options!r}")
-            config["backbone_options"] |= options
+        config = changed_config(weights.config, changes)
         with torch.device("meta"):
             try:
                 trained = cls(**weights.config)
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"the configuration of {weights.source} does not describe a CCNet: {error}"
                 ) from error
             model = cls(**config) if changes else trained
-        changed = _changed_parts(model.config, trained.config)
+        changed = changed_parts(model.config, trained.config)
         names = model.state_dict().keys()
         fresh = [part for part in changed if any(name.startswith(part) for name in names)]
         if fresh:
@@ -168,9 +169,10 @@ class CCNet(nn.Module, StrictHubMixin):
             if not name.startswith(changed)
         }
         load_strictly(model, kept, fresh=changed)
-        same_function = {**trained.config, **_WITHOUT_EFFECT} == {**model.config, **_WITHOUT_EFFECT}
-        details = weights.details
-        model.card_details = dict(details) if same_function else inherited_details(details)
+        is_same = compute_the_same(model.config, trained.config)
+        model.card_details = (
+            dict(weights.details) if is_same else inherited_details(weights.details)
+        )
         return model.to(torch.empty(0).device).eval()
 
     def to_weights(self) -> ModelWeights:
@@ -284,15 +286,3 @@ class CCNet(nn.Module, StrictHubMixin):
             protocol,
             return_probabilities=return_probabilities,
         )
-
-
-def _changed_parts(config: Mapping[str, Any], trained: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns prefixes of the parameters that do not carry over between the configurations."""
-    parts = []
-    if config["label_set"]["categories"] != trained["label_set"]["categories"]:
-        parts += ["head.classifier", "aux_head.classifier"]
-    if bool(config["recurrence"]) != bool(trained["recurrence"]):
-        parts.append("head.cca")
-    if config["aux_channels"] != trained["aux_channels"]:
-        parts = [part for part in parts if part != "aux_head.classifier"] + ["aux_head"]
-    return tuple(parts)

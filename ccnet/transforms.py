@@ -12,6 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ccnet.schema import check, mapping, number, one_of, several
+
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """Exceptions that Pillow raises for an unreadable file."""
 
@@ -104,6 +106,13 @@ def _from_tensor(image: Tensor, expected: str, shape: Sequence[int] | None = Non
     return image.expand(3, -1, -1)
 
 
+_RULES = {
+    "mean": several(3, 3, number(-1e6, 1e6)),
+    "std": several(3, 3, number(1e-6, 1e6)),
+    "channel_order": one_of("RGB", "BGR"),
+}
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Preprocessing of an image for the network: `(pixels - mean) / std`, per channel.
@@ -114,8 +123,8 @@ class Preprocessing:
         channel_order: "RGB" or "BGR", the channel order that the network was trained on.
 
     Raises:
-        ValueError: if mean or std is not three numbers, a std is not positive, or the channel order
-            is neither.
+        ValueError: if mean or std is not three numbers up to a million, a std is not positive, or
+            the channel order is neither.
     """
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -123,15 +132,9 @@ class Preprocessing:
     channel_order: str = "RGB"
 
     def __post_init__(self) -> None:
+        check(vars(self), _RULES)
         for field in ("mean", "std"):
-            values = tuple(float(value) for value in getattr(self, field))
-            if len(values) != 3:
-                raise ValueError(f"{field} must be three numbers, not {values}")
-            object.__setattr__(self, field, values)
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, not {self.std}")
-        if self.channel_order not in ("RGB", "BGR"):
-            raise ValueError(f"channel_order must be 'RGB' or 'BGR', not {self.channel_order!r}")
+            object.__setattr__(self, field, tuple(map(float, getattr(self, field))))
 
     def __call__(self, image: ImageLike) -> Tensor:
         """Preprocesses an image, or a batch of images of one size.
@@ -165,7 +168,8 @@ class Preprocessing:
         """
         if isinstance(config, Preprocessing):
             return config
-        config = config or {}
+        config = {} if config is None else config
+        check({"preprocessing": config}, {"preprocessing": mapping()})
         unknown = set(config) - {"mean", "std", "channel_order"}
         if unknown:
             raise ValueError(

@@ -6,9 +6,18 @@ import sys
 import pytest
 
 ORDER = [
-    *("files", "distributed", "precision", "attention_kernel", "attention", "baselines", "norm"),
+    *(
+        "files",
+        "schema",
+        "distributed",
+        "precision",
+        "attention_kernel",
+        "attention",
+        "baselines",
+        "norm",
+    ),
     *("classes", "losses", "transforms", "visualization", "datasets", "inference", "weights"),
-    *("backbone", "heads", "model", "zoo", "evaluation", "training"),
+    *("backbone", "heads", "reconfiguration", "model", "zoo", "evaluation", "training"),
 ]
 """A module may import those before it. A package counts as one module."""
 

@@ -208,7 +208,7 @@ def test_gradients_flow_in_autocast(make_model, batch):
         ({"backbone": "resnet34"}, "'resnet34'"),
         ({"num_classes": 0}, "1..255, not 0"),
         ({"num_classes": 256}, "1..255, not 256"),
-        ({"recurrence": -1}, "recurrence must be an integer of 0 or more, not -1"),
+        ({"recurrence": -1}, "recurrence must be an integer in 0..100, not -1"),
         ({"recurrence": 1.5}, "recurrence .*1.5"),
         ({"backbone_options": {"output_stride": 12}}, "not 12"),
         ({"aux_channels": -1}, "aux_channels .*-1"),
