@@ -147,7 +147,6 @@ class CCNet(nn.Module, StrictHubMixin):
             raise ValueError(
                 f"{weights.source} has no {', '.join(sorted(absent))} in its configuration"
             )
-        config = changed_config(weights.config, changes)
         with torch.device("meta"):
             try:
                 trained = cls(**weights.config)
@@ -155,7 +154,7 @@ class CCNet(nn.Module, StrictHubMixin):
                 raise ValueError(
                     f"the configuration of {weights.source} does not describe a CCNet: {error}"
                 ) from error
-            model = cls(**config) if changes else trained
+            model = cls(**changed_config(weights.config, changes)) if changes else trained
         changed = changed_parts(model.config, trained.config)
         names = model.state_dict().keys()
         fresh = [part for part in changed if any(name.startswith(part) for name in names)]

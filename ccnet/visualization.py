@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 
 import numpy as np
 import torch
@@ -72,8 +73,9 @@ def overlay(
 def capture_queries_and_keys(attention: nn.Module | None) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Records the query and key of each criss-cross attention loop that runs inside.
 
-    They are in float64 for `attention.attention_map`: attention may be so sharp that float32 rounds
-    most weights to 0.
+    Other threads may use the network meanwhile: only loops in this thread count. Query and key are
+    in float64 for `attention.attention_map`: attention may be so sharp that float32 rounds most
+    weights to 0.
 
     Args:
         attention: the criss-cross attention module, such as `model.head.cca`.
@@ -93,9 +95,15 @@ def capture_queries_and_keys(attention: nn.Module | None) -> Iterator[list[tuple
     if attention is None:
         raise ValueError("the model has no attention: its recurrence is 0, but must be 1 or more")
     captured: tuple[list[Tensor], list[Tensor]] = ([], [])
+    own = get_ident()
+
+    def record(into: list[Tensor], output: Tensor) -> None:
+        if get_ident() == own:
+            into.append(output)
+
     hooks = [
         attention.get_submodule(name).register_forward_hook(
-            lambda module, inputs, output, into=into: into.append(output)
+            lambda module, inputs, output, into=into: record(into, output)
         )
         for name, into in zip(("query_conv", "key_conv"), captured, strict=True)
     ]

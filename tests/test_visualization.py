@@ -1,5 +1,7 @@
 """Colour maps, overlays, heat maps, and the capture of queries and keys."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,19 @@ def test_mark_is_a_ring_around_the_pixel():
     assert (rows.min() + rows.max(), columns.min() + columns.max()) == (40, 140)
     assert rows.max() - rows.min() < 20
     assert tuple(marked[20, 70]) == (255, 0, 0)
+
+
+def test_capture_leaves_out_other_threads(model, pixels):
+    with capture_queries_and_keys(model.head.cca) as alone:
+        model.predict(pixels)
+    with capture_queries_and_keys(model.head.cca) as loops:
+        other = threading.Thread(target=model.predict, args=(pixels.flip(1),))
+        other.start()
+        other.join()
+        model.predict(pixels)
+    assert len(loops) == len(alone) == 2
+    for found, expected in zip(loops, alone, strict=True):
+        assert all(map(torch.equal, found, expected))
 
 
 def test_capture_ends_with_the_block(model, pixels):
