@@ -1,8 +1,10 @@
 """Label sets: class names, colours, and the label ids that a data set's files use for them."""
 
 import colorsys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 Color = tuple[int, int, int]
@@ -21,25 +23,39 @@ class LabelSet:
     Attributes:
         categories: name of each class.
         colors: RGB colour of each class, each channel in 0..255.
-        label_ids: label id of each class in the data set's own files; by default the index of the
-            class.
+        label_ids: label id of each class in the data set's own files; by default 0, 1, ..., without
+            the ids in `ignore`.
+        ignore: ids in the data set's own files that mean "no class".
+
+    Raises:
+        ValueError: if there are too many classes, a name or an id occurs twice, or the fields do
+            not fit together.
     """
 
     categories: tuple[str, ...]
     colors: tuple[Color, ...]
     label_ids: tuple[int, ...] = ()
+    ignore: tuple[int, ...] = (IGNORE_INDEX,)
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.categories) <= MAX_CLASSES:
             raise ValueError(f"a label set has 1 to {MAX_CLASSES} classes, not {len(self)}")
+        twice = [name for name, times in Counter(self.categories).items() if times > 1]
+        if twice:
+            raise ValueError(f"class names must be unique, not {', '.join(map(repr, twice))} twice")
         if not self.label_ids:
-            object.__setattr__(self, "label_ids", tuple(range(len(self))))
+            possible = range(len(self) + len(self.ignore))
+            free = tuple(label for label in possible if label not in self.ignore)
+            object.__setattr__(self, "label_ids", free[: len(self)])
         for field in ("colors", "label_ids"):
             values = getattr(self, field)
             if len(values) != len(self):
                 raise ValueError(f"{len(self)} categories need {len(self)} {field}: {values}")
         if len(set(self.label_ids)) < len(self):
             raise ValueError(f"label_ids must be unique, not {self.label_ids}")
+        both = sorted(set(self.label_ids) & set(self.ignore))
+        if both:
+            raise ValueError(f"label_ids and ignore both hold {both}: remove it from one of them")
         for color in self.colors:
             if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
                 raise ValueError(f"a colour must be three numbers in 0..255, not {color}")
@@ -54,20 +70,24 @@ class LabelSet:
         return flat + [0] * (3 * 256 - len(flat))
 
     def to_config(self) -> dict[str, Any]:
-        """Returns the label set as JSON-able values, which `from_config` reads back."""
-        return {
+        """Returns the label set as JSON-able values, which `from_config` reads back.
+
+        `ignore` is among them only if it is not the usual one.
+        """
+        config = {
             "categories": list(self.categories),
             "colors": [list(color) for color in self.colors],
             "label_ids": list(self.label_ids),
         }
+        return config if self.ignore == (IGNORE_INDEX,) else {**config, "ignore": list(self.ignore)}
 
     @classmethod
     def from_config(cls, config: "str | Mapping[str, Any] | LabelSet") -> "LabelSet":
         """Returns the label set that a name or a mapping describes, or the one given.
 
         Args:
-            config: a name in `LABEL_SETS`, or a mapping with `categories` and optionally `colors`
-                and `label_ids`.
+            config: a name in `LABEL_SETS`, or a mapping with `categories` and optionally `colors`,
+                `label_ids` and `ignore` (by default 255, unless that is the id of a class).
 
         Raises:
             ValueError: if the name is unknown, or the fields do not fit together.
@@ -82,18 +102,25 @@ class LabelSet:
             return LABEL_SETS[config]
         if not isinstance(config, Mapping):
             raise ValueError(f"a label set must be a name or a mapping, not {config!r}")
-        unknown = set(config) - {"categories", "colors", "label_ids"}
-        if unknown or "categories" not in config:
+        unknown = set(config) - {"categories", "colors", "label_ids", "ignore"}
+        if unknown:
             raise ValueError(
-                "a label set has categories, and optionally colors and label_ids, "
-                f"not {sorted(config)}"
+                "a label set has categories, and optionally colors, label_ids and ignore, "
+                f"not {sorted(unknown)}"
             )
+        if "categories" not in config:
+            raise ValueError(f"a label set needs categories, and has only {sorted(config)}")
+        if isinstance(config["categories"], str):
+            raise ValueError(f"categories must be a list of names, not {config['categories']!r}")
         categories = tuple(str(name) for name in config["categories"])
+        label_ids = _whole_numbers("label_ids", config.get("label_ids", ()))
+        usual = () if IGNORE_INDEX in label_ids else (IGNORE_INDEX,)
         colors = config.get("colors") or distinct_colors(len(categories))
         return cls(
             categories,
             tuple((int(r), int(g), int(b)) for r, g, b in colors),
-            tuple(int(label) for label in config.get("label_ids", ())),
+            label_ids,
+            _whole_numbers("ignore", config.get("ignore", usual)),
         )
 
     @classmethod
@@ -103,6 +130,13 @@ class LabelSet:
             raise ValueError(f"num_classes must be in 1..{MAX_CLASSES}, not {num_classes}")
         names = tuple(f"class {index}" for index in range(num_classes))
         return cls(names, tuple(distinct_colors(num_classes)))
+
+
+def _whole_numbers(field: str, values: Any) -> tuple[int, ...]:
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    if not is_list or not all(isinstance(value, Integral) for value in values):
+        raise ValueError(f"{field} must be a list of whole numbers, not {values!r}")
+    return tuple(int(value) for value in values)
 
 
 def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ ORDER_WITHIN = {
 
 REQUIRED = {"torch", "torchvision", "numpy", "PIL", "huggingface_hub", "safetensors", "ccnet"}
 
-EXTRAS = {"training": {"tqdm"}, "evaluation": {"matplotlib"}}
+EXTRAS = {"datasets": {"tqdm"}, "training": {"tqdm"}, "evaluation": {"matplotlib"}}
 """What a package may import beyond that."""
 
 WATCHED_IMPORT = """

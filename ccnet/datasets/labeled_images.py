@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from ccnet.classes import IGNORE_INDEX, LabelSet
-from ccnet.transforms import UNREADABLE, decode_image
+from ccnet.datasets.label_maps import read_label_map
+from ccnet.transforms import decode_image
 
 Sample = tuple[tv_tensors.Image, tv_tensors.Mask]
 Transforms = Callable[[tv_tensors.Image, tv_tensors.Mask], Sample]
@@ -77,7 +76,7 @@ class LabeledImages(Dataset[Sample]):
         if labels_path is None:
             with Image.open(image_path) as file:
                 return torch.full(file.size[::-1], IGNORE_INDEX, dtype=torch.uint8)
-        values, _ = read_label_map(labels_path)
+        values = read_label_map(labels_path).values
         if not self._is_known.all() and not self._is_known[values].all():
             known = np.flatnonzero(self._is_known)
             raise ValueError(
@@ -85,29 +84,3 @@ class LabeledImages(Dataset[Sample]):
                 f"the known ones are {known.tolist()}"
             )
         return torch.from_numpy(self._labels_of.take(values))
-
-
-def read_label_map(path: Path) -> tuple[NDArray[Any], list[int] | None]:
-    """Reads the raw values of a label map and its palette.
-
-    Returns:
-        The values, (H, W), uint8; and the palette, the red, green and blue (0..255) of the values
-        0, 1, ... in one flat list, or None if there is none.
-
-    Raises:
-        ValueError: if the file is not a readable greyscale or palette PNG with 8 bits per pixel.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as file:
-            coding = file.tile[0][3] if file.tile else file.mode
-            file.load()
-            values, palette = np.array(file), file.getpalette()
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as a PNG image: {error}") from error
-    # Pillow rescales grey values of two or four bits to 0..255.
-    if file.mode not in ("L", "P") or coding in ("L;2", "L;4"):
-        raise ValueError(
-            f"{path} has mode {coding}; a label map must be an 8-bit grey or palette image: "
-            "convert it to one class index per pixel"
-        )
-    return values, palette

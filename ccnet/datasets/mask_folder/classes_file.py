@@ -1,0 +1,80 @@
+"""Classes file: what `classes.json` says of a folder's classes and masks."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ccnet.classes import IGNORE_INDEX, LabelSet
+
+ORIENTATION = "mask_orientation"
+"""The field that tells which pixels masks are drawn on."""
+
+ORIENTATIONS = ("upright", "stored")
+"""Its values: the image as viewers turn it by its EXIF orientation, or the pixels as stored."""
+
+
+@dataclass(frozen=True)
+class ClassesFile:
+    """What the file says; nothing, if there is none.
+
+    Attributes:
+        fields: of a label set, all optional: categories, colors, label_ids, ignore.
+        orientation: one of `ORIENTATIONS`, or None if the file does not say.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    orientation: str | None = None
+
+    @classmethod
+    def read(cls, root: Path) -> "ClassesFile":
+        """Reads `classes.json` in a folder.
+
+        Raises:
+            ValueError: if the file cannot be read or its fields are wrong.
+        """
+        path = root / "classes.json"
+        if not path.exists():
+            return cls()
+        try:
+            return cls._parse(json.loads(path.read_text(encoding="utf-8-sig")))
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(
+                f'{path} is no list of names, nor {{"categories": [...], "colors": [...]}}: {error}'
+            ) from error
+
+    @classmethod
+    def _parse(cls, content: Any) -> "ClassesFile":
+        if isinstance(content, list):
+            content = {"categories": content}
+        if not isinstance(content, Mapping):
+            content = LabelSet.from_config(content).to_config()
+        fields = dict(content)
+        orientation = fields.pop(ORIENTATION, None)
+        if orientation not in (*ORIENTATIONS, None):
+            raise ValueError(f"{ORIENTATION} must be 'upright' or 'stored', not {orientation!r}")
+        found = cls(fields, orientation)
+        found.label_set([f"class {number}" for number in fields.get("label_ids", [0])])
+        return found
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether the file has categories."""
+        return "categories" in self.fields
+
+    @property
+    def ignore(self) -> tuple[int, ...]:
+        """The numbers that mean "no class"."""
+        return tuple(self.fields.get("ignore", (IGNORE_INDEX,)))
+
+    def label_set(self, categories: Sequence[str] = (), label_ids: Sequence[int] = ()) -> LabelSet:
+        """The label set of the file; the arguments are for what it does not say.
+
+        Raises:
+            ValueError: if the fields do not fit together.
+        """
+        usual = {"categories": categories, "label_ids": label_ids, "ignore": self.ignore}
+        if "categories" in self.fields:
+            del usual["label_ids"]
+        return LabelSet.from_config({**usual, **self.fields})

@@ -1,0 +1,137 @@
+"""MaskFolder: a data set of your own images and masks."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccnet.classes import IGNORE_INDEX, LabelSet
+from ccnet.datasets.label_maps import turned
+from ccnet.datasets.labeled_images import LabeledImages, Transforms
+from ccnet.datasets.mask_folder.classes_file import ClassesFile
+from ccnet.datasets.mask_folder.judgement import PROBLEMS, WARNINGS, Case, judge
+from ccnet.datasets.mask_folder.numbering import numbering
+from ccnet.datasets.mask_folder.orientation import orient
+from ccnet.datasets.mask_folder.pairing import pair_files
+from ccnet.datasets.mask_folder.survey import FileFacts, survey
+from ccnet.distributed import rank
+
+logger = logging.getLogger(__name__)
+
+LONGEST_REPORT = 30
+"""Maximum number of problems that an error message lists."""
+
+
+class MaskFolder(LabeledImages):
+    """Images and masks in a folder with `images`, `masks` and optionally `classes.json`.
+
+    Each image, in any format that `decode_image` reads, has a mask of the same name and size: a
+    PNG, BMP, GIF or TIFF file, grey or with a palette, with a class number for every pixel, or 255
+    for pixels without a class. Names may differ by words such as `_img` and `_mask`. Subfolders are
+    searched too.
+
+    `classes.json` is a list of class names, or an object of optional fields: `categories`, the
+    names; `colors`, RGB; `label_ids`, the number of each class in the masks; `ignore`, the numbers
+    that mean "no class", by default [255]; `mask_orientation`, "upright" or "stored": whether masks
+    fit images as EXIF orientation turns them, or as they are stored, where sizes do not tell.
+    Without names, the classes are the numbers from 0 to the largest in any mask, in the colours of
+    the masks' palette.
+
+    All files are read once at construction, and what they hold is remembered for the next time. A
+    validation folder should get the `label_set` of the training folder; if its `classes.json` names
+    the same classes, that tells their numbers.
+
+    Args:
+        root: the folder.
+        transforms: applied to image and labels together.
+        label_set: the classes, instead of those in `classes.json`.
+
+    Raises:
+        FileNotFoundError: if `images` or `masks` is missing or empty.
+        ValueError: if files are invalid, or the numbers in the masks cannot be what they are taken
+            for; lists the problems of all files.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        transforms: Transforms | None = None,
+        label_set: LabelSet | None = None,
+    ) -> None:
+        root = Path(root).expanduser()
+        pairs = pair_files(root)
+        images, masks = [pair[1] for pair in pairs.files], [pair[2] for pair in pairs.files]
+        facts = survey(root, images, masks)
+        pairs.problems += [found.problem for found in facts.values() if found.problem]
+        numbers, described = None, ClassesFile()
+        try:
+            described = ClassesFile.read(root)
+            readable = {path: facts[path] for path in masks if not facts[path].problem}
+            numbers = numbering(described, label_set, readable.values())
+        except ValueError as error:
+            pairs.problems.append(str(error))
+        turns = orient(pairs, facts, described.orientation)
+        if numbers is not None:
+            case = Case(
+                readable,
+                numbers,
+                is_named=label_set is not None or described.names_classes,
+                is_ignore_chosen="ignore" in described.fields,
+                is_complete=label_set is None,
+            )
+            pairs.problems += judge(case, PROBLEMS)
+            pairs.notes += judge(case, WARNINGS)
+        if pairs.problems or numbers is None:
+            raise ValueError(_report(root, pairs.problems))
+        self.label_set = label_set or numbers
+        if set(described.fields.get("categories", ())) - set(self.label_set.categories):
+            pairs.notes.append("classes.json names other classes than those given, and is not used")
+        values = _values(numbers, self.label_set)
+        super().__init__([(image, mask) for _, image, mask in pairs.files], values, transforms)
+        self.names = [name for name, _, _ in pairs.files]
+        self._turns = turns
+        self._pixels = [_class_pixels(facts[mask], values, len(self.label_set)) for mask in masks]
+        if rank() == 0:
+            for note in pairs.notes:
+                logger.warning("%s: %s", root, note)
+
+    def labels(self, index: int) -> Tensor:
+        """Reads the labels of a sample, before its transforms, as its upright image shows them."""
+        labels = turned(super().labels(index).numpy(), self._turns[index])
+        return torch.from_numpy(np.ascontiguousarray(labels))
+
+    def class_pixels(self, index: int) -> Tensor:
+        """Returns how many pixels of a sample have each class, (K,), int64, without reading it."""
+        return self._pixels[index]
+
+
+def _values(numbers: LabelSet, label_set: LabelSet) -> dict[int, int]:
+    """The label for each number in a mask."""
+    order = {name: index for index, name in enumerate(label_set.categories)}
+    labels = [order[name] for name in numbers.categories]
+    ignored = dict.fromkeys(numbers.ignore, IGNORE_INDEX)
+    return {
+        number: label
+        for number, label in (ignored | dict(zip(numbers.label_ids, labels, strict=True))).items()
+        if 0 <= number <= 255
+    }
+
+
+def _class_pixels(facts: FileFacts, values: Mapping[int, int], classes: int) -> Tensor:
+    counts = torch.zeros(classes, dtype=torch.int64)
+    for number, pixels in zip(facts.values, facts.pixels, strict=True):
+        if values[number] != IGNORE_INDEX:
+            counts[values[number]] += pixels
+    return counts
+
+
+def _report(root: Path, problems: list[str]) -> str:
+    lines = problems[:LONGEST_REPORT]
+    if len(problems) > LONGEST_REPORT:
+        lines.append(f"... and {len(problems) - LONGEST_REPORT} more")
+    count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return "\n  ".join([f"{root} has {count}:", *lines])

@@ -1,0 +1,217 @@
+"""Judgement: whether the numbers in masks can be what they are taken for."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ccnet.classes import MAX_CLASSES, LabelSet
+from ccnet.datasets.mask_folder.pairing import in_short
+from ccnet.datasets.mask_folder.palettes import palette_conflict
+from ccnet.datasets.mask_folder.survey import FileFacts
+
+FAR_ABOVE = 40, 4
+"""Unnamed classes are plausible up to that number, and to so many for each that occurs."""
+
+FEWEST_RAMPS = 3
+"""Fewer numbers than that between others are no sign of interpolation."""
+
+NOISE = 64
+"""More numbers than that between others come from no drawing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Masks, and what their numbers are taken for.
+
+    Attributes:
+        masks: the facts about each mask that could be read.
+        label_set: the classes.
+        is_named: whether someone named the classes; otherwise they follow from the masks.
+        is_ignore_chosen: whether someone said which numbers mean "no class".
+        is_complete: whether the classes are those of these masks; otherwise they are those of other
+            data, and need not all occur here.
+    """
+
+    masks: Mapping[Path, FileFacts]
+    label_set: LabelSet
+    is_named: bool = True
+    is_ignore_chosen: bool = False
+    is_complete: bool = True
+
+    @cached_property
+    def pixels(self) -> Counter[int]:
+        """The number of pixels of each number."""
+        return _total(self, "pixels")
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The numbers that occur and do not mean "no class", ascending."""
+        return sorted(self.pixels.keys() - set(self.label_set.ignore))
+
+    @cached_property
+    def ignored(self) -> list[int]:
+        """The numbers that occur and mean "no class", ascending."""
+        return sorted(self.pixels.keys() & set(self.label_set.ignore))
+
+    @cached_property
+    def is_interpolated(self) -> bool:
+        """Whether most numbers lie between others in most of their pixels.
+
+        Regions that someone drew have an inside. The pixels that interpolation or JPEG adds between
+        two of them lie on a slope; most of the image does not, unless it is a photograph.
+        """
+        ramps = _total(self, "ramps")
+        between = [label for label, count in ramps.items() if count >= self.pixels[label] / 2]
+        if len(between) > NOISE:
+            return True
+        share = sum(self.pixels[label] for label in between) / max(1, self.pixels.total())
+        return len(between) >= FEWEST_RAMPS and len(between) > len(ramps) / 2 and share < 0.5
+
+
+def _total(case: Case, field: str) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for facts in case.masks.values():
+        counts.update(dict(zip(facts.values, getattr(facts, field), strict=True)))
+    return counts
+
+
+def _impossible_ids(case: Case) -> Iterator[str]:
+    impossible = sorted(set(case.label_set.label_ids) - set(range(256)))
+    if impossible:
+        yield f"label_ids are {impossible}; masks can hold 0..255"
+
+
+def _one_class(case: Case) -> Iterator[str]:
+    if case.is_named and len(case.label_set) == 1:
+        yield (
+            f"there is one class alone, {case.label_set.categories[0]!r}: a network gives it to "
+            'every pixel, with an mIoU of 100 %; name what is around it too, as in ["background", '
+            f'"{case.label_set.categories[0]}"] with masks of 0 and 1'
+        )
+
+
+def _nothing_labelled(case: Case) -> Iterator[str]:
+    if case.masks and not case.classes:
+        ignored = f": all hold only {_in_short(case.ignored)}, for no class" if case.ignored else ""
+        yield f"no readable mask has a pixel with a class{ignored}"
+
+
+def _one_class_occurs(case: Case) -> Iterator[str]:
+    may_lack_others = not case.is_complete and (case.is_ignore_chosen or not case.ignored)
+    if len(case.classes) != 1 or may_lack_others or (case.is_named and len(case.label_set) == 1):
+        return
+    (label,) = case.classes
+    if not case.ignored:
+        yield f"the masks hold no class but {label}; a network needs two to tell apart"
+        return
+    numbers = sorted([label, *case.ignored])
+    names = [f'"NAME OF {number}"' for number in numbers]
+    if case.is_named and len(case.label_set) == len(numbers):
+        names = [f'"{name}"' for name in case.label_set.categories]
+    look = "are black and white: they " if numbers == [0, 255] else ""
+    yield (
+        f"the masks {look}hold no class but {label}, and {_in_short(case.ignored)}, which means no "
+        f'class; if each is a class, say so in classes.json: {{"categories": [{", ".join(names)}], '
+        f'"label_ids": {numbers}, "ignore": []}}'
+    )
+
+
+def _unknown_numbers(case: Case) -> Iterator[str]:
+    known = {*case.label_set.label_ids, *case.label_set.ignore}
+    found = {path: sorted(set(facts.values) - known) for path, facts in case.masks.items()}
+    found = {path: labels for path, labels in found.items() if labels}
+    if not found:
+        return
+    unknown = sorted(set[int]().union(*found.values()))
+    numbers = f"[{in_short(unknown)}]"
+    first, *others = found
+    who = f"{first} has" if not others else f"{in_short(found)} have"
+    ignored = _in_short(sorted(case.label_set.ignore)) if case.label_set.ignore else "no number"
+    yield (
+        f"{who} the labels {numbers}, but the {len(case.label_set)} classes have "
+        f"{_in_short(sorted(case.label_set.label_ids))}, and {ignored} is for pixels without a "
+        f"class{_advice(case, unknown)}"
+    )
+
+
+def _advice(case: Case, unknown: list[int]) -> str:
+    """What may be meant by numbers that are not known."""
+    label_ids = list(case.label_set.label_ids)
+    if case.is_interpolated:
+        return f"; {_INTERPOLATED}"
+    if unknown == [255]:
+        return '; if 255 means no class, add it to "ignore" in classes.json'
+    if unknown == [len(label_ids)] and label_ids == list(range(len(label_ids))):
+        return '; if 0 means no class, give "ignore": [0] in classes.json'
+    if len(case.classes) == len(label_ids):
+        return f'; if the classes have others, give "label_ids": {case.classes} in classes.json'
+    return ""
+
+
+def _far_above(case: Case) -> Iterator[str]:
+    fewest, each = FAR_ABOVE
+    if case.is_named or len(case.classes) < 2:
+        return
+    count = case.classes[-1] + 1
+    if count > min(max(fewest, each * len(case.classes)), MAX_CLASSES + len(case.ignored)):
+        yield (
+            f"the largest number in the masks is {case.classes[-1]}, but only {len(case.classes)} "
+            f"occur: {in_short(case.classes)}; name the classes in classes.json, with the numbers "
+            'that they have in the masks as "label_ids"'
+        )
+
+
+_INTERPOLATED = (
+    "most numbers occur only between others, as after JPEG or a resize that blends: save masks "
+    "without loss and resize them with nearest neighbour"
+)
+
+
+def _unnamed_between(case: Case) -> Iterator[str]:
+    if not case.is_named and case.is_interpolated:
+        yield f"the masks hold {len(case.classes)} classes, but {_INTERPOLATED}"
+
+
+def _named_between(case: Case) -> Iterator[str]:
+    if case.is_named and case.is_interpolated:
+        yield f"the masks look damaged: {_INTERPOLATED}"
+
+
+def _palettes(case: Case) -> Iterator[str]:
+    conflict = palette_conflict(case.masks)
+    if conflict:
+        yield conflict
+
+
+def _absent_classes(case: Case) -> Iterator[str]:
+    pairs = zip(case.label_set.label_ids, case.label_set.categories, strict=True)
+    absent = [name for label, name in pairs if label not in case.pixels]
+    if absent:
+        yield f"{len(absent)} of {len(case.label_set)} classes are in no mask: {in_short(absent)}"
+
+
+Check = Callable[[Case], Iterator[str]]
+
+PROBLEMS: tuple[Check, ...] = (
+    *(_impossible_ids, _one_class, _nothing_labelled, _one_class_occurs, _unknown_numbers),
+    *(_far_above, _unnamed_between, _palettes),
+)
+"""Checks whose lines are errors."""
+
+WARNINGS: tuple[Check, ...] = (_absent_classes, _named_between)
+"""Checks whose lines are warnings."""
+
+
+def judge(case: Case, checks: tuple[Check, ...]) -> list[str]:
+    """Returns what the checks say, a line each."""
+    return [line for check in checks for line in check(case)]
+
+
+def _in_short(numbers: list[int]) -> str:
+    """Formats consecutive numbers as first..last, others one by one."""
+    first, last = numbers[0], numbers[-1]
+    if first == last:
+        return str(first)
+    return f"{first}..{last}" if last - first == len(numbers) - 1 else str(numbers)

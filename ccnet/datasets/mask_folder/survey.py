@@ -1,0 +1,139 @@
+"""Survey: reads every image and mask of a folder once, and remembers what they hold."""
+
+import os
+import struct
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from ccnet.datasets.label_maps import read_label_map, stored_orientation, stored_size
+from ccnet.datasets.mask_folder.memory import Memory
+from ccnet.distributed import rank
+from ccnet.transforms import UNREADABLE, decode_image
+
+_LOAD_SUFFICES = {"JPEG", "MPO", "PNG", "BMP", "WEBP"}, {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"}
+"""Formats and modes that `decode_image` takes whenever Pillow can load them."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a survey keeps of an image or a mask.
+
+    Attributes:
+        size: height and width in pixels, as stored: EXIF orientation is not applied.
+        orientation: EXIF orientation, 1..8.
+        values: the numbers in a mask, ascending.
+        pixels: how many pixels each of them has.
+        ramps: how many of these lie strictly between their neighbours in a row or a column.
+        palette: the palette's red, green and blue in hexadecimal; empty if there is none.
+        problem: why the file cannot be used; empty if it can.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    orientation: int = 1
+    values: tuple[int, ...] = ()
+    pixels: tuple[int, ...] = ()
+    ramps: tuple[int, ...] = ()
+    palette: str = ""
+    problem: str = ""
+
+
+def survey(root: Path, images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, FileFacts]:
+    """Inspects images and masks on all processors, but for those that have not changed.
+
+    A progress bar appears if it takes long. Warnings of Pillow, which name no file, are left out.
+    """
+    memory = Memory(root, FileFacts)
+    inspect = dict.fromkeys(images, inspect_image) | dict.fromkeys(masks, inspect_mask)
+    known = {path: memory.recall(path) for path in inspect}
+    unknown = [path for path, facts in known.items() if facts is None]
+    pool = ThreadPoolExecutor(_processors())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = pool.map(lambda path: inspect[path](path), unknown)
+            bar = tqdm(
+                zip(unknown, found, strict=True),
+                f"reading {root}",
+                total=len(unknown),
+                unit="file",
+                delay=1,
+                disable=True if rank() else None,
+            )
+            for path, facts in bar:
+                known[path] = facts
+                if not facts.problem:
+                    memory.keep(path, facts)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        memory.save()
+    return {path: facts for path, facts in known.items() if facts is not None}
+
+
+def _processors() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def inspect_image(path: Path) -> FileFacts:
+    """Reads the size and orientation of an image, and makes sure that it can be decoded.
+
+    All of a JPEG file is read, but only an eighth of its rows and columns are computed.
+    """
+    size, orientation, is_sound = None, 1, False
+    try:
+        with Image.open(path) as file:
+            size = stored_size(file)
+            file.draft(None, (max(1, file.width // 8), max(1, file.height // 8)))
+            formats, modes = _LOAD_SUFFICES
+            if file.format in formats and file.mode in modes:
+                file.load()
+                is_sound = True
+            orientation = stored_orientation(file)
+    except (*UNREADABLE, NotImplementedError, struct.error):
+        is_sound = False  # unless `decode_image` knows better
+    try:
+        if not is_sound:
+            height, width = decode_image(path).shape[-2:]
+            size = size or (height, width)
+    except (ValueError, OSError) as error:
+        return FileFacts(problem=str(error))
+    assert size is not None
+    return FileFacts(size, orientation)
+
+
+def inspect_mask(path: Path) -> FileFacts:
+    """Reads a mask and counts its numbers."""
+    try:
+        label_map = read_label_map(path)
+    except ValueError as error:
+        return FileFacts(problem=str(error))
+    values = label_map.values
+    pixels = np.asarray(Image.fromarray(values).histogram())  # faster than bincount
+    occurring = np.flatnonzero(pixels)
+    ramps = _ramps(values) if len(occurring) > 2 else np.zeros(256, np.int64)
+    height, width = values.shape
+    return FileFacts(
+        (height, width),
+        label_map.orientation,
+        tuple(occurring.tolist()),
+        tuple(pixels[occurring].tolist()),
+        tuple(ramps[occurring].tolist()),
+        label_map.palette.hex(),
+    )
+
+
+def _ramps(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Counts, for each number, the pixels strictly between their neighbours on an axis."""
+    is_ramp = np.zeros(values.shape, bool)
+    for lines, found in ((values, is_ramp), (values.T, is_ramp.T)):
+        before, here, after = lines[:, :-2], lines[:, 1:-1], lines[:, 2:]
+        found[:, 1:-1] |= ((before < here) & (here < after)) | ((before > here) & (here > after))
+    return np.bincount(values[is_ramp], minlength=256)
