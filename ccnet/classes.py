@@ -55,7 +55,10 @@ class LabelSet:
             raise ValueError(f"label_ids must be unique, not {self.label_ids}")
         both = sorted(set(self.label_ids) & set(self.ignore))
         if both:
-            raise ValueError(f"label_ids and ignore both hold {both}: remove it from one of them")
+            raise ValueError(
+                f"label_ids and ignore, which is [{IGNORE_INDEX}] if not given, both hold {both}: "
+                "give these to one of them"
+            )
         for color in self.colors:
             if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
                 raise ValueError(f"a colour must be three numbers in 0..255, not {color}")

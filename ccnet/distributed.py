@@ -4,9 +4,9 @@ A process without a process group has rank 0 in a world of size 1.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -106,6 +106,24 @@ def all_gather(value: T) -> list[T]:
     if dist.is_initialized():
         dist.all_gather_object(values, value)
     return values
+
+
+def from_rank_zero(make: Callable[[], T]) -> T:
+    """Calls a function on rank 0 alone; all ranks get its picklable value, or raise its error.
+
+    Every rank must call this.
+    """
+    outcome: tuple[Any, Exception | None] = None, None
+    if rank() == 0:
+        try:
+            outcome = make(), None
+        except Exception as error:
+            outcome = None, error
+    value, problem = all_gather(outcome)[0]
+    if problem is not None:
+        raise problem
+    made: T = value
+    return made
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:

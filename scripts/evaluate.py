@@ -24,7 +24,8 @@ from tqdm import tqdm
 import ccnet
 from ccnet.classes import LabelSet
 from ccnet.datasets import CamVid, Cityscapes, MaskFolder, StreetScenes
-from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
+from ccnet.datasets.mask_folder import ClassesFile
+from ccnet.distributed import all_gather, from_rank_zero, process_group, rank, rank_zero_first
 from ccnet.evaluation import Samples, Scores, evaluate, own_indices, save_label_ids
 from ccnet.evaluation.candidates import Candidate, find_candidates
 from ccnet.evaluation.charts import Sample
@@ -94,7 +95,7 @@ def open_data(arguments: argparse.Namespace) -> Data:
     elif arguments.root is None:
         raise ValueError("the folder of images and masks is missing: give --root")
     else:
-        dataset, title = MaskFolder(arguments.root), str(arguments.root)
+        dataset, title = open_folder(arguments), str(arguments.root)
     if arguments.limit is None:
         return Data(dataset, dataset.label_set, dataset.names, title)
     if arguments.limit < 1:
@@ -104,6 +105,16 @@ def open_data(arguments: argparse.Namespace) -> Data:
     images = Subset(dataset, range(min(arguments.limit, len(dataset))))
     title = f"{title}, the first {len(images)}"
     return Data(images, dataset.label_set, dataset.names[: len(images)], title)
+
+
+def open_folder(arguments: argparse.Namespace) -> MaskFolder:
+    """Opens a folder of images and masks; its classes are those of the network if it names none."""
+    label_set = None
+    if not ClassesFile.read(arguments.root).names_classes:
+        candidate, *_ = find_candidates(arguments.weights, None, arguments.network)
+        with rank_zero_first():
+            label_set = candidate.load().label_set
+    return from_rank_zero(lambda: MaskFolder(arguments.root, label_set=label_set))
 
 
 def choose_protocol(

@@ -25,7 +25,7 @@ import ccnet
 from ccnet import distributed
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
-from ccnet.training.setup import build_model, open_datasets
+from ccnet.training.setup import build_model, describe, open_datasets
 from ccnet.training.termination import Terminated
 
 ROOTS = {"camvid": "CAMVID_ROOT", "cityscapes": "CITYSCAPES_DATASET"}
@@ -88,6 +88,7 @@ def train(arguments: argparse.Namespace, device: torch.device) -> None:
         logging.info("world size: %d, images per forward pass: %g", world, images)
     root = arguments.root or os.environ.get(ROOTS.get(recipe.dataset, ""))
     train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root)
+    logging.info("%s; %d to validate on", describe(train_set, label_set), len(val_set))
     with distributed.rank_zero_first():
         model = build_model(recipe, label_set).to(device)
     trainer = Trainer(

@@ -46,20 +46,21 @@ class Candidate:
             return None
         return figures["mIoU"], self.meta["whose"]
 
-    def load(self, label_set: LabelSet) -> CCNet:
+    def load(self, label_set: LabelSet | None = None) -> CCNet:
         """Builds the model.
 
         Args:
-            label_set: the classes that it must have.
+            label_set: the classes that it must have; None for any.
 
         Raises:
             FileNotFoundError: if the weights are not found; names the places tried.
             ValueError: if there are no such weights, or they have other classes.
         """
-        if self.meta:
+        if self.meta and label_set:
             self._check(self.meta["categories"], label_set)
         model = NETWORKS[self.network](weights=self.weights)
-        self._check(model.label_set.categories, label_set)
+        if label_set:
+            self._check(model.label_set.categories, label_set)
         return model
 
     def _check(self, categories: Sequence[str], label_set: LabelSet) -> None:
@@ -71,14 +72,14 @@ class Candidate:
 
 
 def find_candidates(
-    weights: str, label_set: LabelSet, network: str | None = None
+    weights: str, label_set: LabelSet | None, network: str | None = None
 ) -> list[Candidate]:
     """Resolves a name to weights.
 
     Args:
         weights: a member of the registry, alone or as ENUM.MEMBER; the path of a file; or "all" for
             all members with these classes.
-        label_set: the classes of the data set.
+        label_set: the classes of the data set; None if it has those of the weights.
         network: a name in `zoo.NETWORKS`; by default that of ENUM, else the largest with weights
             for the classes, else ResNet-18.
 
@@ -90,9 +91,12 @@ def find_candidates(
         for backbone, choice in REGISTRY.items()
         for member in choice
         if network in (f"ccnet_{backbone}", None)
+        and label_set is not None
         and tuple(member.meta["categories"]) == label_set.categories
     ]
     if weights == "all":
+        if label_set is None:
+            raise ValueError("all weights need a data set that names its classes (classes.json)")
         if not fitting:
             raise ValueError(
                 f"the registry has no weights for these classes: {', '.join(label_set.categories)}"

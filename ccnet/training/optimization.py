@@ -1,7 +1,6 @@
 """Optimisation: optimiser, learning rate schedule and class weights of a recipe."""
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -41,19 +40,26 @@ def log_balanced_weights(dataset: Dataset[Sample], num_classes: int) -> Tensor:
     Source:
         ENet (https://arxiv.org/abs/1606.02147), section 5.2.
     """
-    counts = torch.zeros(num_classes, dtype=torch.int64)
-    for labels in _label_maps(dataset):
-        counts += labels[labels != IGNORE_INDEX].bincount(minlength=num_classes)
+    counts = class_pixels(dataset, num_classes)
     weights = 1 / torch.log(1.02 + counts.double() / counts.sum())
     return (weights / weights.mean()).float()
 
 
-def _label_maps(dataset: Any) -> Iterator[Tensor]:
-    """Yields the labels of all samples, without decoding images if the data set has `labels`."""
+def class_pixels(dataset: Any, num_classes: int) -> Tensor:
+    """Counts the pixels of each class in a data set, (K,), int64.
+
+    Images are not decoded if the data set has `class_pixels`, of its samples.
+    """
     if isinstance(dataset, ConcatDataset):
-        return chain.from_iterable(map(_label_maps, dataset.datasets))
-    if isinstance(dataset, Subset) and hasattr(dataset.dataset, "labels"):
-        return map(dataset.dataset.labels, dataset.indices)
-    if hasattr(dataset, "labels"):
-        return map(dataset.labels, range(len(dataset)))
-    return (dataset[index][1].as_subclass(Tensor) for index in range(len(dataset)))
+        return torch.stack([class_pixels(part, num_classes) for part in dataset.datasets]).sum(0)
+    counts = torch.zeros(num_classes, dtype=torch.int64)
+    indices: Sequence[int] = range(len(dataset))
+    if isinstance(dataset, Subset) and hasattr(dataset.dataset, "class_pixels"):
+        dataset, indices = dataset.dataset, dataset.indices
+    for index in indices:
+        if hasattr(dataset, "class_pixels"):
+            counts += dataset.class_pixels(index)
+        else:
+            labels = dataset[index][1].as_subclass(Tensor)
+            counts += labels[labels != IGNORE_INDEX].bincount(minlength=num_classes)
+    return counts

@@ -9,7 +9,9 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from ccnet import datasets
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.datasets import Sample, StreetScenes
+from ccnet.distributed import from_rank_zero
 from ccnet.model import CCNet
+from ccnet.training.optimization import class_pixels
 from ccnet.training.recipes import Recipe
 from ccnet.weights.model_card import inherited_details
 from ccnet.weights.sources import load_weights
@@ -72,9 +74,15 @@ def _open(
     if recipe.dataset == "cityscapes":
         train, val = (datasets.Cityscapes(root, split) for split in ("train", "val"))
         return train, val, train.label_set
-    folder = datasets.MaskFolder(root)
+    return _open_folder(root, val_root)
+
+
+def _open_folder(root: str | os.PathLike[str], val_root: str | os.PathLike[str] | None) -> Datasets:
+    folder = from_rank_zero(lambda: datasets.MaskFolder(root))
+    label_set = folder.label_set
     if val_root is not None:
-        return folder, datasets.MaskFolder(val_root, label_set=folder.label_set), folder.label_set
+        other = from_rank_zero(lambda: datasets.MaskFolder(val_root, label_set=label_set))
+        return folder, other, label_set
     if len(folder) < 2:
         raise ValueError(
             f"{Path(root)} holds only one image: "
@@ -82,7 +90,31 @@ def _open(
         )
     held_out = range(0, len(folder), VALIDATION_SHARE)
     rest = [index for index in range(len(folder)) if index not in held_out]
-    return Subset(folder, rest), Subset(folder, held_out), folder.label_set
+    train_set, val_set = Subset(folder, rest), Subset(folder, held_out)
+    for part, use in ((train_set, "train"), (val_set, "validate")):
+        if not class_pixels(part, len(label_set)).any():
+            raise ValueError(
+                f"no pixel of the {len(part)} images to {use} on has a class (every "
+                f"{VALIDATION_SHARE}th image of {Path(root)} is for validation): give a "
+                "validation folder (--val-root), or leave such images out"
+            )
+    return train_set, val_set, label_set
+
+
+def describe(train_set: Dataset[Sample], label_set: LabelSet) -> str:
+    """Says what there is to train on: the images and the classes.
+
+    For a `MaskFolder`, whose pixels are counted, also the share of each class in them.
+    """
+    count = len(train_set)  # type: ignore[arg-type]
+    parts = train_set.datasets if isinstance(train_set, ConcatDataset) else [train_set]
+    names = list(label_set.categories)
+    whole = [part.dataset if isinstance(part, Subset) else part for part in parts]
+    if all(isinstance(part, datasets.MaskFolder) for part in whole):
+        pixels = class_pixels(train_set, len(label_set)).double()
+        shares = (100 * pixels / pixels.sum()).tolist()
+        names = [f"{name} {share:.3g} %" for name, share in zip(names, shares, strict=True)]
+    return f"{count} images to train on, {len(names)} classes: {', '.join(names)}"
 
 
 def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -> CCNet:

@@ -105,7 +105,7 @@ class MaskFolder(LabeledImages):
         return torch.from_numpy(np.ascontiguousarray(labels))
 
     def class_pixels(self, index: int) -> Tensor:
-        """Returns how many pixels of a sample have each class, (K,), int64, without reading it."""
+        """Counts the pixels of each class in a sample, as `LabeledImages` does, without reading."""
         return self._pixels[index]
 
 

@@ -1,5 +1,6 @@
 """Judgement: whether the numbers in masks can be what they are taken for."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ from ccnet.datasets.mask_folder.survey import FileFacts
 FAR_ABOVE = 40, 4
 """Unnamed classes are plausible up to that number, and to so many for each that occurs."""
 
+RAMPS = 0.25
+"""Share of the pixels of a number between others from which it is no drawn region."""
+
 FEWEST_RAMPS = 3
-"""Fewer numbers than that between others are no sign of interpolation."""
+"""Fewer such numbers are no sign of interpolation."""
 
 NOISE = 64
-"""More numbers than that between others come from no drawing."""
+"""More such numbers come from no drawing."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,14 @@ class Case:
 
     @cached_property
     def is_interpolated(self) -> bool:
-        """Whether most numbers lie between others in most of their pixels.
+        """Whether most numbers often lie between others, and most of the image does not.
 
-        Regions that someone drew have an inside. The pixels that interpolation or JPEG adds between
-        two of them lie on a slope; most of the image does not, unless it is a photograph.
+        Regions that someone drew have an inside, and few pixels between a lower and a higher
+        number. The pixels that interpolation or JPEG puts between two regions have no inside. In a
+        photograph all numbers are so.
         """
         ramps = _total(self, "ramps")
-        between = [label for label, count in ramps.items() if count >= self.pixels[label] / 2]
+        between = [label for label, count in ramps.items() if count >= RAMPS * self.pixels[label]]
         if len(between) > NOISE:
             return True
         share = sum(self.pixels[label] for label in between) / max(1, self.pixels.total())
@@ -85,11 +90,18 @@ def _impossible_ids(case: Case) -> Iterator[str]:
 
 def _one_class(case: Case) -> Iterator[str]:
     if case.is_named and len(case.label_set) == 1:
+        name = case.label_set.categories[0]
+        numbers = sorted(case.pixels) if len(case.pixels) == 2 else [0, 1]
         yield (
-            f"there is one class alone, {case.label_set.categories[0]!r}: a network gives it to "
-            'every pixel, with an mIoU of 100 %; name what is around it too, as in ["background", '
-            f'"{case.label_set.categories[0]}"] with masks of 0 and 1'
+            f"there is one class alone, {name!r}: a network gives it to every pixel, with an mIoU "
+            f"of 100 %; name what is around it too: {_description(['background', name], numbers)}"
         )
+
+
+def _description(names: list[str], numbers: list[int]) -> str:
+    """What classes.json may say."""
+    fields = {"categories": names, "label_ids": numbers, "ignore": []}
+    return f"{json.dumps(fields, ensure_ascii=False)} in classes.json"
 
 
 def _nothing_labelled(case: Case) -> Iterator[str]:
@@ -107,14 +119,13 @@ def _one_class_occurs(case: Case) -> Iterator[str]:
         yield f"the masks hold no class but {label}; a network needs two to tell apart"
         return
     numbers = sorted([label, *case.ignored])
-    names = [f'"NAME OF {number}"' for number in numbers]
-    if case.is_named and len(case.label_set) == len(numbers):
-        names = [f'"{name}"' for name in case.label_set.categories]
+    names = list(case.label_set.categories) if case.is_named else []
+    if len(names) != len(numbers):
+        names = [f"name of {number}" for number in numbers]
     look = "are black and white: they " if numbers == [0, 255] else ""
     yield (
         f"the masks {look}hold no class but {label}, and {_in_short(case.ignored)}, which means no "
-        f'class; if each is a class, say so in classes.json: {{"categories": [{", ".join(names)}], '
-        f'"label_ids": {numbers}, "ignore": []}}'
+        f"class; if each is a class, give {_description(names, numbers)}"
     )
 
 
@@ -125,12 +136,11 @@ def _unknown_numbers(case: Case) -> Iterator[str]:
     if not found:
         return
     unknown = sorted(set[int]().union(*found.values()))
-    numbers = f"[{in_short(unknown)}]"
     first, *others = found
-    who = f"{first} has" if not others else f"{in_short(found)} have"
+    who = f"{len(found)} masks ({in_short(found)}) have" if others else f"{first} has"
     ignored = _in_short(sorted(case.label_set.ignore)) if case.label_set.ignore else "no number"
     yield (
-        f"{who} the labels {numbers}, but the {len(case.label_set)} classes have "
+        f"{who} the labels [{in_short(unknown)}], but the {len(case.label_set)} classes have "
         f"{_in_short(sorted(case.label_set.label_ids))}, and {ignored} is for pixels without a "
         f"class{_advice(case, unknown)}"
     )
@@ -152,7 +162,7 @@ def _advice(case: Case, unknown: list[int]) -> str:
 
 def _far_above(case: Case) -> Iterator[str]:
     fewest, each = FAR_ABOVE
-    if case.is_named or len(case.classes) < 2:
+    if case.is_named or len(case.classes) < 2 or case.is_interpolated:
         return
     count = case.classes[-1] + 1
     if count > min(max(fewest, each * len(case.classes)), MAX_CLASSES + len(case.ignored)):
@@ -164,7 +174,7 @@ def _far_above(case: Case) -> Iterator[str]:
 
 
 _INTERPOLATED = (
-    "most numbers occur only between others, as after JPEG or a resize that blends: save masks "
+    "most numbers lie between others, as after JPEG or a resize that blends: save masks "
     "without loss and resize them with nearest neighbour"
 )
 

@@ -31,7 +31,7 @@ class FileFacts:
         orientation: EXIF orientation, 1..8.
         values: the numbers in a mask, ascending.
         pixels: how many pixels each of them has.
-        ramps: how many of these lie strictly between their neighbours in a row or a column.
+        ramps: how many of these lie strictly between two neighbours that face each other.
         palette: the palette's red, green and blue in hexadecimal; empty if there is none.
         problem: why the file cannot be used; empty if it can.
     """
@@ -131,9 +131,15 @@ def inspect_mask(path: Path) -> FileFacts:
 
 
 def _ramps(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Counts, for each number, the pixels strictly between their neighbours on an axis."""
-    is_ramp = np.zeros(values.shape, bool)
-    for lines, found in ((values, is_ramp), (values.T, is_ramp.T)):
-        before, here, after = lines[:, :-2], lines[:, 1:-1], lines[:, 2:]
-        found[:, 1:-1] |= ((before < here) & (here < after)) | ((before > here) & (here > after))
-    return np.bincount(values[is_ramp], minlength=256)
+    """Counts, for each number, the pixels strictly between neighbours on one of four axes."""
+    if min(values.shape) < 3:
+        return np.zeros(256, np.int64)
+    here = values[1:-1, 1:-1]
+    is_ramp = np.zeros(here.shape, bool)
+    height, width = here.shape
+    for row, column in ((0, 1), (1, 0), (0, 0), (0, 2)):  # of one neighbour, counted from here - 1
+        before = values[row : row + height, column : column + width]
+        after = values[2 - row :, 2 - column :][:height, :width]
+        is_ramp |= (before < here) & (here < after)
+        is_ramp |= (before > here) & (here > after)
+    return np.bincount(here[is_ramp], minlength=256)
