@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ccnet.datasets.mask_folder.classes_file import ClassesFile
 from ccnet.datasets.mask_folder.judgement import PROBLEMS, WARNINGS, Case, judge
 from ccnet.datasets.mask_folder.numbering import numbering
 from ccnet.datasets.mask_folder.orientation import orient
-from ccnet.datasets.mask_folder.pairing import pair_files
+from ccnet.datasets.mask_folder.pairing import in_short, pair_files
 from ccnet.datasets.mask_folder.survey import FileFacts, survey
 from ccnet.distributed import rank
 
@@ -66,7 +67,7 @@ class MaskFolder(LabeledImages):
         pairs = pair_files(root)
         images, masks = [pair[1] for pair in pairs.files], [pair[2] for pair in pairs.files]
         facts = survey(root, images, masks)
-        pairs.problems += [found.problem for found in facts.values() if found.problem]
+        pairs.problems += _grouped({path: found.problem for path, found in facts.items()})
         numbers, described = None, ClassesFile()
         try:
             described = ClassesFile.read(root)
@@ -127,6 +128,18 @@ def _class_pixels(facts: FileFacts, values: Mapping[int, int], classes: int) -> 
         if values[number] != IGNORE_INDEX:
             counts[values[number]] += pixels
     return counts
+
+
+def _grouped(problems: Mapping[Path, str]) -> Iterator[str]:
+    """Yields the problems of files; those that many files have in one line."""
+    files = defaultdict(list)
+    for path, problem in problems.items():
+        files[problem.removeprefix(f"{path} ")].append(path)
+    for problem, paths in files.items():
+        if problem and len(paths) == 1:
+            yield problems[paths[0]]
+        elif problem:
+            yield f"each of {len(paths)} files {problem}: {in_short(paths)}"
 
 
 def _report(root: Path, problems: list[str]) -> str:

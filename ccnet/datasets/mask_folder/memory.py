@@ -39,10 +39,11 @@ class Memory(Generic[Facts]):
         self.path = Path(constants.HF_HOME, "ccnet", "surveys", f"{name}.json")
         self._before: dict[str, Any] = self._read()
         self._now: dict[str, Any] = {}
+        self._states: dict[Path, tuple[str, list[int] | None]] = {}
 
     def recall(self, path: Path) -> Facts | None:
         """Returns the facts about a file; None if there are none, or it has changed."""
-        name, state = self._state(path)
+        name, state = self._states[path] = self._state(path)
         if state is None or self._before.get(name, [None])[0] != state:
             return None
         self._now[name] = self._before[name]
@@ -50,8 +51,8 @@ class Memory(Generic[Facts]):
         return self.make(**{key: _as_tuple(value) for key, value in fields.items()})
 
     def keep(self, path: Path, facts: Facts) -> None:
-        """Keeps facts that have just been read in a file, unless it is still being written."""
-        name, state = self._state(path)
+        """Keeps facts read in a file since it was recalled, unless it was just being written."""
+        name, state = self._states[path]
         if state is not None and state[1] < (self.began - SETTLED) * 1e9:
             self._now[name] = [state, asdict(facts)]  # type: ignore[call-overload]
 

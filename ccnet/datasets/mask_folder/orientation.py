@@ -32,10 +32,10 @@ def orient(pairs: Pairs, facts: Mapping[Path, FileFacts], chosen: str | None) ->
     usual = chosen or (next(iter(evidence)) if len(evidence) == 1 else ORIENTATIONS[0])
     if open_cases and chosen is None:
         pairs.notes.append(
-            f"{open_cases} images have an EXIF orientation that their masks do not share, and "
-            "sizes do not tell whether these masks are drawn on the upright image or on the stored "
-            f'pixels: taken as "{usual}"; give "{ORIENTATION}": "upright" or "stored" in '
-            "classes.json"
+            f"{open_cases} of {len(fitting)} images are turned or mirrored by an EXIF orientation "
+            "that their masks do not share, and sizes do not tell whether masks are drawn on the "
+            f'upright image or on the stored pixels: taken as "{usual}"; give "{ORIENTATION}": '
+            '"upright" or "stored" in classes.json'
         )
     turns = []
     for fits, (_, image, mask) in zip(fitting, pairs.files, strict=True):

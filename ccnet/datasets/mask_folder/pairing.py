@@ -25,6 +25,9 @@ _ROLES = re.compile(
 )
 """Such words before and after the rest of a name."""
 
+_LAST_WORD = re.compile(r"^.*(?=[-_. ][^-_. ]*[^\W\d_][^-_. ]*$)")
+"""What comes before the last word of a name, if that has a letter."""
+
 _FURTHER_PICTURES = {".heic", ".heif", ".avif"}
 """Suffixes of pictures that Pillow reads only with a plug-in, or if it was built so."""
 
@@ -181,6 +184,6 @@ def _report_rest(images: Files, masks: Files, problems: list[str]) -> None:
         if len(paths) == 1:
             problems.append(f"{paths[0]} has no {partner}")
         elif paths:
-            before, after = _affixes(files)
-            shape = f", all named {before}*{after}" if before or after else ""
+            ends = sorted({_LAST_WORD.sub("", name) for name in files})
+            shape = f", with names in {in_short(ends)}" if len(ends) < NAMED else ""
             problems.append(f"{len(paths)} {kind}s have no {partner}{shape}: {in_short(paths)}")
