@@ -63,7 +63,8 @@ def read_label_map(path: Path) -> LabelMap:
     Image.init()
     formats = [name for name in (*LOSSLESS, *_LOSSY) if name in Image.OPEN]
     try:
-        with Image.open(path, formats=formats) as file:
+        # Pillow maps a file that it opens itself into memory, and some versions turn that wrongly.
+        with path.open("rb") as stream, Image.open(stream, formats=formats) as file:
             _check_file(file)
             coding = _coding(file)
             orientation = stored_orientation(file)

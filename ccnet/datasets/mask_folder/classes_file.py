@@ -74,7 +74,7 @@ class ClassesFile:
         Raises:
             ValueError: if the fields do not fit together.
         """
-        usual = {"categories": categories, "label_ids": label_ids, "ignore": self.ignore}
+        usual = {"categories": categories, "label_ids": label_ids, "ignore": [IGNORE_INDEX]}
         if "categories" in self.fields:
             del usual["label_ids"]
         return LabelSet.from_config({**usual, **self.fields})

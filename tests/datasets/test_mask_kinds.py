@@ -1,0 +1,347 @@
+"""What the numbers in masks may mean: accepted with these classes, refused, or with a warning."""
+
+import logging
+import re
+
+import numpy as np
+import pytest
+from mask_drawings import (
+    SIZE,
+    blended,
+    ellipse,
+    painted,
+    rectangles,
+    through_jpeg,
+    write_masks,
+)
+from PIL import Image, ImageFilter
+
+from ccnet.classes import CITYSCAPES, LabelSet
+from ccnet.datasets import MaskFolder
+
+NAMES = ["elsewhere", "membrane"]
+VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), *[(0, 0, 0)] * 252, (224, 224, 192)]
+VALUES, OTHERS = (np.asarray(rectangles(number, range(3))) for number in (0, 1))
+
+
+def ellipses(inside, outside=0):
+    return [ellipse(number, inside, outside) for number in range(4)]
+
+
+def drawn(count, files=12):
+    return [rectangles(number, range(count)) for number in range(files)]
+
+
+def each(change, masks, *arguments):
+    return [change(mask, *arguments) for mask in masks]
+
+
+def with_pixels(count):
+    """A class that fills the image, and others of a pixel each."""
+    mask = np.zeros(SIZE, np.uint8)
+    mask[5, 8 * np.arange(count)] = np.arange(count)
+    return mask
+
+
+def noise(count, number):
+    return np.random.default_rng(number).integers(0, count, SIZE, np.uint8)
+
+
+def photograph(number):
+    return Image.fromarray(noise(256, number)).filter(ImageFilter.GaussianBlur(2))
+
+
+def own_colors(values, number):
+    return painted(values, np.random.default_rng(number).integers(0, 256, (256, 3)).tolist())
+
+
+def grey_levels(*levels):
+    return [(level, level, level) for level in levels]
+
+
+def ids(number):
+    return rectangles(number, [*range(34)])
+
+
+ACCEPTED = {
+    "two numbers": (ellipses(1), NAMES, 2),
+    "two numbers and unlabelled pixels": ([*ellipses(1), ellipse(9, 255)], NAMES, 2),
+    "black and white, described": (
+        ellipses(255),
+        {"categories": NAMES, "label_ids": [0, 255], "ignore": []},
+        2,
+    ),
+    "white first": (
+        ellipses(255),
+        {"categories": NAMES[::-1], "label_ids": [255, 0], "ignore": []},
+        2,
+    ),
+    "levels, described": (ellipses(128), {"categories": NAMES, "label_ids": [0, 128]}, 2),
+    "0 for no class": (
+        drawn(151),
+        {"categories": [f"thing {index}" for index in range(150)], "ignore": [0]},
+        150,
+    ),
+    "0 for no class, without names": (drawn(21), {"ignore": [0]}, 20),
+    "numbers without names": (ellipses(5, 3), {"label_ids": [3, 5]}, 2),
+    **{f"{count} classes": (drawn(count), None, count) for count in (2, 3, 5, 8, 21, 34)},
+    "150 classes": (drawn(150), None, 150),
+    "171 classes and unlabelled pixels": ([*drawn(171), ellipse(9, 255)], None, 171),
+    "numbers with gaps": ([rectangles(0, [0, 1, 2, 7])], None, 8),
+    "two classes of 21": (ellipses(20), None, 21),
+    "ids of Cityscapes": ([ids(number) for number in range(3)], None, 34),
+    "classes of one pixel": ([with_pixels(12)] * 2, None, 12),
+    "noise of 3": ([noise(3, number) for number in (0, 1)], None, 3),
+    "noise of 20": ([noise(20, number) for number in (0, 1)], None, 20),
+    "grey in three channels": ([np.dstack([VALUES] * 3)], None, 3),
+    "one palette": ([painted(VALUES, VOC), painted(OTHERS, VOC)], None, 3),
+    "a palette with unlabelled pixels": (
+        [painted(np.where(VALUES == 1, 255, VALUES), VOC), painted(OTHERS, VOC)],
+        None,
+        3,
+    ),
+    "a palette in every file": ([own_colors(VALUES, 0), own_colors(OTHERS, 1)], None, 3),
+    "one colour for two numbers": (
+        [painted(VALUES, [*VOC[:2], VOC[1]]), painted(np.minimum(VALUES, 1), [*VOC[:2], VOC[1]])],
+        None,
+        3,
+    ),
+    "colours in one file": ([painted(VALUES, VOC), VALUES], None, 3),
+    "a grey palette": ([painted(VALUES, grey_levels(0, 128, 255))] * 2, None, 3),
+    "1 bit beside 8": ([VALUES > 0, VALUES], None, 3),
+}
+"""Masks, classes.json, and the number of classes."""
+
+REFUSED = {
+    "black and white": (
+        ellipses(255),
+        NAMES,
+        r"masks are black and white: .*\"elsewhere\", \"membrane\"\], \"label_ids\": \[0, 255\], "
+        r"\"ignore\": \[\]}",
+    ),
+    "black and white, without names": (
+        ellipses(255),
+        None,
+        r"black and white: .*label_ids\": \[0, 255\], \"ignore\": \[\]}",
+    ),
+    "one class and 255": (
+        ellipses(255, 1),
+        ["a", "b", "c"],
+        r"no class but 1, and 255, .*\"label_ids\": \[1, 255\]",
+    ),
+    "255 with a class that is ignored": (
+        ellipses(255),
+        {"categories": NAMES, "label_ids": [0, 255]},
+        r"label_ids and ignore.* both hold \[255\]",
+    ),
+    "ignore that is no list": (
+        ellipses(1),
+        {"categories": NAMES, "ignore": 255},
+        "ignore must be a list of whole numbers, not 255",
+    ),
+    "ids that are not whole": (
+        ellipses(1),
+        {"categories": NAMES, "label_ids": [0, 1.5]},
+        r"label_ids must be a list of whole numbers, not \[0, 1\.5\]",
+    ),
+    "one class alone": (
+        ellipses(255),
+        ["membrane"],
+        r"one class alone, 'membrane': .*\[\"background\", \"membrane\"\], \"label_ids\": \[0, 255",
+    ),
+    "one number": (ellipses(0), NAMES, "no class but 0; a network needs two"),
+    "no class": (ellipses(255, 255), NAMES, "no readable mask has a pixel with a class.* only 255"),
+    "two of a name": (ellipses(1), ["a", "a"], "class names must be unique, not 'a' twice"),
+    "a text for names": (ellipses(1), {"categories": "ab"}, "must be a list of names, not 'ab'"),
+    "too high ids": (ellipses(1), {"categories": NAMES, "label_ids": [0, 256]}, r"are \[256\]; "),
+    "other levels": (
+        ellipses(128),
+        NAMES,
+        r"4 masks .* the labels \[128\], .*\"label_ids\": \[0, 128\] in classes\.json",
+    ),
+    "other levels, without names": (
+        ellipses(128),
+        None,
+        "largest number in the masks is 128, but only 2 occur: 0, 128;",
+    ),
+    "0 for no class": (
+        drawn(151),
+        [f"thing {index}" for index in range(150)],
+        r"labels \[150\], .* if 0 means no class, give \"ignore\": \[0\]",
+    ),
+    "255 for no class beside 0": (
+        [*ellipses(1), ellipse(9, 255)],
+        {"categories": ["a", "b"], "label_ids": [1, 2], "ignore": [0]},
+        r"labels \[255\], .* if 255 means no class, add it",
+    ),
+    "JPEG": (each(through_jpeg, ellipses(255)), None, "most numbers lie between others"),
+    "JPEG of high quality": (
+        each(through_jpeg, ellipses(255), 95),
+        None,
+        "between others|but only",
+    ),
+    "JPEG of several levels": (
+        each(through_jpeg, [rectangles(number, range(0, 250, 50)) for number in range(4)]),
+        None,
+        "most numbers lie between others",
+    ),
+    "JPEG, with names": (
+        each(through_jpeg, ellipses(255)),
+        NAMES,
+        "have the labels.* as after JPEG",
+    ),
+    "blended": (each(blended, ellipses(255)), None, "a resize that blends"),
+    "blended low numbers": (each(blended, ellipses(15)), None, "a resize that blends"),
+    "blended neighbours": (each(blended, ellipses(5)), None, "a resize that blends"),
+    "blended classes": (each(blended, drawn(21)), None, "a resize that blends"),
+    "photographs": ([photograph(number) for number in range(2)], None, "lie between others"),
+    "colours": ([painted(VALUES, VOC).convert("RGB")], None, "has mode RGB; a mask must be a grey"),
+    "colours in another order": (
+        [painted(VALUES, VOC), painted(2 - VALUES, VOC[2::-1])],
+        None,
+        r"0\.png shows \((.*)\) for (0|2), but .*1\.png shows \(\1\) for (?!\2)",
+    ),
+    "colours in another order, with names": (
+        [painted(VALUES, VOC), painted(2 - VALUES, VOC[2::-1])],
+        ["a", "b", "c"],
+        "save all masks with one palette",
+    ),
+    "black and white in another order": (
+        [painted(VALUES > 0, grey_levels(0, 255)), painted(OTHERS > 0, grey_levels(255, 0))],
+        NAMES,
+        r"0\.png shows \((.*)\) for (0|1), but .*1\.png shows \(\1\) for (?!\2)",
+    ),
+    "grey levels of the file's own": (
+        [painted(VALUES > 0, grey_levels(0, 7)), painted(OTHERS > 0, grey_levels(0, 8))],
+        NAMES,
+        r"shows \(7, 7, 7\) for 1, but .* \(8, 8, 8\) for 1",
+    ),
+    "1 bit beside white": ([VALUES > 0, ellipse(0, 255)], NAMES, r"for 1, but .* for 255"),
+}
+"""Masks, classes.json, and what the error says."""
+
+WARNED = {
+    "a class in no mask": (ellipses(1), [*NAMES, "vesicle"], "1 of 3 classes .* mask: vesicle"),
+    "numbers from 1": (ellipses(2, 1), None, "1 of 3 classes are in no mask: class 0"),
+    "many absent classes": (ellipses(20), None, "19 of 21 .*: class 1, .* class 5, and 14 more"),
+    "blended, with a name for every number": (
+        each(blended, ellipses(15)),
+        [f"thing {index}" for index in range(16)],
+        "look damaged: most numbers lie between others",
+    ),
+}
+"""Masks, classes.json, and what a warning says."""
+
+
+@pytest.fixture
+def warned(caplog):
+    caplog.set_level(logging.WARNING)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize(("masks", "classes", "count"), ACCEPTED.values(), ids=ACCEPTED)
+def test_masks_are_accepted(tmp_path, warned, masks, classes, count):
+    folder = MaskFolder(write_masks(tmp_path / "own", masks, classes))
+    assert len(folder.label_set) == count
+    assert all("are in no mask" in message for message in warned())
+    for index in range(len(masks)):
+        labels = folder.labels(index)
+        assert set(labels.unique().tolist()) <= {*range(count), 255}
+        assert folder.class_pixels(index).tolist() == [
+            int((labels == label).sum()) for label in range(count)
+        ]
+
+
+@pytest.mark.parametrize(("masks", "classes", "message"), REFUSED.values(), ids=REFUSED)
+def test_masks_are_refused(tmp_path, masks, classes, message):
+    with pytest.raises(ValueError, match=message):
+        MaskFolder(write_masks(tmp_path / "own", masks, classes))
+
+
+@pytest.mark.parametrize(("masks", "classes", "message"), WARNED.values(), ids=WARNED)
+def test_masks_are_accepted_with_a_warning(tmp_path, warned, masks, classes, message):
+    MaskFolder(write_masks(tmp_path / "own", masks, classes))
+    assert re.search(message, "\n".join(warned()))
+
+
+def test_numbers_are_the_classes_that_classes_json_says(tmp_path):
+    mask = np.array([[0, 255, 128], [255, 255, 0]], np.uint8)
+    classes = {"categories": ["white", "black"], "label_ids": [255, 0], "ignore": [128]}
+    folder = MaskFolder(write_masks(tmp_path / "own", [mask], classes))
+    assert folder.labels(0).tolist() == [[1, 0, 255], [0, 0, 1]]
+    assert folder.class_pixels(0).tolist() == [3, 2]
+    assert folder.label_set.ignore == (128,)
+
+
+@pytest.mark.parametrize(
+    ("palette", "is_colored"),
+    [
+        (grey_levels(*range(256)), False),
+        (grey_levels(0, 128, 255), False),
+        ([(1, 2, 3), (4, 5, 6), (7, 8, 9)], True),
+    ],
+    ids=["levels", "other levels", "colours"],
+)
+def test_grey_palettes_give_no_colors(tmp_path, palette, is_colored):
+    folder = MaskFolder(write_masks(tmp_path / "own", [painted(VALUES, palette)]))
+    assert (folder.label_set.colors == tuple(palette[:3])) == is_colored
+    assert is_colored or folder.label_set.colors == LabelSet.numbered(3).colors
+
+
+def test_classes_take_the_color_of_the_palette_where_they_occur(tmp_path):
+    padded = [painted(VALUES % 2, [(9, 9, 8), (1, 2, 3), (0, 0, 0)]), painted(VALUES, VOC)]
+    assert MaskFolder(write_masks(tmp_path / "own", padded)).label_set.colors == (
+        (9, 9, 8),
+        (1, 2, 3),
+        (0, 128, 0),
+    )
+
+
+OTHER_FOLDER = {
+    "lacks classes": ([ellipse(0, 7, 7)], None, [0]),
+    "same names in another order": (
+        [ellipse(0, 1)],
+        {"categories": [*CITYSCAPES.categories[1::-1], *CITYSCAPES.categories[2:]]},
+        [1, 0],
+    ),
+    "own numbers": (
+        [ellipse(0, 200, 100)],
+        {"label_ids": [100, 200, *range(17)]},
+        [0, 1],
+    ),
+    "0 for no class": ([ellipse(0, 8)], {"ignore": [0]}, [255, 1]),
+    "255 said to be no class": ([ellipse(0, 7, 255)], {"ignore": [255]}, [255, 0]),
+}
+"""Masks of a folder with given classes, its classes.json, and the labels of its two numbers."""
+
+
+@pytest.mark.parametrize(("masks", "classes", "labels"), OTHER_FOLDER.values(), ids=OTHER_FOLDER)
+def test_given_classes_are_read_in_the_folder_s_own_numbers(tmp_path, masks, classes, labels):
+    folder = MaskFolder(write_masks(tmp_path / "own", masks, classes), label_set=CITYSCAPES)
+    assert folder.label_set is CITYSCAPES
+    found = folder.labels(0)
+    assert [found[0, 0].item(), found[found != found[0, 0]][:1].tolist()] == [
+        labels[0],
+        labels[1:],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("masks", "classes", "message"),
+    [
+        (ellipses(255, 7), None, "no class but 7, and 255"),
+        (ellipses(255, 255), None, "no readable mask has a pixel with a class"),
+        (ellipses(1), None, r"labels \[0, 1\], but the 19 classes have"),
+        (ellipses(8, 7), {"label_ids": [1, 2]}, "19 categories need 19 label_ids"),
+    ],
+    ids=["black and white", "unlabelled", "other numbers", "too few numbers"],
+)
+def test_masks_that_do_not_fit_given_classes_are_refused(tmp_path, masks, classes, message):
+    with pytest.raises(ValueError, match=message):
+        MaskFolder(write_masks(tmp_path / "own", masks, classes), label_set=CITYSCAPES)
+
+
+def test_other_names_than_those_given_are_a_warning(tmp_path, warned):
+    root = write_masks(tmp_path / "own", [ellipse(0, 8, 7)], NAMES)
+    assert MaskFolder(root, label_set=CITYSCAPES).label_set is CITYSCAPES
+    assert "classes.json names other classes than those given" in "".join(warned())
