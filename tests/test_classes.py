@@ -36,6 +36,22 @@ def test_configuration_survives_json(name):
     assert LabelSet.from_config(json.loads(json.dumps(label_set.to_config()))) == label_set
 
 
+def test_ids_that_mean_no_class_are_left_out_of_the_usual_numbers():
+    config = {"categories": ["a", "b", "c"], "ignore": [0, 2]}
+    label_set = LabelSet.from_config(config)
+    assert (label_set.label_ids, label_set.ignore) == ((1, 3, 4), (0, 2))
+    assert LabelSet.from_config(json.loads(json.dumps(label_set.to_config()))) == label_set
+
+
+def test_configurations_without_the_field_are_as_ever():
+    """Those of weights that are older than the field."""
+    assert "ignore" not in CAMVID.to_config()
+    assert CAMVID.ignore == (255,)
+    black_and_white = LabelSet.from_config({"categories": ["a", "b"], "label_ids": [0, 255]})
+    assert (black_and_white.label_ids, black_and_white.ignore) == ((0, 255), ())
+    assert LabelSet.from_config(black_and_white.to_config()) == black_and_white
+
+
 def test_names_alone_get_distinct_colors():
     label_set = LabelSet.from_config({"categories": [f"thing {index}" for index in range(20)]})
     assert len(set(label_set.colors)) == 20
@@ -66,6 +82,11 @@ def test_number_of_classes_must_fit_in_8_bits(count):
         ({"categories": ["a", "b"], "colors": [[1, 2, 3]]}, "2 categories need 2 colors"),
         ({"categories": ["a"], "colors": [[1, 2, 256]]}, "256"),
         ({"categories": ["a", "b"], "label_ids": [1]}, "2 categories need 2 label_ids"),
+        ({"categories": ["a", "b", "a"]}, "class names must be unique, not 'a' twice"),
+        ({"categories": "ab"}, "categories must be a list of names, not 'ab'"),
+        ({"categories": ["a"], "label_ids": [1.5]}, r"a list of whole numbers, not \[1\.5\]"),
+        ({"categories": ["a"], "ignore": 255}, "ignore must be a list of whole numbers, not 255"),
+        ({"categories": ["a"], "label_ids": [3], "ignore": [3, 4]}, r"both hold \[3\]"),
     ],
 )
 def test_invalid_configuration_is_refused(config, message):

@@ -85,8 +85,3 @@ class LabeledImages(Dataset[Sample]):
                 f"the known ones are {np.flatnonzero(self._is_known).tolist()}"
             )
         return torch.from_numpy(np.array(values.point(self._labels_of.tolist())))
-
-    def class_pixels(self, index: int) -> Tensor:
-        """Counts the pixels of each class in a sample, before its transforms: (K,), int64."""
-        counts = self.labels(index).flatten().bincount(minlength=256)
-        return counts[: len(self.label_set)]

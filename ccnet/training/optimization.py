@@ -1,6 +1,6 @@
 """Optimisation: optimiser, learning rate schedule and class weights of a recipe."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -46,20 +46,21 @@ def log_balanced_weights(dataset: Dataset[Sample], num_classes: int) -> Tensor:
 
 
 def class_pixels(dataset: Any, num_classes: int) -> Tensor:
-    """Counts the pixels of each class in a data set, (K,), int64.
+    """Counts the pixels of each class in a data set: (K,), int64.
 
-    Images are not decoded if the data set has `class_pixels`, of its samples.
+    Nothing is read if the data set has `class_pixels`, and no image decoded if it has `labels`.
     """
-    if isinstance(dataset, ConcatDataset):
-        return torch.stack([class_pixels(part, num_classes) for part in dataset.datasets]).sum(0)
     counts = torch.zeros(num_classes, dtype=torch.int64)
-    indices: Sequence[int] = range(len(dataset))
-    if isinstance(dataset, Subset) and hasattr(dataset.dataset, "class_pixels"):
-        dataset, indices = dataset.dataset, dataset.indices
+    if isinstance(dataset, ConcatDataset):
+        return sum((class_pixels(part, num_classes) for part in dataset.datasets), counts)
+    is_part = isinstance(dataset, Subset)
+    whole, indices = (
+        (dataset.dataset, dataset.indices) if is_part else (dataset, range(len(dataset)))
+    )
+    if hasattr(whole, "class_pixels"):
+        return sum(map(whole.class_pixels, indices), counts)
     for index in indices:
-        if hasattr(dataset, "class_pixels"):
-            counts += dataset.class_pixels(index)
-        else:
-            labels = dataset[index][1].as_subclass(Tensor)
-            counts += labels[labels != IGNORE_INDEX].bincount(minlength=num_classes)
+        labels = whole.labels(index) if hasattr(whole, "labels") else whole[index][1]
+        labels = labels.as_subclass(Tensor)
+        counts += labels[labels != IGNORE_INDEX].bincount(minlength=num_classes)
     return counts

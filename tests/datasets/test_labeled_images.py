@@ -79,11 +79,8 @@ ZEROS = np.zeros((4, 6), np.uint8)
     [
         (ZEROS + 12, r"contains unknown labels \[12\]: the known ones are \[0, 1, .*, 11\]"),
         (ZEROS + 255, r"contains unknown labels \[255\]: the known ones are"),
-        (
-            np.dstack([ZEROS] * 3),
-            "has mode RGB; a label map must be an 8-bit grey or palette image",
-        ),
-        (ZEROS.astype(np.uint16), "has mode I;16B; a label map must be an 8-bit"),
+        (np.dstack([ZEROS, ZEROS, ZEROS + 1]), "has mode RGB; a mask must be a grey or palette"),
+        (ZEROS + np.uint16(300), r"holds numbers in 300\.\.300"),
     ],
     ids=["label 12", "label 255", "RGB", "16 bits"],
 )

@@ -215,6 +215,30 @@ def test_weights_from_a_file_on_a_folder_of_masks(main, refused, make_model, cap
     assert message.endswith("but the data set has 3 (water, sand, grass)")
 
 
+def test_a_folder_that_names_no_classes_has_those_of_the_network(
+    main, refused, make_model, capsys, tmp_path
+):
+    """Though it lacks the highest class; and its numbers are those that the network learnt from."""
+    classes = {"categories": ["grass", "sand", "water"], "label_ids": [0, 10, 20], "ignore": [30]}
+    weights, model = tmp_path / "mine.safetensors", make_model(3, label_set=classes)
+    write_weights(weights, model.to_weights())
+    labels = np.zeros((40, 56), np.uint8)
+    labels[:9], labels[30:] = 1, 3
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    for folder, array in (("images", image), ("masks", 10 * labels)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(array).save(tmp_path / folder / "a.png")
+    main("folder", "--root", tmp_path, "--weights", weights, "--save-label-ids", tmp_path / "ids")
+    printed = capsys.readouterr().out
+    true = torch.tensor([0, 1, 2, 255], dtype=torch.uint8)[labels.tolist()]
+    expected = evaluate(model, [(torch.from_numpy(image).movedim(-1, 0), true)])
+    assert expected.table() in printed
+    with Image.open(tmp_path / "ids" / "a.png") as file:
+        ids = np.array(file)
+    assert np.array_equal(ids, 10 * model.predict(image).labels.numpy())
+    assert "names its classes" in refused("folder", "--root", tmp_path, "--weights", "all")
+
+
 def test_all_weights_with_the_classes_are_evaluated(main, camvid, capsys, tmp_path, monkeypatch):
     """Other weights for these classes are missing: that is reported, the first are evaluated."""
     fitting = CCNet_ResNet18_Weights.CAMVID.meta["categories"]

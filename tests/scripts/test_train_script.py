@@ -60,6 +60,8 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(
         assert f"{name}: {value}\n" in trained.stderr
     assert "balance_classes: False\n" in trained.stderr
     assert "world size: 1, images per forward pass: 2\n" in trained.stderr
+    assert "4 images to train on, 11 classes: my sky " in trained.stderr
+    assert " %; 2 to validate on\n" in trained.stderr
     assert "these parts start untrained: head.classifier, aux_head.classifier" in trained.stderr
     assert "| my road |" in trained.stdout
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())

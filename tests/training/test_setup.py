@@ -1,15 +1,17 @@
 """The data sets of a recipe, and the weights that its network starts from."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
+from PIL import Image
 from small_runs import Scenes, small_backbones, small_model, write_mask_folder
 
 from ccnet.classes import CAMVID
 from ccnet.datasets import StreetScenes
 from ccnet.training.recipes import RECIPES
-from ccnet.training.setup import build_model, open_datasets
+from ccnet.training.setup import build_model, describe, open_datasets
 from ccnet.weights import ModelWeights, write_weights
 
 RECIPE = RECIPES["finetune"]
@@ -30,6 +32,36 @@ def test_every_fifth_image_or_another_folder_is_held_out(folder):
     assert label_set.categories == CAMVID.categories
     train_set, val_set, _ = open_datasets(RECIPE, folder, folder)
     assert (len(train_set), len(val_set)) == (6, 6)
+
+
+def blank(path):
+    with Image.open(path) as mask:
+        Image.new("L", mask.size, 255).save(path)
+
+
+def test_images_to_train_and_to_validate_on_need_labels(folder, tmp_path):
+    for name, indices in (("validate", [0, 5]), ("train", [1, 2, 3, 4])):
+        root = shutil.copytree(folder, tmp_path / name)
+        for index in indices:
+            blank(sorted((root / "masks").iterdir())[index])
+        with pytest.raises(ValueError, match=rf"of the {len(indices)} images to {name} on has a "):
+            open_datasets(RECIPE, root)
+    for path in (root / "masks").iterdir():
+        blank(path)
+    with pytest.raises(ValueError, match=r"train has a problem:\n.* no readable mask has a pixel"):
+        open_datasets(RECIPE, folder, root)
+
+
+def test_data_are_described_by_the_shares_of_their_classes(folder):
+    train_set, _, label_set = open_datasets(RECIPE, folder)
+    counts = sum(train_set[index][1].flatten().bincount(minlength=256) for index in range(4))
+    counts = counts[:11].double()
+    shares = (100 * counts / counts.sum()).tolist()
+    shown = [f"{name} {share:.3g} %" for name, share in zip(CAMVID.categories, shares, strict=True)]
+    text = f"4 images to train on, 11 classes: {', '.join(shown)}"
+    assert describe(train_set, label_set) == text
+    names = ", ".join(CAMVID.categories)
+    assert describe(StreetScenes(3), CAMVID) == f"3 images to train on, 11 classes: {names}"
 
 
 def test_rendered_scenes_are_added_to_the_training_set(folder):

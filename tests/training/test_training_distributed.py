@@ -179,3 +179,27 @@ def test_one_rank_that_is_asked_to_stop_stops_all(undisturbed, tmp_path, moment,
     assert newest(run_dir)["step"] == step
     assert finish(start(train, run_dir, ranks=2)) == [0, 0]
     assert_same_end(run_dir, undisturbed)
+
+
+def make_on_rank_zero(folder):
+    """Makes a value, and fails to make another one, on rank 0; writes down what each rank gets."""
+
+    def make():
+        (folder / f"made by {distributed.rank()}").touch()
+        return {"made": distributed.rank()}
+
+    def fail():
+        raise ValueError(f"no value on {distributed.rank()}")
+
+    made = distributed.from_rank_zero(make)
+    with pytest.raises(ValueError, match=r"^no value on 0$"):
+        distributed.from_rank_zero(fail)
+    (folder / f"rank {distributed.rank()}").write_text(str(made))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_rank_zero_makes_all_ranks_get(tmp_path, ranks):
+    assert finish(start(make_on_rank_zero, tmp_path, ranks=ranks)) == [0] * ranks
+    assert [path.name for path in tmp_path.glob("made by *")] == ["made by 0"]
+    for number in range(ranks):
+        assert (tmp_path / f"rank {number}").read_text() == "{'made': 0}"

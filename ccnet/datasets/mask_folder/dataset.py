@@ -106,7 +106,7 @@ class MaskFolder(LabeledImages):
         return torch.from_numpy(np.ascontiguousarray(labels))
 
     def class_pixels(self, index: int) -> Tensor:
-        """Counts the pixels of each class in a sample, as `LabeledImages` does, without reading."""
+        """Returns the number of pixels of each class in a sample: (K,), int64; reads no file."""
         return self._pixels[index]
 
 

@@ -14,16 +14,14 @@ from PIL import Image
 NAMED = 5
 """Maximum number of files that a line names."""
 
-_ROLE = (
-    "images?|img|im|rgb|photo|picture|jpe?g|png|leftimg8bit|masks?|gt|groundtruth|labels?|lbl|"
-    "labelids|labeltrainids|gtfine|gtcoarse|segm?|segmentation|annotations?|annot|ann|target"
-)
-"""Words in a file's name that say whether it is an image or a mask."""
+_IMAGE_WORDS = "images?|img|im|rgb|photo|picture|leftimg8bit|jpe?g|png"
+"""Words in a file's name that say that it is an image; masks may be named after its suffix."""
 
-_ROLES = re.compile(
-    rf"^(?:(?:{_ROLE})(?:[-_. ]|(?=\d)|$))+|(?:(?:^|[-_. ])(?:{_ROLE}))+$", re.IGNORECASE
+_MASK_WORDS = (
+    "masks?|gt|groundtruth|labels?|lbl|labelids|labeltrainids|gtfine|gtcoarse|segm?|segmentation|"
+    "annotations?|annot|ann|target|jpe?g|png"
 )
-"""Such words before and after the rest of a name."""
+"""Words that say that it is a mask."""
 
 _LAST_WORD = re.compile(r"^.*(?=[-_. ][^-_. ]*[^\W\d_][^-_. ]*$)")
 """What comes before the last word of a name, if that has a letter."""
@@ -70,7 +68,7 @@ def pair_files(root: Path) -> Pairs:
         )
     found = {name: name for name in images if name in masks}
     left, alone = images.keys() - found, masks.keys() - found
-    found |= _matches(_grouped(left, _without_roles), _grouped(alone, _without_roles))
+    found |= _matches(_grouped(left, _bare_image), _grouped(alone, _bare_mask))
     if not found:
         found = _matches_without_affixes(images, masks, pairs)
     pairs.files = [(name, images[name], masks[found[name]]) for name in sorted(found)]
@@ -123,9 +121,19 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _without_roles(name: str) -> str:
-    folder, _, last = name.rpartition("/")
-    return f"{folder}/{_ROLES.sub('', last)}"
+def _without(words: str) -> Callable[[str], str]:
+    """Returns a function that removes words before and after the rest of a name."""
+    start, end = rf"(?:{words})(?:[-_. ]|(?=\d)|$)", rf"(?:^|[-_. ])(?:{words})"
+    pattern = re.compile(f"^(?:{start})+|(?:{end})+$", re.IGNORECASE)
+
+    def bare(name: str) -> str:
+        folder, _, last = name.rpartition("/")
+        return f"{folder}/{pattern.sub('', last)}"
+
+    return bare
+
+
+_bare_image, _bare_mask = _without(_IMAGE_WORDS), _without(_MASK_WORDS)
 
 
 def _grouped(names: Iterable[str], bare: Callable[[str], str]) -> dict[str, list[str]]:
@@ -174,7 +182,7 @@ def _common_start(names: Iterable[str]) -> str:
 
 def _report_rest(images: Files, masks: Files, problems: list[str]) -> None:
     """Reports files without a partner."""
-    groups, others = _grouped(images, _without_roles), _grouped(masks, _without_roles)
+    groups, others = _grouped(images, _bare_image), _grouped(masks, _bare_mask)
     for bare in sorted(groups.keys() & others.keys()):
         together = [images.pop(name) for name in groups[bare]]
         together += [masks.pop(name) for name in others[bare]]
