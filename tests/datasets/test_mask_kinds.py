@@ -54,6 +54,9 @@ def own_colors(values, number):
     return painted(values, np.random.default_rng(number).integers(0, 256, (256, 3)).tolist())
 
 
+UNLABELLED = np.array([[0, 1, 255, 255]], np.uint8)
+
+
 def grey_levels(*levels):
     return [(level, level, level) for level in levels]
 
@@ -64,7 +67,7 @@ def ids(number):
 
 ACCEPTED = {
     "two numbers": (ellipses(1), NAMES, 2),
-    "two numbers and unlabelled pixels": ([*ellipses(1), ellipse(9, 255)], NAMES, 2),
+    "two numbers and unlabelled pixels": ([*ellipses(1), UNLABELLED], NAMES, 2),
     "black and white, described": (
         ellipses(255),
         {"categories": NAMES, "label_ids": [0, 255], "ignore": []},
@@ -221,6 +224,11 @@ REFUSED = {
 
 WARNED = {
     "a class in no mask": (ellipses(1), [*NAMES, "vesicle"], "1 of 3 classes .* mask: vesicle"),
+    "some black and white": (
+        [*ellipses(1), ellipse(8, 255), ellipse(9, 255)],
+        NAMES,
+        "2 masks hold 255, .*, and one class alone, and all others no 255; .*4.png, .*5.png",
+    ),
     "numbers from 1": (ellipses(2, 1), None, "1 of 3 classes are in no mask: class 0"),
     "many absent classes": (ellipses(20), None, "19 of 21 .*: class 1, .* class 5, and 14 more"),
     "blended, with a name for every number": (

@@ -57,6 +57,11 @@ OTHER_FOLDER = {
         {"categories": [*CITYSCAPES.categories[1::-1], *CITYSCAPES.categories[2:]]},
         [1, 0],
     ),
+    "some of the names": (
+        [ellipse(0, 1)],
+        {"categories": ["sidewalk", "road"]},
+        [1, 0],
+    ),
     "own numbers": (
         [ellipse(0, 200, 100)],
         {"label_ids": [100, 200, *range(17)]},

@@ -34,7 +34,7 @@ class ClassesFile:
         Raises:
             ValueError: if the file cannot be read or its fields are wrong.
         """
-        path = root / "classes.json"
+        path = root.expanduser() / "classes.json"
         if not path.exists():
             return cls()
         try:

@@ -95,7 +95,8 @@ class MaskFolder(LabeledImages):
         super().__init__([(image, mask) for _, image, mask in pairs.files], values, transforms)
         self.names = [name for name, _, _ in pairs.files]
         self._turns = turns
-        self._pixels = [_class_pixels(facts[mask], values, len(self.label_set)) for mask in masks]
+        classes = len(self.label_set)
+        self._pixels = torch.stack([_class_pixels(facts[mask], values, classes) for mask in masks])
         if rank() == 0:
             for note in pairs.notes:
                 logger.warning("%s: %s", root, note)

@@ -202,6 +202,18 @@ def _absent_classes(case: Case) -> Iterator[str]:
         yield f"{len(absent)} of {len(case.label_set)} classes are in no mask: {in_short(absent)}"
 
 
+def _partly_black_and_white(case: Case) -> Iterator[str]:
+    if len(case.label_set) != 2 or 255 not in case.ignored:
+        return
+    found = {path: facts.values for path, facts in case.masks.items() if 255 in facts.values}
+    if len(set(found.values())) == 1 and len(next(iter(found.values()))) == 2:
+        yield (
+            f"{len(found)} masks hold 255, which means no class, and one class alone, and all "
+            f"others no 255; should they be black and white, give them the numbers of the others: "
+            f"{in_short(found)}"
+        )
+
+
 Check = Callable[[Case], Iterator[str]]
 
 PROBLEMS: tuple[Check, ...] = (
@@ -210,7 +222,7 @@ PROBLEMS: tuple[Check, ...] = (
 )
 """Checks whose lines are errors."""
 
-WARNINGS: tuple[Check, ...] = (_absent_classes, _named_between)
+WARNINGS: tuple[Check, ...] = (_absent_classes, _named_between, _partly_black_and_white)
 """Checks whose lines are warnings."""
 
 

@@ -20,8 +20,8 @@ def numbering(
         masks: what the masks hold.
 
     Returns:
-        The classes that are described, which may be those given in another order; else those
-        given; else the numbers from 0 to the largest in any mask that mean a class.
+        The classes that are described, if they are among those given; else those given; else the
+        numbers from 0 to the largest in any mask that mean a class.
 
     Raises:
         ValueError: if what is given and described does not fit together.
@@ -30,7 +30,7 @@ def numbering(
         return described.label_set() if described.names_classes else _infer(described, masks)
     if described.names_classes:
         own = described.label_set()
-        return own if set(own.categories) == set(given.categories) else given
+        return own if set(own.categories) <= set(given.categories) else given
     if not described.fields:
         return given
     fields = {"categories": given.categories, "colors": given.colors, **described.fields}

@@ -21,6 +21,9 @@ from ccnet.transforms import UNREADABLE, decode_image
 _LOAD_SUFFICES = {"JPEG", "MPO", "PNG", "BMP", "WEBP"}, {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"}
 """Formats and modes that `decode_image` takes whenever Pillow can load them."""
 
+ROWS = 500
+"""Fewest rows of a high mask whose pixels are compared with their neighbours."""
+
 
 @dataclass(frozen=True)
 class FileFacts:
@@ -131,15 +134,22 @@ def inspect_mask(path: Path) -> FileFacts:
 
 
 def _ramps(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Counts, for each number, the pixels strictly between neighbours on one of four axes."""
+    """Counts, for each number, the pixels strictly between neighbours on one of four axes.
+
+    Of a high mask only some rows are looked at, and the counts are extrapolated.
+    """
     if min(values.shape) < 3:
         return np.zeros(256, np.int64)
-    here = values[1:-1, 1:-1]
-    is_ramp = np.zeros(here.shape, bool)
-    height, width = here.shape
-    for row, column in ((0, 1), (1, 0), (0, 0), (0, 2)):  # of one neighbour, counted from here - 1
-        before = values[row : row + height, column : column + width]
-        after = values[2 - row :, 2 - column :][:height, :width]
-        is_ramp |= (before < here) & (here < after)
-        is_ramp |= (before > here) & (here > after)
-    return np.bincount(here[is_ramp], minlength=256)
+    step = max(1, len(values) // ROWS)
+    above, here, below = (values[row : len(values) - 2 + row : step] for row in range(3))
+    centre = here[:, 1:-1]
+    is_ramp = np.zeros(centre.shape, bool)
+    for before, after in (
+        (here[:, :-2], here[:, 2:]),
+        (above[:, 1:-1], below[:, 1:-1]),
+        (above[:, :-2], below[:, 2:]),
+        (above[:, 2:], below[:, :-2]),
+    ):
+        is_ramp |= (before < centre) & (centre < after)
+        is_ramp |= (before > centre) & (centre > after)
+    return step * np.bincount(centre[is_ramp], minlength=256)
