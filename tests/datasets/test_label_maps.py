@@ -22,14 +22,16 @@ def save(pixels, kind, **options):
     return file.getvalue()
 
 
-def grey_png(bits, values):
-    """A grey PNG of 1, 2, 4, 8 or 16 bits, which Pillow cannot all write."""
+def grey_png(bits, values, channels=1):
+    """A PNG of 1, 2, 4, 8 or 16 bits and 1 or 3 equal channels; Pillow cannot write them all."""
 
     def chunk(kind, content):
         check = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + check
 
-    header = struct.pack(">IIBBBBB", values.shape[1], len(values), bits, 0, 0, 0, 0)
+    kind = 0 if channels == 1 else 2
+    header = struct.pack(">IIBBBBB", values.shape[1], len(values), bits, kind, 0, 0, 0)
+    values = np.repeat(values, channels, axis=1)
     return b"".join(
         (
             b"\x89PNG\r\n\x1a\n",
@@ -128,6 +130,7 @@ REFUSED = {
         "has transparent pixels: give them a number, such as 255",
     ),
     "PNG of 16 bits": (grey_png(16, WIDE * 100), r"holds numbers in 0\.\.300 \(mode I"),
+    "PNG of 16 bits in RGB": (grey_png(16, WIDE, channels=3), "has mode RGB;16B"),
     "TIFF below 0": (save(VALUES.astype(np.int32) - 1, "TIFF"), r"holds numbers in -1\.\.2"),
     "TIFF of fractions": (
         save(VALUES.astype(np.float32) / 2, "TIFF"),

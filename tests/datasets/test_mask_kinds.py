@@ -42,6 +42,16 @@ def with_pixels(count):
     return mask
 
 
+def outlined():
+    """Three classes that are lines between others."""
+    mask = np.asarray(rectangles(0, [0, 4, 5, 6, 7])).copy()
+    mask[40:60, 30:80] = 0
+    for label in (1, 2, 3):
+        mask[48 + label, 30:80] = label
+    mask[52:60, 30:80] = 7
+    return mask
+
+
 def noise(count, number):
     return np.random.default_rng(number).integers(0, count, SIZE, np.uint8)
 
@@ -95,6 +105,7 @@ ACCEPTED = {
     "classes of one pixel": ([with_pixels(12)] * 2, None, 12),
     "noise of 3": ([noise(3, number) for number in (0, 1)], None, 3),
     "noise of 20": ([noise(20, number) for number in (0, 1)], None, 20),
+    "outlines between regions": ([outlined()], None, 8),
     "grey in three channels": ([np.dstack([VALUES] * 3)], None, 3),
     "one palette": ([painted(VALUES, VOC), painted(OTHERS, VOC)], None, 3),
     "a palette with unlabelled pixels": (
@@ -105,6 +116,11 @@ ACCEPTED = {
     "a palette in every file": ([own_colors(VALUES, 0), own_colors(OTHERS, 1)], None, 3),
     "one colour for two numbers": (
         [painted(VALUES, [*VOC[:2], VOC[1]]), painted(np.minimum(VALUES, 1), [*VOC[:2], VOC[1]])],
+        None,
+        3,
+    ),
+    "a padded palette": (
+        [painted(VALUES, VOC), painted(np.minimum(VALUES, 1), VOC[:2])],
         None,
         3,
     ),

@@ -18,9 +18,6 @@ FAR_ABOVE = 40, 4
 RAMPS = 0.25
 """Share of the pixels of a number between others from which it is no drawn region."""
 
-FEWEST_RAMPS = 3
-"""Fewer such numbers are no sign of interpolation."""
-
 NOISE = 64
 """More such numbers come from no drawing."""
 
@@ -72,7 +69,7 @@ class Case:
         if len(between) > NOISE:
             return True
         share = sum(self.pixels[label] for label in between) / max(1, self.pixels.total())
-        return len(between) >= FEWEST_RAMPS and len(between) > len(ramps) / 2 and share < 0.5
+        return len(between) > len(ramps) / 2 and share < 0.5
 
 
 def _total(case: Case, field: str) -> Counter[int]:
