@@ -62,6 +62,11 @@ UNPAIRED = {
     ),
     "two images": (["a.jpg", "a.png"], ["a.png"], "a.jpg and a.png have the same name; keep one"),
     "names alike": (["cat.jpg"], ["car.png"], r"cat\.jpg has no mask\n.*car\.png has no image$"),
+    "parts alike": (
+        ["a_cat.jpg"],
+        ["a_dog.png"],
+        r"cat\.jpg has no mask\n.*dog\.png has no image$",
+    ),
     "numbers alike": (["a_1.jpg", "b_1.jpg"], ["a_2.png", "b_2.png"], "2 images have no mask"),
     "another folder": (["a/1.jpg", "b/2.jpg"], ["b/1.png", "b/2.png"], r"a/1\.jpg has no mask"),
 }
