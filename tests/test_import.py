@@ -6,18 +6,10 @@ import sys
 import pytest
 
 ORDER = [
-    *(
-        "files",
-        "schema",
-        "distributed",
-        "precision",
-        "attention_kernel",
-        "attention",
-        "baselines",
-        "norm",
-    ),
-    *("classes", "losses", "transforms", "visualization", "datasets", "inference", "weights"),
-    *("backbone", "heads", "reconfiguration", "model", "zoo", "evaluation", "training"),
+    *("files", "schema", "distributed", "precision", "attention_kernel", "attention"),
+    *("baselines", "norm", "classes", "losses", "images", "transforms", "visualization"),
+    *("datasets", "inference", "weights", "backbone", "heads", "reconfiguration", "model"),
+    *("zoo", "evaluation", "training"),
 ]
 """A module may import those before it. A package counts as one module."""
 
@@ -39,7 +31,12 @@ ORDER_WITHIN = {
 
 REQUIRED = {"torch", "torchvision", "numpy", "PIL", "huggingface_hub", "safetensors", "ccnet"}
 
-EXTRAS = {"datasets": {"tqdm"}, "training": {"tqdm"}, "evaluation": {"matplotlib"}}
+EXTRAS = {
+    "images": {"pillow_heif"},
+    "datasets": {"tqdm"},
+    "training": {"tqdm"},
+    "evaluation": {"matplotlib"},
+}
 """What a package may import beyond that."""
 
 WATCHED_IMPORT = """

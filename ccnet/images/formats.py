@@ -1,0 +1,144 @@
+"""Which files are pictures, and how Pillow opens them: by content, quietly, with named errors."""
+
+import ctypes
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError, _imaging
+
+NOT_PICTURES = {
+    *("EPS", "WMF"),  # programs and drawings, which other programs would have to run
+    *("MPEG", "IPTC"),  # video; metadata, from which Pillow opens further files of any format
+    *("BUFR", "FITS", "GRIB", "HDF5", "MCIDAS", "SPIDER"),  # measurements, without a white
+}
+"""Formats of Pillow that are never opened."""
+
+ISO_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm"), "HEIF"),
+    **dict.fromkeys((b"mif1", b"msf1"), "HEIF"),
+}
+"""Formats by the major brand of the file, its bytes 8 to 12."""
+
+MISSING = {
+    "AVIF": "AVIF pictures need Pillow 11.3 or newer: pip install --upgrade pillow",
+    "HEIF": "HEIC pictures need the package pillow-heif: pip install 'ccnet-pytorch[heif]'",
+}
+"""What to do where a format of `ISO_BRANDS` has no reader."""
+
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, ArithmeticError, AssertionError, AttributeError, EOFError),
+    *(LookupError, RuntimeError, TypeError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
+"""Exceptions that Pillow raises for an unreadable file.
+
+Its readers meet damaged files with whatever their code happens to raise, so these are all built-in
+errors but those that do not speak of the file: MemoryError, and what ends the process.
+"""
+
+
+def picture_formats() -> list[str]:
+    """Pillow's names of the formats that are opened, in the order in which they are tried."""
+    Image.init()
+    return [name for name in Image.ID if name not in NOT_PICTURES]
+
+
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """File name suffixes of pictures, in lower case: those of `picture_formats`, HEIC and AVIF."""
+    formats = {*picture_formats(), "MPO"}  # which Pillow opens as JPEG
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
+    return frozenset(known | {".avif", ".heic", ".heif", ".hif"})
+
+
+def is_picture_name(path: str | Path) -> bool:
+    """Whether a file name has the suffix of a picture, in upper or lower case."""
+    return Path(path).suffix.lower() in picture_suffixes()
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Opens a picture by its content, whatever its suffix; its pixels are not read yet.
+
+    Raises:
+        ValueError: if the format needs a package that is missing.
+        UnidentifiedImageError: if the file is no picture.
+    """
+    try:
+        return Image.open(path, formats=picture_formats())
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            head = file.read(12)
+        missing = ISO_BRANDS.get(head[8:]) if head[4:8] == b"ftyp" else None
+        if missing == "HEIF" and _register_heif():
+            return Image.open(path, formats=["HEIF"])
+        if missing:
+            raise ValueError(MISSING[missing]) from None
+        raise UnidentifiedImageError("it has no format of a picture that Pillow knows") from None
+
+
+def _register_heif() -> bool:
+    """Adds the reader of HEIC to Pillow's, on the first such file; whether it is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    if "HEIF" not in Image.OPEN:
+        register_heif_opener()
+    return True
+
+
+class _Quiet:
+    """Silences what Pillow and libtiff say of damaged files, for as long as any thread is inside.
+
+    They name no file, and the error that follows does. Filters of warnings are of the whole
+    process, so that they are set by the first thread that enters and restored by the last.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._undo = ExitStack()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._undo.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                self._undo.enter_context(_silent_libtiff())
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._undo.close()
+
+
+quiet = _Quiet()
+
+
+@contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """Takes away the handler with which Pillow's libtiff writes errors to the standard error."""
+    try:
+        library = ctypes.CDLL(_imaging.__file__)  # finds what it is linked with, too
+        set_handler = library.TIFFSetErrorHandler
+    except (AttributeError, OSError):  # linked in without a name: it stays as it is
+        yield
+        return
+    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+    previous = set_handler(None)
+    try:
+        yield
+    finally:
+        set_handler(previous)

@@ -1,0 +1,86 @@
+"""Opacity: whether a fourth band is one, and the transparent colour of a PNG."""
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+OPAQUE_MODES = {"LA": "L", "La": "L", "PA": "P", "RGBA": "RGB", "RGBa": "RGB"}
+"""The mode that is left when opacity is dropped."""
+
+
+def drop(image: Image.Image) -> Image.Image:
+    """Removes the band of opacity, if there is one; the colours stay as they are stored."""
+    return image.convert(OPAQUE_MODES.get(image.mode, image.mode))
+
+
+def is_declared(image: Any) -> bool:
+    """Whether the file says that its last band is opacity, where Pillow takes that for granted.
+
+    Else it is another picture of the same place, such as near infrared, or filling. Everything is
+    declared of formats that know of no other bands.
+
+    Args:
+        image: an opened file, before its pixels are read.
+    """
+    look = {"JPEG2000": _in_jpeg_2000, "PSD": _in_photoshop, "TGA": _in_targa}
+    declares: Callable[[Any], bool] | None = look.get(image.format)
+    return declares is None or getattr(image, "fp", None) is None or declares(image)
+
+
+def _in_jpeg_2000(image: Any) -> bool:
+    """Looks into the box of channel definitions."""
+    file = image.fp
+    file.seek(0)
+    box = file.read(2**16).partition(b"jp2c")[0].partition(b"cdef")[2]
+    count = int.from_bytes(box[:2], "big")
+    kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", box[2 : 2 + 6 * count])]
+    return 1 in kinds or 2 in kinds
+
+
+def _in_photoshop(image: Any) -> bool:
+    """Only pictures of layers have transparent parts; else the band is a selection."""
+    return bool(image.layers)
+
+
+def _in_targa(image: Any) -> bool:
+    """Looks at the number of bits of opacity in the header."""
+    file = image.fp
+    file.seek(17)
+    return bool(file.read(1)[0] & 0x0F)
+
+
+def of_transparent_color(image: Any) -> Image.Image | None:
+    """Opacity, of mode L, of a PNG or GIF that names a transparent grey value, or a colour.
+
+    Args:
+        image: an opened file, before its pixels are read: of any mode but palette.
+
+    Returns:
+        None if no value or colour is transparent.
+    """
+    color = image.info.get("transparency")
+    tile = getattr(image, "tile", None)
+    coding = str(tile[0][3]) if tile else ""
+    if isinstance(color, int) and image.mode in ("1", "L", "I", "I;16"):
+        # Pillow scales grey values of 1, 2 and 4 bits to 0..255, but not the transparent one.
+        scale = {"1": 255, "L;2": 85, "L;4": 17}.get(coding, 1)
+        values = np.asarray(image.convert("L") if image.mode == "1" else image)
+        return Image.fromarray(np.where(values == color * scale, 0, 255).astype(np.uint8))
+    if isinstance(color, tuple) and image.mode == "RGB":
+        values = np.asarray(image)
+        if coding == "RGB;16B" and image.filename:
+            values = values.astype(np.uint16) << 8 | _low_bytes(image.filename)
+        return Image.fromarray(np.where((values == color).all(-1), 0, 255).astype(np.uint8))
+    return None
+
+
+def _low_bytes(path: str) -> NDArray[np.uint8]:
+    """The lower half of the samples of a PNG of 16 bits, of which Pillow keeps the upper one."""
+    with Image.open(path, formats=["PNG"]) as image:
+        opened: Any = image
+        opened.tile = [(*opened.tile[0][:3], "RGB;16L")]
+        return np.asarray(image)
