@@ -3,11 +3,11 @@
     python scripts/predict.py street.jpg --output results
     python scripts/predict.py photos "more/**/*.png" --output results --mode slide --flip
 
-Images are given as files, folders (searched recursively) and glob patterns. For each image, two
-PNGs are written: NAME.overlay.png, the classes blended over the image, and NAME.labels.png, whose
-pixel values are the classes and whose palette is their colours. Subfolders of the folder that all
-arguments have in common are recreated in --output. Images whose names differ only in the suffix
-keep it in NAME.
+Images are given as files, folders (searched recursively; a line says which other files were left
+out) and glob patterns. For each image, two PNGs are written: NAME.overlay.png, the classes blended
+over the image, and NAME.labels.png, whose pixel values are the classes and whose palette is their
+colours. Subfolders of the folder that all arguments have in common are recreated in --output.
+Images whose names differ only in the suffix keep it in NAME.
 
 Existing results are kept unless --overwrite is given, so an interrupted run can be resumed. Images
 that cannot be segmented are listed at the end; the exit status is then 1.
@@ -87,7 +87,10 @@ def load(arguments: argparse.Namespace) -> ccnet.CCNet:
 
 def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> int:
     """Segments all images without results; returns the exit status."""
-    jobs, failures = find_jobs(arguments.images, arguments.output)
+    found = find_jobs(arguments.images, arguments.output)
+    jobs, failures = found.jobs, found.failures
+    if left_out := found.describe_left_out():
+        print(left_out)
     pending = [job for job in jobs if arguments.overwrite or not job.is_done]
     if len(pending) < len(jobs):
         done = len(jobs) - len(pending)

@@ -51,8 +51,10 @@ def cmyk_profile(lab):
 def shown_in_srgb(pixels, primaries, gamma=None):
     """What a picture (H, W, 3) in 0..255 with such a profile is in sRGB, by the formulas."""
     values = pixels / 255
-    linear = values**gamma if gamma else np.where(
-        values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
+    linear = (
+        values**gamma
+        if gamma
+        else np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     )
     xyz = linear @ np.array(PRIMARIES[primaries])
     return from_xyz(xyz)

@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 """Pillow's mode for the colour space of a profile."""
 
+NO_OPTIMIZATION = 0x0100
+"""LittleCMS's flag, by the number that every version of Pillow takes."""
+
 TOLERANCE = 2
 """Levels by which a profile may move a colour and still be sRGB: makers round its curve."""
 
@@ -55,7 +58,7 @@ def _conversion(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Imag
     from PIL import ImageCms
 
     # Of a grey picture only 256 values are converted: exactly, though that is slow.
-    flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+    flags: Any = NO_OPTIMIZATION if mode == "L" else 0
     source = _source(profile, mode)
     if source is None:
         return None

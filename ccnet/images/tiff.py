@@ -125,7 +125,9 @@ class Layout:
         return least <= self.bands and self.samples <= most
 
     def check(self) -> None:
-        """Raises ValueError if the first page is not the picture itself."""
+        """Raises ValueError if the page is not the picture itself, or its coding is not known."""
+        if self.number(COMPRESSION, 1) not in COMPRESSION_INFO:
+            raise self.refusal()
         if self.number(SUBFILE, 0) & 1:
             raise ValueError(
                 "its first page is a preview; develop a raw photograph first, to a JPEG or TIFF"

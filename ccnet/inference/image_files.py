@@ -3,12 +3,11 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-"""File name suffixes of images in a folder; upper and lower case match."""
+from ccnet.images import is_picture_name
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,35 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether both results exist."""
-        return self.overlay.exists() and self.labels.exists()
+        """Whether both results exist; not if their names are too long for that."""
+        return all(os.path.exists(path) for path in (self.overlay, self.labels))  # noqa: PTH110
 
 
-def find_jobs(arguments: Iterable[str], output: Path) -> tuple[list[Job], list[str]]:
+@dataclass
+class Found:
+    """What `find_jobs` has found.
+
+    Attributes:
+        jobs: the images with their results.
+        failures: error messages: arguments without an image, folders that cannot be read.
+        left_out: the number of other files in the folders, by suffix.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def describe_left_out(self) -> str:
+        """One line, such as "3 files are no pictures: 2 .txt, 1 .mov"; empty if there are none."""
+        if not self.left_out:
+            return ""
+        kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
+        total = self.left_out.total()
+        be = "file is no picture" if total == 1 else "files are no pictures"
+        return f"left out: {total} {be}, by suffix: {', '.join(kinds)}"
+
+
+def find_jobs(arguments: Iterable[str], output: Path) -> Found:
     """Finds the image files that arguments name, each once.
 
     Subfolders of the folder that all arguments have in common are recreated in `output`. Images in
@@ -49,27 +72,23 @@ def find_jobs(arguments: Iterable[str], output: Path) -> tuple[list[Job], list[s
     no two images share a result. Results of other images, found among the images, are skipped.
 
     Args:
-        arguments: files, folders (searched recursively for `SUFFIXES`) and glob patterns, in which
-            ** matches any folders.
+        arguments: files, folders (searched recursively for files with the suffix of a picture, but
+            not for hidden ones) and glob patterns, in which ** matches any folders.
         output: the folder of the results.
-
-    Returns:
-        The images with their results, and error messages: arguments without an image and folders
-        that cannot be read.
     """
     pictures: dict[Path, Path] = {}
-    roots, failures = [], []
+    roots, found = [], Found()
     for argument in arguments:
         root, named = _expand(argument)
         if not named:
-            failures.append(f"no image at {argument}, and no file matches it as a pattern")
+            found.failures.append(f"no image at {argument}, and no file matches it as a pattern")
             continue
         roots.append(_absolute(root))
         for path in named:
-            found = _below(path, failures) if path.is_dir() else [path]
-            if not found:
-                failures.append(f"no images in {path}")
-            pictures.update({_absolute(picture): picture for picture in found})
+            inside = _below(path, found) if path.is_dir() else [path]
+            if not inside:
+                found.failures.append(f"no images in {path}")
+            pictures.update({_absolute(picture): picture for picture in inside})
     # Names must differ for "a.png" and "a.jpg", and for "a.jpg.png" and "a.jpg" with its suffix.
     names = Counter(path.with_suffix("") for path in pictures)
     names.update(path for path in pictures if path.suffix)
@@ -79,7 +98,8 @@ def find_jobs(arguments: Iterable[str], output: Path) -> tuple[list[Job], list[s
         stem = name.with_suffix("")
         jobs[path] = Job(picture, output, str(stem if names[path.with_suffix("")] == 1 else name))
     results = {_absolute(path) for job in jobs.values() for path in (job.overlay, job.labels)}
-    return [job for path, job in jobs.items() if path not in results], failures
+    found.jobs = [job for path, job in jobs.items() if path not in results]
+    return found
 
 
 def _expand(argument: str) -> tuple[Path, list[Path]]:
@@ -95,14 +115,16 @@ def _expand(argument: str) -> tuple[Path, list[Path]]:
     return root, sorted(path for path in found if not path.name.startswith("."))
 
 
-def _below(folder: Path, failures: list[str]) -> list[Path]:
-    """Finds all paths with an image suffix, even folders: decoding one reports an error."""
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=lambda e: failures.append(str(e))):
+def _below(folder: Path, found: Found) -> list[Path]:
+    """Finds all paths with the suffix of a picture, even folders: decoding one reports an error."""
+    pictures = []
+    for parent, folders, files in os.walk(folder, onerror=lambda e: found.failures.append(str(e))):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        names = (*folders, *(name for name in files if not name.startswith(".")))
-        found += [Path(parent, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
-    return sorted(found)
+        files = [name for name in files if not name.startswith(".")]
+        pictures += [Path(parent, name) for name in (*folders, *files) if is_picture_name(name)]
+        others = [Path(name).suffix.lower() for name in files if not is_picture_name(name)]
+        found.left_out.update(suffix or "without suffix" for suffix in others)
+    return sorted(pictures)
 
 
 def _absolute(path: Path) -> Path:

@@ -22,9 +22,9 @@ def touch(tmp_path, monkeypatch):
 
 def names(arguments, output="out"):
     """The name of each image's results, by the image's path."""
-    jobs, failures = find_jobs(arguments, Path(output))
-    assert failures == []
-    return {job.picture.as_posix(): Path(job.name).as_posix() for job in jobs}
+    found = find_jobs(arguments, Path(output))
+    assert found.failures == []
+    return {job.picture.as_posix(): Path(job.name).as_posix() for job in found.jobs}
 
 
 TREE = ["in/x/1.jpg", "in/x/deep/1.PNG", "in/y/1.jpeg", "in/0.tiff", "in/notes.txt"]
@@ -59,7 +59,7 @@ def test_names_of_results(touch, files, arguments, expected):
 
 def test_absolute_arguments(touch):
     touch("a/street.jpg", *MIXED)
-    (job,), _ = find_jobs([f"{Path.cwd()}/a/street.jpg"], Path("out"))
+    (job,) = find_jobs([f"{Path.cwd()}/a/street.jpg"], Path("out")).jobs
     assert job.picture == Path.cwd() / "a/street.jpg"
     assert job.overlay == Path("out/street.overlay.png")
     assert job.labels == Path("out/street.labels.png")
@@ -91,10 +91,47 @@ def test_whatever_has_the_suffix_of_an_image_is_taken_for_one(touch):
 
 def test_arguments_without_images_are_reported(touch):
     touch("empty/notes.txt", "1.jpg")
-    jobs, failures = find_jobs(["nowhere.jpg", "*.gif", "empty", "1.jpg"], Path("out"))
-    assert [job.name for job in jobs] == ["1"]
-    assert failures == [
+    found = find_jobs(["nowhere.jpg", "*.gif", "empty", "1.jpg"], Path("out"))
+    assert [job.name for job in found.jobs] == ["1"]
+    assert found.failures == [
         "no image at nowhere.jpg, and no file matches it as a pattern",
         "no image at *.gif, and no file matches it as a pattern",
         "no images in empty",
     ]
+
+
+PICTURES = "jpg jpeg jfif jpe png apng webp gif bmp dib tif tiff jp2 j2k jpx mpo pgm ppm pbm pnm"
+PICTURES += " tga psd ico pcx qoi sgi dds avif heic heif hif JPG HEIC"
+OTHERS = "txt pdf ps eps emf wmf svg mp4 mov mpg mpeg h5 hdf grib fits nc ttf dng cr2 json exe"
+
+
+def test_folders_are_searched_for_all_that_is_a_picture(touch):
+    touch(*(f"in/{suffix}.{suffix}" for suffix in f"{PICTURES} {OTHERS}".split()), "in/README")
+    touch("in/sub/a.TXT", "in/.hidden.txt", "in/.git/config")
+    found = find_jobs(["in"], Path("out"))
+    taken = {job.picture.suffix[1:] for job in found.jobs}
+    assert taken == set(PICTURES.split())
+    expected = dict.fromkeys((f".{suffix}" for suffix in OTHERS.split()), 1)
+    assert found.left_out == expected | {".txt": 2, "without suffix": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        (["1.jpg"], ""),
+        (["1.jpg", "notes.txt"], "left out: 1 file is no picture, by suffix: 1 .txt"),
+        (
+            ["1.jpg", "a.mov", "b.txt", "c.mov", "Makefile"],
+            "left out: 4 files are no pictures, by suffix: 2 .mov, 1 .txt, 1 without suffix",
+        ),
+    ],
+)
+def test_what_is_left_out_is_said_in_one_line(touch, files, line):
+    touch(*(f"in/{name}" for name in files))
+    said = find_jobs(["in"], Path("out")).describe_left_out()
+    assert sorted(said.split(", ")) == sorted(line.split(", "))
+
+
+def test_a_name_too_long_for_its_results_is_still_a_job(touch):
+    touch(f"in/{'x' * 250}.jpg", "in/1.jpg")
+    assert [job.is_done for job in find_jobs(["in"], Path("out")).jobs] == [False, False]

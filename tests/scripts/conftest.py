@@ -32,3 +32,26 @@ def draw():
         return path
 
     return write
+
+
+@pytest.fixture
+def predict(load_script, weights_file, tmp_path, monkeypatch, capsys):
+    """Runs the script in this process, in a new folder: its exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        script = load_script("predict")
+        arguments = ("--weights", weights_file, "--device", "cpu", *arguments)
+        monkeypatch.setattr("sys.argv", ["predict.py", *map(str, arguments)])
+        try:
+            script.main()
+        except SystemExit as end:
+            status = end.code
+        else:
+            status = 0
+        out, err = capsys.readouterr()
+        if isinstance(status, str):  # as Python exits with a message
+            status, err = 1, f"{err}{status}\n"
+        return status, out, err
+
+    return run

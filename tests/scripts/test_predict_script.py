@@ -11,30 +11,6 @@ import ccnet
 from ccnet.classes import CAMVID
 from ccnet.inference import InferenceProtocol
 
-
-@pytest.fixture
-def predict(load_script, weights_file, tmp_path, monkeypatch, capsys):
-    """Runs the script in this process, in a new folder: its exit status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        script = load_script("predict")
-        arguments = ("--weights", weights_file, "--device", "cpu", *arguments)
-        monkeypatch.setattr("sys.argv", ["predict.py", *map(str, arguments)])
-        try:
-            script.main()
-        except SystemExit as end:
-            status = end.code
-        else:
-            status = 0
-        out, err = capsys.readouterr()
-        if isinstance(status, str):  # as Python exits with a message
-            status, err = 1, f"{err}{status}\n"
-        return status, out, err
-
-    return run
-
-
 BROKEN = {
     "broken-link.png": lambda path: path.symlink_to("nowhere.png"),
     "cut.png": lambda path: path.write_bytes(path.with_name("good.png").read_bytes()[:1000]),
