@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError, _imaging
 
@@ -130,15 +131,22 @@ quiet = _Quiet()
 @contextmanager
 def _silent_libtiff() -> Iterator[None]:
     """Takes away the handler with which Pillow's libtiff writes errors to the standard error."""
-    try:
-        library = ctypes.CDLL(_imaging.__file__)  # finds what it is linked with, too
-        set_handler = library.TIFFSetErrorHandler
-    except (AttributeError, OSError):  # linked in without a name: it stays as it is
-        yield
-        return
-    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-    previous = set_handler(None)
+    set_handler = _libtiff_set_handler()
+    previous = set_handler(None) if set_handler else None
     try:
         yield
     finally:
-        set_handler(previous)
+        if set_handler:
+            set_handler(previous)
+
+
+@cache
+def _libtiff_set_handler() -> Any:
+    """The function TIFFSetErrorHandler; None where Pillow has libtiff without names in it."""
+    try:
+        library = ctypes.CDLL(_imaging.__file__)  # finds what it is linked with, too
+        set_handler = library.TIFFSetErrorHandler
+    except (AttributeError, OSError):
+        return None
+    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+    return set_handler
