@@ -67,7 +67,10 @@ def decode_image(image: ImageLike) -> Tensor:
         with quiet():
             return _from_samples(read_file(path), str(path))
     except UNREADABLE as error:
-        reason = str(error) or type(error).__name__
+        if isinstance(error, MemoryError):
+            reason = "it takes more memory than there is"
+        else:
+            reason = str(error) or type(error).__name__
         raise ValueError(f"{path} cannot be read as an image: {reason}") from error
 
 

@@ -35,13 +35,13 @@ MISSING = {
 
 UNREADABLE = (
     *(OSError, SyntaxError, ValueError, ArithmeticError, AssertionError, AttributeError, EOFError),
-    *(LookupError, RuntimeError, TypeError, struct.error, zlib.error),
+    *(LookupError, MemoryError, RuntimeError, TypeError, struct.error, zlib.error),
     Image.DecompressionBombError,
 )
 """Exceptions that Pillow raises for an unreadable file.
 
 Its readers meet damaged files with whatever their code happens to raise, so these are all built-in
-errors but those that do not speak of the file: MemoryError, and what ends the process.
+errors: of memory too, which a damaged size claims. What ends the process is none of them.
 """
 
 

@@ -1,12 +1,12 @@
 """Opacity: whether a fourth band is one, and the transparent colour of a PNG."""
 
-import struct
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from ccnet.images import jpeg2000
 
 OPAQUE_MODES = {"LA": "L", "La": "L", "PA": "P", "RGBA": "RGB", "RGBa": "RGB"}
 """The mode that is left when opacity is dropped."""
@@ -26,31 +26,16 @@ def is_declared(image: Any) -> bool:
     Args:
         image: an opened file, before its pixels are read.
     """
-    look = {"JPEG2000": _in_jpeg_2000, "PSD": _in_photoshop, "TGA": _in_targa}
-    declares: Callable[[Any], bool] | None = look.get(image.format)
-    return declares is None or getattr(image, "fp", None) is None or declares(image)
-
-
-def _in_jpeg_2000(image: Any) -> bool:
-    """Looks into the box of channel definitions."""
-    file = image.fp
-    file.seek(0)
-    box = file.read(2**16).partition(b"jp2c")[0].partition(b"cdef")[2]
-    count = int.from_bytes(box[:2], "big")
-    kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", box[2 : 2 + 6 * count])]
-    return 1 in kinds or 2 in kinds
-
-
-def _in_photoshop(image: Any) -> bool:
-    """Only pictures of layers have transparent parts; else the band is a selection."""
-    return bool(image.layers)
-
-
-def _in_targa(image: Any) -> bool:
-    """Looks at the number of bits of opacity in the header."""
-    file = image.fp
-    file.seek(17)
-    return bool(file.read(1)[0] & 0x0F)
+    if getattr(image, "fp", None) is None:
+        return True
+    if image.format == "JPEG2000":
+        return jpeg2000.has_opacity(image.fp)
+    if image.format == "PSD":  # only pictures of layers have transparent parts: else, a selection
+        return bool(image.layers)
+    if image.format == "TGA":  # the header has the number of its bits
+        image.fp.seek(17)
+        return bool(image.fp.read(1)[0] & 0x0F)
+    return True
 
 
 def of_transparent_color(image: Any) -> Image.Image | None:

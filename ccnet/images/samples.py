@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ccnet.images import opacity, tiff
+from ccnet.images import jpeg2000, opacity, tiff
 from ccnet.images.formats import UNREADABLE, open_picture
 
 ORIENTATION = 274
@@ -73,6 +73,8 @@ def read_image(image: Image.Image) -> Samples:
     """
     if isinstance(image, TiffImageFile):
         return _read_tiff(image)
+    if image.format == "JPEG2000" and getattr(image, "fp", None) is not None:
+        jpeg2000.check_depth(image.fp)  # type: ignore[attr-defined]
     is_deep, has_opacity = _is_deep(image), opacity.is_declared(image)
     alpha = opacity.of_transparent_color(image)
     image.load()

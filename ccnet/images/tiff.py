@@ -160,7 +160,9 @@ def read_layout(file: IO[bytes]) -> Layout | None:
     head = file.read(8)
     if head[:2] not in (b"II", b"MM") or not {42, 43} & {*head[2:4]}:
         return None
-    if 43 in head[2:4]:
+    if head[:4] == b"MM\0\x2b":
+        raise ValueError("BigTIFF with the highest byte first is not supported; save it as TIFF")
+    if head[2] == 43:
         head += file.read(8)
     tags = ImageFileDirectory_v2(head)
     file.seek(tags.next)

@@ -105,17 +105,34 @@ def test_what_a_format_needs_is_said(seen, monkeypatch, brand, reason):
         seen(content, "phone.jpg")
 
 
-def test_errors_that_do_not_speak_of_the_file_pass(seen, monkeypatch):
-    content = encoded("PNG")
-    for error in (MemoryError, KeyboardInterrupt):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (NotImplementedError("no such texture"), "no such texture"),
+        (KeyError("mode"), "'mode'"),
+        (struct.error("too short"), "too short"),
+        (Image.DecompressionBombError("too large"), "too large"),
+        (EOFError(), "EOFError"),
+        (MemoryError(), "it takes more memory than there is"),
+    ],
+)
+def test_errors_of_readers_name_the_file(seen, monkeypatch, error, reason):
+    def fail(*arguments, **options):
+        raise error
 
-        def fail(*arguments, error=error, **options):
-            raise error
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(ValueError, match=rf"a\.png cannot be read as an image: {reason}") as caught:
+        seen(encoded("PNG"), "a.png")
+    assert caught.value.__cause__ is error
 
-        with monkeypatch.context() as patch:
-            patch.setattr(Image, "open", fail)
-            with pytest.raises(error):
-                seen(content)
+
+def test_an_interrupt_is_no_error_of_the_file(seen, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image, "open", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        seen(encoded("PNG"))
 
 
 def test_warnings_are_silenced_while_decoding_alone(tmp_path):
@@ -163,6 +180,15 @@ def test_a_fourth_band_is_opacity_only_where_the_file_says_so(seen, kind):
     blended = PIXELS * alpha + 255 * (1 - alpha)
     assert np.abs(seen(declared(kind, True)) - blended).max() <= 1
     assert np.array_equal(seen(declared(kind, False)), PIXELS)
+
+
+def test_colors_of_jpeg_2000_with_more_than_8_bits_are_refused(seen):
+    """Pillow would show white as black."""
+    content = bytearray(encoded("JPEG2000", irreversible=False))
+    size = content.index(b"\xff\x4f\xff\x51") + 4
+    content[size + 38] = 11
+    with pytest.raises(ValueError, match="JPEG 2000 of 3 bands with 12 bits per sample"):
+        seen(bytes(content))
 
 
 def test_a_selection_in_a_photoshop_file_is_no_opacity(seen):
