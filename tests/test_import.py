@@ -14,6 +14,10 @@ ORDER = [
 """A module may import those before it. A package counts as one module."""
 
 ORDER_WITHIN = {
+    "images": [
+        *("formats", "profiles", "jpeg2000", "opacity", "tiff", "tiff_samples", "samples"),
+        "decoding",
+    ],
     "inference": [
         *("protocol", "command_line", "replica", "result", "windows", "segment", "image_files"),
     ],

@@ -6,18 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ccnet.images import jpeg2000
+from ccnet.images.jpeg2000 import has_opacity
 
 OPAQUE_MODES = {"LA": "L", "La": "L", "PA": "P", "RGBA": "RGB", "RGBa": "RGB"}
 """The mode that is left when opacity is dropped."""
 
 
-def drop(image: Image.Image) -> Image.Image:
+def drop_opacity(image: Image.Image) -> Image.Image:
     """Removes the band of opacity, if there is one; the colours stay as they are stored."""
     return image.convert(OPAQUE_MODES.get(image.mode, image.mode))
 
 
-def is_declared(image: Any) -> bool:
+def declares_opacity(image: Any) -> bool:
     """Whether the file says that its last band is opacity, where Pillow takes that for granted.
 
     Else it is another picture of the same place, such as near infrared, or filling. Everything is
@@ -29,7 +29,7 @@ def is_declared(image: Any) -> bool:
     if getattr(image, "fp", None) is None:
         return True
     if image.format == "JPEG2000":
-        return jpeg2000.has_opacity(image.fp)
+        return has_opacity(image.fp)
     if image.format == "PSD":  # only pictures of layers have transparent parts: else, a selection
         return bool(image.layers)
     if image.format == "TGA":  # the header has the number of its bits
@@ -38,7 +38,7 @@ def is_declared(image: Any) -> bool:
     return True
 
 
-def of_transparent_color(image: Any) -> Image.Image | None:
+def alpha_of_transparent_color(image: Any) -> Image.Image | None:
     """Opacity, of mode L, of a PNG or GIF that names a transparent grey value, or a colour.
 
     Args:

@@ -9,10 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ccnet.images import jpeg2000, opacity, tiff
 from ccnet.images.formats import UNREADABLE, open_picture
+from ccnet.images.jpeg2000 import check_depth
+from ccnet.images.opacity import (
+    alpha_of_transparent_color,
+    declares_opacity,
+    drop_opacity,
+)
+from ccnet.images.tiff import ORIENTATION, Layout, read_layout
+from ccnet.images.tiff_samples import read_plain
 
-ORIENTATION = 274
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,11 +56,11 @@ def read_file(path: Path) -> Samples:
         Exception: of `UNREADABLE`, if the file is damaged or no picture.
     """
     with path.open("rb") as file:
-        layout = tiff.read_layout(file)
+        layout = read_layout(file)
         if layout is not None:
             layout.check()
         if layout is not None and layout.is_plain:
-            return _split(tiff.read_plain(file, layout), layout.bits > 8)
+            return _split(read_plain(file, layout), layout.bits > 8)
     try:
         with open_picture(path) as image:
             return read_image(image)
@@ -74,21 +80,21 @@ def read_image(image: Image.Image) -> Samples:
     if isinstance(image, TiffImageFile):
         return _read_tiff(image)
     if image.format == "JPEG2000" and getattr(image, "fp", None) is not None:
-        jpeg2000.check_depth(image.fp)  # type: ignore[attr-defined]
-    is_deep, has_opacity = _is_deep(image), opacity.is_declared(image)
-    alpha = opacity.of_transparent_color(image)
+        check_depth(image.fp)  # type: ignore[attr-defined]
+    is_deep, has_opacity = _is_deep(image), declares_opacity(image)
+    alpha = alpha_of_transparent_color(image)
     image.load()
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = _with_pixels(image, np.asarray(image) >> 8)
-    return _split(image if has_opacity else opacity.drop(image), is_deep, alpha)
+    return _split(image if has_opacity else drop_opacity(image), is_deep, alpha)
 
 
 def _read_tiff(image: TiffImageFile) -> Samples:
-    layout = tiff.Layout(image.tag_v2, "<" if image.tag_v2.prefix == b"II" else ">")
+    layout = Layout(image.tag_v2, "<" if image.tag_v2.prefix == b"II" else ">")
     layout.check()
     is_deep = layout.bits > 8
     if layout.is_plain and image.tile and image.fp is not None:
-        return _split(tiff.read_plain(image.fp, layout), is_deep)
+        return _split(read_plain(image.fp, layout), is_deep)
     if not layout.is_readable:
         raise layout.refusal()
     try:
@@ -99,7 +105,7 @@ def _read_tiff(image: TiffImageFile) -> Samples:
     if image.mode.startswith("I;16"):
         values = np.asarray(image) >> (layout.bits - 8)
         upright = _with_pixels(image, values if layout.photometric else 255 - values)
-    return _split(upright if layout.opacity else opacity.drop(upright), is_deep)
+    return _split(upright if layout.opacity else drop_opacity(upright), is_deep)
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -147,7 +153,7 @@ def _split(image: Image.Image, is_deep: bool, alpha: Image.Image | None = None) 
         image = image.convert("LA")
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
-        image = opacity.drop(image)
+        image = drop_opacity(image)
     if turn is not None:
         image, alpha = image.transpose(turn), alpha and alpha.transpose(turn)
     return Samples(image, alpha, profile, is_deep)

@@ -225,3 +225,16 @@ def test_opened_images_are_read_like_their_files(shown, tmp_path):
         expected = shown(content)
         with Image.open(tmp_path / "picture.tiff") as image:
             assert np.array_equal(decode_image(image).movedim(0, -1).numpy(), expected)
+
+
+def test_pixels_that_pillow_has_already_misread_are_refused(tmp_path):
+    for bits, is_right in ((8, True), (16, False)):
+        samples, levels = drawn(bits, 3)
+        (tmp_path / "a.tiff").write_bytes(tiff_file(samples, bits, photometric=RGB, planar=True))
+        with Image.open(tmp_path / "a.tiff") as image:
+            image.load()
+            if is_right:
+                assert np.array_equal(decode_image(image).movedim(0, -1).numpy(), levels)
+            else:
+                with pytest.raises(ValueError, match="planar, uncompressed is not supported"):
+                    decode_image(image)
