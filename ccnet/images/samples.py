@@ -17,7 +17,7 @@ from ccnet.images.opacity import (
     drop_opacity,
 )
 from ccnet.images.tiff import ORIENTATION, Layout, read_layout
-from ccnet.images.tiff_samples import read_plain
+from ccnet.images.tiff_samples import read_palette, read_plain
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -105,6 +105,9 @@ def _read_tiff(image: TiffImageFile) -> Samples:
     if image.mode.startswith("I;16"):
         values = np.asarray(image) >> (layout.bits - 8)
         upright = _with_pixels(image, values if layout.photometric else 255 - values)
+    elif image.mode == "P":
+        upright = image.copy()
+        upright.putpalette(read_palette(layout).T.tobytes())
     return _split(upright if layout.opacity else drop_opacity(upright), is_deep)
 
 
@@ -147,6 +150,7 @@ def _split(image: Image.Image, is_deep: bool, alpha: Image.Image | None = None) 
             "convert it to 8 or 16 bits per channel"
         )
     profile, turn = image.info.get("icc_profile"), TURNS.get(_orientation(image))
+    profile = profile if isinstance(profile, bytes) else None
     if image.mode in ("PA", "RGBa") or (image.mode == "P" and image.has_transparency_data):
         image = image.convert("RGBA")
     elif image.mode == "La":

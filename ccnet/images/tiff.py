@@ -86,7 +86,6 @@ class Layout:
             self.number(COMPRESSION, 1) == 1
             and self.photometric in (0, 1, 2, 3, 5)
             and 1 <= self.bits <= 16
-            and self.number(FILL_ORDER, 1) == 1
             and self._is_unsigned
             and self._has_bands
         )

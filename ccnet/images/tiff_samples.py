@@ -16,6 +16,7 @@ from PIL import Image
 
 from ccnet.images.tiff import (
     COLORMAP,
+    FILL_ORDER,
     HEIGHT,
     ICC_PROFILE,
     ORIENTATION,
@@ -28,6 +29,9 @@ from ccnet.images.tiff import (
     Layout,
 )
 
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""Each byte with its bits in opposite order."""
+
 
 def read_plain(file: IO[bytes], layout: Layout) -> Image.Image:
     """Reads the first page of an uncompressed TIFF of 1 to 16 bits per sample.
@@ -38,11 +42,7 @@ def read_plain(file: IO[bytes], layout: Layout) -> Image.Image:
     """
     values = _read_samples(file, layout)
     if layout.photometric == 3:
-        colors = np.array(layout.numbers(COLORMAP))
-        if colors.size != 3 << layout.bits:
-            raise ValueError(f"its palette has {colors.size} values, not {3 << layout.bits}")
-        colors = colors >> (8 if colors.max() > 255 else 0)  # some writers keep to 8 bits
-        planes = colors.reshape(3, -1).astype(np.uint8)[:, values[0]]
+        planes = read_palette(layout)[:, values[0]]
     else:
         planes = _to_8_bits(values[: layout.bands], layout.bits)
         if layout.photometric == 0:
@@ -57,6 +57,15 @@ def read_plain(file: IO[bytes], layout: Layout) -> Image.Image:
         image.info["icc_profile"] = profile
     image.getexif()[ORIENTATION] = layout.number(ORIENTATION, 1)
     return image
+
+
+def read_palette(layout: Layout) -> NDArray[np.uint8]:
+    """The red, green and blue of all values: (3, values), uint8."""
+    colors = np.array(layout.numbers(COLORMAP))
+    if colors.size != 3 << layout.bits:
+        raise ValueError(f"its palette has {colors.size} values, not {3 << layout.bits}")
+    colors >>= 8 if colors.max() > 255 else 0  # some writers keep to 8 bits
+    return colors.reshape(3, -1).astype(np.uint8)
 
 
 def _to_8_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
@@ -104,6 +113,8 @@ def _read_samples(file: IO[bytes], layout: Layout) -> NDArray[Any]:
         data = file.read(count * row_bytes)
         if len(data) < count * row_bytes:
             raise ValueError("the file ends early")
+        if layout.number(FILL_ORDER, 1) == 2:
+            data = data.translate(MIRRORED)
         block = _unpack(data, (count, columns, depth), layout)
         target = values[plane, top : top + rows, left : left + columns]
         target[...] = block[: target.shape[0], : target.shape[1]]

@@ -157,18 +157,22 @@ def test_cmyk_is_told_from_near_infrared(shown, bits, planar, compression):
 def test_palettes(shown, byte_order, bits, planar, compression):
     samples, _ = drawn(bits, 1)
     colors = np.random.default_rng(0).integers(0, 65536, (3, 1 << bits))
-    seen = shown(
-        tiff_file(
-            samples,
-            bits,
-            photometric=PALETTE,
-            byte_order=byte_order,
-            planar=planar,
-            compression=compression,
-            tags={320: colors.flatten().tolist()},
-        )
+    options = {"planar": planar, "compression": compression, "byte_order": byte_order}
+    for unit in (257, 1):  # the specification's 16 bits, and 8 as some writers keep to
+        tags = {320: (colors * unit // 257).flatten().tolist()}
+        seen = shown(tiff_file(samples, bits, photometric=PALETTE, tags=tags, **options))
+        assert np.abs(seen - colors.T[samples[..., 0]] / 257).max() <= 1
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(1, 0), (4, 1), (8, 0), (16, 1)])
+def test_bits_in_opposite_order(shown, bits, photometric):
+    samples, levels = drawn(bits, 1)
+    content = bytearray(
+        tiff_file(samples, bits, photometric=photometric, rows=HEIGHT, tags={266: [2]})
     )
-    assert np.abs(seen - colors.T[samples[..., 0]] / 257).max() <= 1
+    for index in range(8, 8 + HEIGHT * ((WIDTH * bits + 7) // 8)):
+        content[index] = int(f"{content[index]:08b}"[::-1], 2)
+    assert np.abs(shown(content) - (levels if photometric else 255 - levels)).max() <= 1
 
 
 REFUSED = {
