@@ -170,8 +170,11 @@ def declared(kind, has_opacity):
         layers = struct.pack(">IIh", 6, 2, 0)[:10] if has_opacity else struct.pack(">I", 0)
         planes = np.moveaxis(np.asarray(bands), 2, 0).tobytes()
         return head + struct.pack(">II", 0, 0) + layers + struct.pack(">H", 0) + planes
-    content = encoded("JPEG2000", bands, irreversible=False)
-    return content if has_opacity else content.replace(b"cdef", b"free")
+    content = bytearray(encoded("JPEG2000", bands, irreversible=False))
+    if not has_opacity:
+        kind_of_last = content.index(b"cdef") + 6 + 3 * 6 + 2
+        content[kind_of_last : kind_of_last + 2] = b"\xff\xff"
+    return bytes(content)
 
 
 @pytest.mark.parametrize("kind", ["TGA", "JPEG2000"])
@@ -180,6 +183,8 @@ def test_a_fourth_band_is_opacity_only_where_the_file_says_so(seen, kind):
     blended = PIXELS * alpha + 255 * (1 - alpha)
     assert np.abs(seen(declared(kind, True)) - blended).max() <= 1
     assert np.array_equal(seen(declared(kind, False)), PIXELS)
+    if kind == "JPEG2000":
+        assert np.array_equal(seen(declared(kind, True).replace(b"cdef", b"free")), PIXELS)
 
 
 def test_colors_of_jpeg_2000_with_more_than_8_bits_are_refused(seen):
@@ -196,5 +201,7 @@ def test_a_selection_in_a_photoshop_file_is_no_opacity(seen):
 
 
 def test_damaged_exif_leaves_a_picture_as_it_is_stored(seen):
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x05" + b"\x01\x12\0\x09\xff\xff\xff\xff" * 9
+    """An orientation that is text."""
+    entry = struct.pack(">HHI4s", 0x0112, 7, 4, b"left")
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + bytes(4)
     assert np.abs(seen(encoded("JPEG", exif=exif, quality=100, subsampling=0)) - PIXELS).max() < 9
