@@ -19,6 +19,7 @@ from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.reconfiguration import changed_config, changed_parts, compute_the_same
 from ccnet.schema import check, flag, integer, mapping, number, one_of
 from ccnet.transforms import ImageLike, Preprocessing
+from ccnet.weights.assumptions import settle
 from ccnet.weights.hub_mixin import StrictHubMixin
 from ccnet.weights.model_card import inherited_details, write_model_card
 from ccnet.weights.serialization import ModelWeights, load_strictly
@@ -142,6 +143,7 @@ class CCNet(nn.Module, StrictHubMixin):
             ValueError: if the configuration does not describe a CCNet, or the tensors do not fit.
         """
         changes = complete_arguments(changes)
+        weights = settle(weights, changes)
         absent = {"backbone", "num_classes", "recurrence"} - weights.config.keys()
         if absent:
             raise ValueError(

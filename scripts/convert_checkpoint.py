@@ -22,9 +22,8 @@ from torchvision.models import WeightsEnum
 
 from ccnet.files import sha256_of
 from ccnet.model import CCNet
-from ccnet.weights.conversion import convert
+from ccnet.weights.conversion import read_foreign
 from ccnet.weights.downloads import UNREACHABLE, verify
-from ccnet.weights.pickles import read_pickle
 from ccnet.weights.registry import details_of, find_member
 
 
@@ -33,6 +32,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--entry", help="name of a network in it, if it holds several")
     parser.add_argument("--output", type=Path, required=True, help="output folder")
     parser.add_argument("--registered", type=registered, help="registry entry, as ENUM.MEMBER")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload to this repository")
@@ -65,10 +65,12 @@ def convert_and_write(arguments: argparse.Namespace) -> None:
     member = arguments.registered
     if member and member.meta["origin"]:
         verify(arguments.checkpoint, member.meta["origin"]["sha256_prefix"])
-    converted = convert(read_pickle(arguments.checkpoint))
+    converted = read_foreign(arguments.checkpoint, arguments.entry)
     family = converted.source
     if member:
-        converted = replace(converted, config=member.meta["config"], details=details_of(member))
+        converted = replace(
+            converted, config=member.meta["config"], details=details_of(member), assumed={}
+        )
     model = CCNet.from_weights(converted)
     logits = logits_of(model)
     shown = {key: model.config[key] for key in ("backbone", "recurrence")}

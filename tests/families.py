@@ -214,7 +214,7 @@ def forward(definition: Definition, state: dict[str, Tensor], x: Tensor, recurre
 def mmseg_checkpoint(state: dict[str, Tensor], align_corners: bool):
     """A checkpoint as mmsegmentation wraps it."""
     config = f"model = dict(decode_head=dict(type='CCHead', align_corners={align_corners}))"
-    meta = {"mmseg_version": "0.5.0+b57fb2b", "config": config, "CLASSES": ["road", "car"]}
+    meta = {"mmseg_version": "0.5.0+b57fb2b", "config": config}
     return {"meta": meta, "state_dict": state}
 
 

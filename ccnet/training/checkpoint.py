@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from ccnet.files import atomic_write
 from ccnet.weights.pickles import read_pickle
+from ccnet.weights.seals import save_sealed
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +88,13 @@ def refuse_changes(run_dir: Path, saved: Mapping[str, Any], current: Mapping[str
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Writes tensors and plain values atomically.
+    """Writes tensors and plain values atomically, with a checksum over the whole file.
 
     Raises:
         OSError: if the file cannot be written, for example because the disk is full.
     """
     with saving(path), atomic_write(path) as temporary, temporary.open("wb") as file:
-        torch.save(dict(state), file)
+        save_sealed(dict(state), file)
 
 
 @contextmanager
@@ -116,12 +116,14 @@ def saving(path: str | os.PathLike[str]) -> Iterator[None]:
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a file of `save_checkpoint` without running any code in it.
 
+    Every byte is compared with the checksum before anything of it is believed.
+
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if the file cannot be read, for example for lack of permission.
         ValueError: if the file is damaged or no checkpoint.
     """
-    state = read_pickle(path)
+    state = read_pickle(path, own=True)
     if not state.keys() >= _CONTENTS:
         raise ValueError(f"{path} is not a checkpoint of a training run")
     return dict(state)

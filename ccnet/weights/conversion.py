@@ -7,16 +7,26 @@ tensors:
 - The bias of a convolution before a batch norm is subtracted from the running mean.
 """
 
+import logging
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ccnet.classes import CITYSCAPES, LabelSet
-from ccnet.weights.families import FAMILIES, OPENMMLAB
-from ccnet.weights.serialization import ModelWeights
+from ccnet.weights.families import OPENMMLAB, OWN, Family
+from ccnet.weights.file_kinds import is_safetensors
+from ccnet.weights.openmmlab import Recorded, read_record
+from ccnet.weights.pickles import read_pickle
+from ccnet.weights.serialization import ModelWeights, read_weights
+from ccnet.weights.state_dicts import find_state_dict
+
+logger = logging.getLogger(__name__)
 
 _TIMM_BACKBONE_NAMES = {
     r"^conv1\.0\.": "stem.0.",
@@ -27,52 +37,110 @@ _TIMM_BACKBONE_NAMES = {
     r"^bn1\.": "stem.7.",
 }
 _TORCHVISION_BACKBONE_NAMES = {r"^conv1\.": "stem.0.", r"^bn1\.": "stem.1."}
-_DEPTHS = {2: "resnet18", 6: "resnet50", 23: "resnet101"}
+_DEPTHS = {(2, False): "resnet18", (6, True): "resnet50", (23, True): "resnet101"}
+"""Backbones by the number of blocks in their third stage, and whether these are bottlenecks."""
+
+_NEEDED = {"backbone", "num_classes", "recurrence"}
 
 
-def convert(checkpoint: Mapping[str, Any]) -> ModelWeights:
-    """Recognises the family of a checkpoint and converts it.
+def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWeights:
+    """Recognises the network in a checkpoint and converts it.
 
     Args:
-        checkpoint: what `read_pickle` returns: a state dict, or one under "state_dict" or "model",
-            whose names may have the prefix "module."; or a checkpoint of this project's training.
+        checkpoint: what `read_pickle` returns, or the tensors of a safetensors file: a state dict
+            of a known family or of this project, at any depth and under any prefix; or a checkpoint
+            of this project's training.
+        entry: where the network is, if there are several; as in `state_dicts.StateDict`.
 
     Returns:
-        The weights, whose `source` is the name of the family. The recurrence of foreign checkpoints
-        is 2 where the network has attention, as they do not record it.
+        The weights, whose `source` is the name of the family, and whose `assumed` says what neither
+        the tensors nor the checkpoint tell.
 
     Raises:
-        ValueError: if the family or the depth of the network is unknown.
+        ValueError: if there is no known network, or several, or one that this project's cannot be.
     """
-    tensors = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
-    if not isinstance(tensors, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
-    ):
-        raise ValueError(
-            f"the checkpoint has no state dict; its keys are {sorted(map(str, checkpoint))[:10]}"
-        )
-    for name, tensor in tensors.items():
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ValueError(f"{name} {tuple(tensor.shape)} is larger than its storage")
-    if "model" in checkpoint and isinstance(checkpoint.get("config"), Mapping):
-        return _from_training(tensors, checkpoint)
-    theirs = _renamed(tensors, lambda name: name.removeprefix("module."))
-    families = [family for family in FAMILIES if family.marker in theirs]
-    if len(families) != 1:
-        raise ValueError(
-            "unknown checkpoint family with parameter names such as "
-            f"{', '.join(sorted(theirs)[:5])}; known families: "
-            + ", ".join(f"{family.name} (with {family.marker})" for family in FAMILIES)
-        )
-    family = families[0]
-    state_dict = _renamed(theirs, lambda name: _rename(name, family.names))
+    try:
+        found = find_state_dict(checkpoint, entry)
+    except ValueError:
+        _read_record(checkpoint)  # may know better what is wrong
+        raise
+    if found.others:
+        logger.info("left aside: %s", ", ".join(found.others[:5]))
+    family = found.family
+    if family is OWN and _keys(checkpoint.get("config")) >= _NEEDED:
+        return _from_training(found.tensors, checkpoint)
+    state_dict = _renamed(found.tensors, lambda name: _rename(name, family.names))
     _fold(state_dict, family.in_place_norm)
-    recurrence = 2 if any(name.startswith("head.cca.") for name in state_dict) else 0
-    config = {**family.config, **_measure(state_dict), "recurrence": recurrence}
-    recorded = checkpoint.get("meta")
-    if family is OPENMMLAB and isinstance(recorded, Mapping):
-        config["align_corners"] = "align_corners=True" in str(recorded.get("config", ""))
-    return ModelWeights(state_dict, config, {"source": family.name}, family.name)
+    config = {**family.config, **_measure(state_dict)}
+    config["backbone_options"] = {**family.config.get("backbone_options", {}), **_stem(state_dict)}
+    config["label_set"] = _label_set(config["num_classes"], family).to_config()
+    details: dict[str, Any] = {} if family is OWN else {"source": family.name}
+    assumed = set(family.assumed) - ({"recurrence"} if not config["recurrence"] else set())
+    if family is OPENMMLAB:
+        recorded = _read_record(checkpoint, config["num_classes"])
+        given = {name: value for name, value in recorded.config.items() if name in assumed}
+        options = {**config["backbone_options"], **given.get("backbone_options", {})}
+        config |= {**recorded.config, "backbone_options": options}
+        if options.keys() < {"output_stride", "contract_dilation", *options}:
+            given.pop("backbone_options", None)
+        if recorded.protocol is not None:
+            details["protocol"] = recorded.protocol.to_config()
+        assumed -= given.keys()
+    words = {name: _words(name, config) for name in family.assumed if name in assumed}
+    if family is OWN and any(_may_be_in_place(state_dict)):
+        words["norm"] = (
+            "plain batch norm, though some of its weights are negative (an in-place norm takes "
+            "their absolute values: restore_batchnorm before saving)"
+        )
+    return ModelWeights(state_dict, config, details, family.name, words)
+
+
+def complete(weights: ModelWeights) -> ModelWeights:
+    """Measures the configuration of weights that have none; others are returned as they are.
+
+    Raises:
+        ValueError: as in `convert`.
+    """
+    if weights.config:
+        return weights
+    try:
+        converted = convert(weights.state_dict)
+    except ValueError as error:
+        raise ValueError(f"{weights.source}: {error}") from error
+    details = {**converted.details, **weights.details}
+    return replace(converted, details=details, source=weights.source)
+
+
+def read_foreign(path: str | os.PathLike[str], entry: str | None = None) -> ModelWeights:
+    """Reads a checkpoint of any known kind, a pickle or safetensors, and converts it.
+
+    Args:
+        path: of the file.
+        entry: as in `convert`.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: as in `read_pickle` and `convert`; names the file.
+    """
+    if Path(path).is_file() and is_safetensors(Path(path)):
+        content: Mapping[str, Any] = read_weights(path).state_dict
+    else:
+        content = read_pickle(path)
+    try:
+        return convert(content, entry)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _keys(value: Any) -> set[Any]:
+    return set(value) if isinstance(value, Mapping) else set()
+
+
+def _read_record(checkpoint: Mapping[str, Any], num_classes: int | None = None) -> Recorded:
+    try:
+        return read_record(checkpoint, num_classes)
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise ValueError(f"its recorded configuration has a wrong value: {error}") from error
 
 
 def _from_training(tensors: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) -> ModelWeights:
@@ -142,20 +210,62 @@ def _fold(state_dict: dict[str, Tensor], in_place_norm: bool) -> None:
 
 def _measure(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     """Returns the arguments of `CCNet` that names and shapes of the tensors imply."""
-    blocks = {
-        int(found[1])
-        for name in state_dict
-        if (found := re.match(r"backbone\.layer3\.(\d+)\.", name))
-    }
-    if len(blocks) not in _DEPTHS:
-        raise ValueError(f"a backbone with {len(blocks)} blocks in its third stage is not known")
-    num_classes = state_dict["head.classifier.weight"].shape[0]
-    is_cityscapes = num_classes == len(CITYSCAPES)
-    label_set = CITYSCAPES if is_cityscapes else LabelSet.numbered(num_classes)
+    found = [re.match(r"backbone\.layer3\.(\d+)\.(conv3)?", name) for name in state_dict]
+    blocks = {int(match[1]) for match in found if match}
+    depth = (len(blocks), any(match and match[2] for match in found))
+    if depth not in _DEPTHS:
+        kind = "bottlenecks" if depth[1] else "basic blocks"
+        raise ValueError(
+            f"a backbone with {depth[0]} blocks in its third stage, {kind}, is not known; "
+            f"this project has {', '.join(_DEPTHS.values())}"
+        )
+    classifier = state_dict["head.classifier.weight"]
     auxiliary = state_dict.get("aux_head.classifier.weight")
+    for tensor in (classifier, auxiliary):
+        if tensor is not None and tensor.dim() < 2:
+            raise ValueError(f"a classifier has the shape {tuple(tensor.shape)}")
     return {
-        "backbone": _DEPTHS[len(blocks)],
-        "num_classes": num_classes,
+        "backbone": _DEPTHS[depth],
+        "num_classes": classifier.shape[0],
+        "recurrence": 2 if any(name.startswith("head.cca.") for name in state_dict) else 0,
         "aux_channels": 0 if auxiliary is None else auxiliary.shape[1],
-        "label_set": label_set.to_config(),
     }
+
+
+def _stem(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Returns the widths of the stem's convolutions; none for a single one of 7x7."""
+    found = {
+        int(match[1]): tensor
+        for name, tensor in state_dict.items()
+        if (match := re.fullmatch(r"backbone\.stem\.(\d+)\.weight", name)) and tensor.dim() == 4
+    }
+    if not found:
+        return {}
+    is_plain = len(found) == 1 and next(iter(found.values())).shape[-1] == 7
+    return {"stem_widths": [] if is_plain else [found[key].shape[0] for key in sorted(found)]}
+
+
+def _label_set(num_classes: int, family: Family) -> LabelSet:
+    is_cityscapes = family is not OWN and num_classes == len(CITYSCAPES)
+    return CITYSCAPES if is_cityscapes else LabelSet.numbered(num_classes)
+
+
+def _words(name: str, config: Mapping[str, Any]) -> str:
+    """Says in words what is assumed."""
+    if name == "label_set":
+        first = config["label_set"]["categories"][0]
+        whose = "Cityscapes'" if first == "road" else "just numbered"
+        return f"the names of the {config['num_classes']} classes ({whose})"
+    if name == "preprocessing":
+        return "preprocessing=ImageNet's mean and std, RGB"
+    if name == "backbone_options":
+        options = {"output_stride": 8, **config["backbone_options"]}
+        return ", ".join(f"{key}={value}" for key, value in options.items() if key != "stem_widths")
+    return f"{name}={config[name]!r}"
+
+
+def _may_be_in_place(state_dict: Mapping[str, Tensor]) -> Iterator[bool]:
+    for name in state_dict:
+        if name.endswith(".running_mean"):
+            scale = state_dict.get(f"{name.removesuffix('.running_mean')}.weight")
+            yield scale is not None and bool((scale < 0).any())

@@ -1,7 +1,8 @@
 """Downloads of registered weights: bundled files, a local folder, the Hugging Face Hub, the origin.
 
 Weights are taken from the first of these places that has them. Files with a published hash are
-checked against it; converted files have none.
+checked against it. Converted ones have none: that of the first conversion is kept beside it and
+compared at every load, with that of the file that it was made from.
 """
 
 import logging
@@ -18,10 +19,9 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError i
 )
 from torchvision.models import WeightsEnum
 
-from ccnet.files import sha256_of
-from ccnet.weights.conversion import convert
+from ccnet.files import atomic_write, sha256_of
+from ccnet.weights.conversion import read_foreign
 from ccnet.weights.hub import fetch_file
-from ccnet.weights.pickles import read_pickle
 from ccnet.weights.registry import details_of
 from ccnet.weights.serialization import ModelWeights, read_files, write_weights
 
@@ -71,6 +71,8 @@ def _in_folders(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
         path = folder / weights.meta["file"]
         if path.is_file():
             verify(path, weights.meta["sha256"])
+            if weights.meta["sha256"] is None:
+                logger.warning("%s is taken unverified: it has no published hash", path)
             return read_files(path, None, str(path), details_of(weights))
     origin = weights.meta["origin"]
     if own and origin:
@@ -105,36 +107,65 @@ def _at_the_origin(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
         return None
     url = origin["url"]
     cached = Path(constants.HF_HOME, "ccnet", weights.meta["file"])
+    sums = _read_sums(cached)
     if cached.is_file():
         try:
+            if sha256_of(cached) != sums.get(cached.name):
+                raise ValueError(f"{cached} is not as it was kept")
             return read_files(cached, None, str(cached), details_of(weights))
         except ValueError as error:
-            logger.warning("downloading again, because the cached file is damaged: %s", error)
+            logger.warning("downloading again: %s", error)
     if constants.HF_HUB_OFFLINE:
         raise FileNotFoundError(f"{cached}\n{url}: skipped, because HF_HUB_OFFLINE is set")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, Path(url).name)
+        first = sums.get(path.name, "")
+        is_full = len(first) == 64 and first.startswith(origin["sha256_prefix"])
+        expected = first if is_full else origin["sha256_prefix"]
         try:
-            torch.hub.download_url_to_file(url, str(path), origin["sha256_prefix"], progress)
+            torch.hub.download_url_to_file(url, str(path), expected, progress)
         except OSError as error:
             raise FileNotFoundError(f"{cached}\n{url}: {error}") from error
         except RuntimeError as error:
             raise ValueError(f"{url} is not the published file: {error}") from error
         loaded = _converted(path, weights)
-    try:
-        write_weights(cached, loaded)
-    except OSError as error:
-        logger.warning("%s could not be cached, and will be downloaded again: %s", cached, error)
+        try:
+            _keep(cached, loaded, path)
+        except OSError as error:
+            logger.warning("%s could not be kept, and will be downloaded again: %s", cached, error)
     return replace(loaded, source=url)
 
 
+def _keep(cached: Path, weights: ModelWeights, origin: Path) -> None:
+    """Writes converted weights and, beside them, the SHA-256 of both files, as sha256sum does."""
+    write_weights(cached, weights)
+    lines = [f"{sha256_of(path)}  {path.name}\n" for path in (cached, origin)]
+    with atomic_write(_sums_of(cached)) as temporary:
+        temporary.write_text("".join(lines))
+
+
+def _sums_of(cached: Path) -> Path:
+    return cached.with_suffix(".sha256")
+
+
+def _read_sums(cached: Path) -> dict[str, str]:
+    """Returns the hashes that were kept with converted weights, by the names of the files."""
+    try:
+        text = _sums_of(cached).read_text(errors="replace")
+    except OSError:
+        return {}
+    lines = (line.split() for line in text.splitlines())
+    return {line[1]: line[0] for line in lines if len(line) == 2}
+
+
 def _converted(path: Path, weights: WeightsEnum) -> ModelWeights:
-    converted = convert(read_pickle(path))
+    converted = read_foreign(path)
     return replace(
         converted,
         config=weights.meta["config"],
         details=details_of(weights),
         source=str(path),
+        assumed={},
     )
 
 

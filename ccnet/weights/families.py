@@ -1,7 +1,8 @@
 """Families of published CCNet checkpoints: parameter names and implied configuration.
 
-The three families are the same network with different parameter names, stem, dilation, max-pool,
-activations, pixel values and interpolation. The family determines all of these.
+The families are the same network with different parameter names, stem, dilation, max-pool,
+activations, pixel values and interpolation. The family determines some of these, the tensors tell
+others; what neither does is assumed where the file does not record it.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ _AUTHORS_NAMES = {
     r"^dsn\.": "aux_head.conv.",
 }
 _OPENMMLAB_NAMES = {
+    r"^backbone\.conv1\.": "backbone.stem.0.",
+    r"^backbone\.bn1\.": "backbone.stem.1.",
     r"^decode_head\.convs\.0\.conv\.": "head.conva.0.",
     r"^decode_head\.convs\.0\.bn\.": "head.conva.1.",
     r"^decode_head\.convs\.1\.conv\.": "head.convb.0.",
@@ -49,6 +52,7 @@ class Family:
         names: regular expressions of the parameter names, and their replacements.
         config: the arguments of `CCNet` that the family implies.
         in_place_norm: whether normalisation scales by |w| + eps.
+        assumed: the arguments of `CCNet` that neither the family nor the tensors tell.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Family:
     names: Mapping[str, str]
     config: Mapping[str, Any]
     in_place_norm: bool = False
+    assumed: tuple[str, ...] = ("recurrence", "label_set")
 
 
 _AUTHORS_CONFIG = {
@@ -89,5 +94,13 @@ OPENMMLAB = Family(
         },
         "align_corners": False,
     },
+    assumed=("recurrence", "label_set", "align_corners", "preprocessing", "backbone_options"),
 )
-FAMILIES = (AUTHORS, PURE_PYTORCH, OPENMMLAB)
+OWN = Family(
+    "this project",
+    "head.classifier.weight",
+    {},
+    {"align_corners": True, "negative_slope": 0.0},
+    assumed=(*OPENMMLAB.assumed, "negative_slope"),
+)
+FAMILIES = (AUTHORS, PURE_PYTORCH, OPENMMLAB, OWN)

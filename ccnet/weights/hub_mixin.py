@@ -9,6 +9,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
 from ccnet.files import atomic_write
+from ccnet.weights.conversion import complete
 from ccnet.weights.hub import read_repository
 from ccnet.weights.serialization import ModelWeights, read_weights, write_folder
 
@@ -145,7 +146,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
             )
-        return cls.from_weights(weights, **model_kwargs)
+        return cls.from_weights(complete(weights), **model_kwargs)
 
     @classmethod
     def from_weights(cls: type[Model], weights: ModelWeights, **changes: Any) -> Model:

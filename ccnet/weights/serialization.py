@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ccnet.files import atomic_write, sha256_of
+from ccnet.weights.file_kinds import foreign_kind, is_pickle
 from ccnet.weights.registry import REGISTRY, details_of
 
 
@@ -28,12 +29,14 @@ class ModelWeights:
         config: the arguments of `CCNet` that fit them; empty if unknown.
         details: facts for the model card: `license`, `source`, `metrics` and so on.
         source: where the weights were read, for messages.
+        assumed: what in `config` is a guess, since the file does not tell: argument and words.
     """
 
     state_dict: Mapping[str, Tensor] = field(repr=False)
     config: Mapping[str, Any]
     details: Mapping[str, Any] = field(default_factory=dict)
     source: str = "weights in memory"
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_weights(path: str | os.PathLike[str]) -> ModelWeights:
@@ -86,7 +89,10 @@ def read_files(
             header = file.metadata() or {}
             state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{weights_path} is not an intact safetensors file: {error}") from error
+        reason = foreign_kind(weights_path) or f"{error}"
+        if is_pickle(weights_path):
+            reason = f"a checkpoint of PyTorch: rename it to {weights_path.stem}.pth"
+        raise ValueError(f"{weights_path} is not an intact safetensors file: {reason}") from error
     if config_path is None:
         config = _parse_mapping(header.get("config", "{}"), f"the configuration in {weights_path}")
     else:
@@ -129,6 +135,21 @@ def write_weights(path: str | os.PathLike[str], weights: ModelWeights) -> None:
         header["details"] = json.dumps(weights.details)
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=header)
+        _sort_header(temporary)
+
+
+def _sort_header(path: Path) -> None:
+    """Orders a header, which `save_file` writes in a random order, so that its bytes repeat."""
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        metadata = dict(sorted(header.pop("__metadata__", {}).items()))
+        tensors = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
+        ordered = {"__metadata__": metadata, **tensors}
+        text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:  # spaces at its end are part of the format
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def write_folder(folder: str | os.PathLike[str], weights: ModelWeights) -> None:

@@ -9,10 +9,10 @@ from typing import TypeAlias
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from torchvision.models import WeightsEnum
 
-from ccnet.weights.conversion import convert
+from ccnet.weights.conversion import complete, read_foreign
 from ccnet.weights.downloads import UNREACHABLE, load_registered
+from ccnet.weights.file_kinds import is_safetensors
 from ccnet.weights.hub import read_repository
-from ccnet.weights.pickles import read_pickle
 from ccnet.weights.registry import REGISTRY
 from ccnet.weights.serialization import ModelWeights, read_weights
 
@@ -28,7 +28,8 @@ def load_weights(weights: WeightsLike, backbone: str, *, progress: bool = True) 
 
     Args:
         weights: a member of `REGISTRY[backbone]` or its name; the path of a .safetensors file, of
-            a folder that `save_pretrained` wrote, or of a checkpoint that `convert` knows;
+            a folder that `save_pretrained` wrote, or of a checkpoint that `convert` knows, with
+            "#" and the name of a network in it if there are several;
             "hf://owner/name@revision"; or weights that are already loaded.
         backbone: backbone of the network, a key of `REGISTRY`.
         progress: show a progress bar for downloads.
@@ -38,7 +39,7 @@ def load_weights(weights: WeightsLike, backbone: str, *, progress: bool = True) 
         ValueError: if the weights are unknown, a file is damaged, or the weights are for another
             backbone.
     """
-    loaded = _load(weights, REGISTRY[backbone], progress)
+    loaded = complete(_load(weights, REGISTRY[backbone], progress))
     trained = loaded.config.get("backbone")
     if trained is not None and trained != backbone:
         raise ValueError(
@@ -65,10 +66,15 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
         return load_registered(choice[name], progress=progress)
     if name.startswith("hf://"):
         return _from_hub(name, progress=progress)
-    if name.endswith(".safetensors") or (name and Path(name, SAFETENSORS_SINGLE_FILE).is_file()):
+    path, entry = _split(name)
+    if name and Path(name, SAFETENSORS_SINGLE_FILE).is_file():
         return read_weights(name)
-    if Path(name).suffix in CHECKPOINT_SUFFIXES or Path(name).is_file():
-        converted = convert(read_pickle(name))
+    if entry is None and (
+        path.suffix == ".safetensors" or (path.is_file() and is_safetensors(path))
+    ):
+        return read_weights(name)
+    if path.suffix in (*CHECKPOINT_SUFFIXES, ".safetensors") or path.is_file():
+        converted = read_foreign(path, entry)
         logger.warning("%s is a checkpoint of %s", name, converted.source)
         return replace(converted, source=name)
     raise ValueError(
@@ -77,6 +83,12 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
         "CCNet-Pure-Pytorch or OpenMMLab, or hf://owner/name "
         "(weights=None builds an untrained network)"
     )
+
+
+def _split(name: str) -> tuple[Path, str | None]:
+    """Splits the path of a file from the name of a network in it, as in "run.ckpt#ema"."""
+    path, mark, entry = name.rpartition("#")
+    return (Path(path), entry) if mark and not Path(name).exists() else (Path(name), None)
 
 
 def _from_hub(address: str, *, progress: bool) -> ModelWeights:

@@ -80,7 +80,11 @@ def test_checkpoint_of_another_depth_is_refused(states):
         {1: torch.zeros(1)},
         {"model": 3, "config": {}},
         {"model": {}, "config": 3},
-        {"model": {}, "config": {}, "details": [1]},
+        {
+            "model": {"head.classifier.weight": torch.zeros(1)},
+            "config": {"backbone": "resnet18", "num_classes": 1, "recurrence": 0},
+            "details": [1],
+        },
     ],
 )
 def test_unknown_checkpoint_is_refused(content, save):

@@ -41,7 +41,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path, save):
     path, trace = tmp_path / "evil.pth", tmp_path / "ran"
     save({"state_dict": {"a": torch.zeros(1)}, "meta": Code(trace)}, path)
     with pytest.raises(
-        ValueError, match=r"evil\.pth is damaged, or holds more than tensors"
+        ValueError, match=r"evil\.pth holds more than tensors .*\bposix\.mkdir.* do not load it"
     ) as caught:
         ccnet.ccnet_resnet18(weights=path)
     assert "weights_only" not in str(caught.value)

@@ -1,0 +1,245 @@
+"""OpenMMLab's records: what a checkpoint says of the network that it holds.
+
+mmengine writes the configuration to `meta["cfg"]` and the classes to `meta["dataset_meta"]`, mmcv
+before it to `meta["config"]`, `meta["CLASSES"]` and `meta["PALETTE"]`.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ccnet.classes import LABEL_SETS, LabelSet
+from ccnet.inference import InferenceProtocol
+from ccnet.transforms import Preprocessing
+from ccnet.weights.python_config import parse_config
+
+logger = logging.getLogger(__name__)
+
+_OUTPUT_STRIDES = {
+    ((1, 2, 1, 1), (1, 1, 2, 4)): 8,
+    ((1, 2, 2, 1), (1, 1, 1, 2)): 16,
+    ((1, 2, 2, 2), (1, 1, 1, 1)): 32,
+}
+"""By the strides and dilations of the four stages."""
+
+_NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN", "NaiveSyncBN", "BatchNorm2d", "SyncBatchNorm")
+
+_ONLY: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "backbone": {
+        "type": ("ResNetV1c", "ResNet"),
+        "style": ("pytorch",),
+        "in_channels": (3,),
+        "base_channels": (64,),
+        "num_stages": (4,),
+        "avg_down": (False,),
+        "multi_grid": (None,),
+        "plugins": (None, []),
+        "dcn": (None,),
+    },
+    "decode_head": {
+        "type": ("CCHead", "FCNHead"),
+        "in_index": (3, -1),
+        "num_convs": (2,),
+        "kernel_size": (3,),
+        "dilation": (1,),
+        "concat_input": (True,),
+        "input_transform": (None,),
+        "upsample_input": (False,),
+    },
+}
+"""Values that this network can have, of the options that its tensors do not tell."""
+
+
+@dataclass
+class Recorded:
+    """What a checkpoint records.
+
+    Attributes:
+        config: arguments of `CCNet`; only those that are recorded.
+        protocol: the options of inference.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    protocol: InferenceProtocol | None = None
+
+
+def read_record(checkpoint: Mapping[str, Any], num_classes: int | None = None) -> Recorded:
+    """Reads what an OpenMMLab checkpoint records of its network.
+
+    Args:
+        checkpoint: as `read_pickle` returns it.
+        num_classes: number of classes by the tensors; None to check the network alone.
+
+    Raises:
+        ValueError: if the recorded network is another than this project's.
+    """
+    meta = checkpoint.get("meta")
+    if not isinstance(meta, Mapping):
+        return Recorded()
+    recorded = Recorded()
+    settings = _settings(meta)
+    model = _part(settings, "model")
+    backbone, head = _part(model, "backbone"), model.get("decode_head", {})
+    if isinstance(head, Sequence) and not isinstance(head, str):
+        raise ValueError(f"it has a cascade of {len(head)} decode heads; this network has one")
+    head = head if isinstance(head, Mapping) else {}
+    _check_supported("backbone", backbone)
+    _check_supported("decode_head", head)
+    for name, kind in (("recurrence", int), ("align_corners", bool)):
+        if type(head.get(name)) is kind:
+            recorded.config[name] = head[name]
+    if "dropout_ratio" in head:
+        recorded.config["dropout"] = max(0.0, float(head["dropout_ratio"] or 0))
+    slope = _slope(_part(head, "act_cfg"))
+    if slope:
+        recorded.config["negative_slope"] = slope
+    if options := _backbone_options(backbone):
+        recorded.config["backbone_options"] = options
+    if (pixels := _preprocessing(settings, model)) is not None:
+        recorded.config["preprocessing"] = pixels.to_config()
+    if num_classes is not None:
+        labels = _label_set(meta, num_classes)
+        if labels is not None:
+            recorded.config["label_set"] = labels.to_config()
+    recorded.protocol = _protocol(_part(model, "test_cfg") or _part(settings, "test_cfg"))
+    return recorded
+
+
+def _settings(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in ("cfg", "config"):
+        recorded = meta.get(key)
+        if isinstance(recorded, Mapping):
+            return recorded
+        if isinstance(recorded, str) and recorded.strip():
+            try:
+                found = parse_config(recorded)
+            except ValueError as error:
+                logger.warning("the recorded configuration cannot be read: %s", error)
+            else:
+                if found:
+                    return found
+    return {}
+
+
+def _part(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = settings.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _short(type_name: Any) -> Any:
+    """The last part of the dotted name of a type."""
+    return type_name.rpartition(".")[2] if isinstance(type_name, str) else type_name
+
+
+def _check_supported(part: str, settings: Mapping[str, Any]) -> None:
+    for name, allowed in _ONLY[part].items():
+        value = _short(settings[name]) if name in settings else allowed[0]
+        if value not in allowed:
+            raise ValueError(
+                f"its {part} has {name}={value!r}, which this network cannot have: "
+                f"only {' or '.join(map(repr, allowed))}"
+            )
+    norm = _part(settings, "norm_cfg")
+    kind, epsilon = _short(norm.get("type", "BN")), norm.get("eps", 1e-5)
+    if kind not in _NORMS:
+        raise ValueError(f"its {part} has the norm {kind}, which this network cannot have: only BN")
+    if epsilon != 1e-5:
+        raise ValueError(f"its {part} has norms with eps={epsilon!r}; this network has 1e-5")
+    if settings.get("out_channels") == 1:
+        raise ValueError("it has one output channel for two classes, cut at a threshold")
+
+
+def _slope(activation: Mapping[str, Any]) -> float:
+    kind = _short(activation.get("type", "ReLU"))
+    if kind == "LeakyReLU":
+        return float(activation.get("negative_slope", 0.01))
+    if kind != "ReLU":
+        raise ValueError(f"its decode_head has the activation {kind}; this network has ReLU")
+    return 0.0
+
+
+def _backbone_options(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if "contract_dilation" in backbone:
+        options["contract_dilation"] = bool(backbone["contract_dilation"])
+    if "strides" in backbone or "dilations" in backbone:
+        strides = tuple(backbone.get("strides", (1, 2, 2, 2)))
+        dilations = tuple(backbone.get("dilations", (1, 1, 1, 1)))
+        if (strides, dilations) not in _OUTPUT_STRIDES:
+            raise ValueError(
+                f"its backbone has strides {strides} and dilations {dilations}, which this network "
+                "cannot have"
+            )
+        options["output_stride"] = _OUTPUT_STRIDES[strides, dilations]
+    return options
+
+
+def _preprocessing(settings: Mapping[str, Any], model: Mapping[str, Any]) -> Preprocessing | None:
+    """Returns the recorded normalisation: of the model, its test pipeline, or the data set."""
+    recorded = _part(model, "data_preprocessor") or _part(settings, "data_preprocessor")
+    if recorded:
+        swaps = bool(recorded.get("bgr_to_rgb") or recorded.get("rgb_to_bgr"))
+        mean = recorded.get("mean") or (0.0, 0.0, 0.0)
+        std = recorded.get("std") or (1.0, 1.0, 1.0)
+    else:
+        pipelines = (
+            _part(_part(settings, "data"), "test").get("pipeline"),
+            settings.get("test_pipeline"),
+            _part(_part(settings, "data"), "val").get("pipeline"),
+        )
+        steps = (step for pipeline in pipelines for step in _steps(pipeline))
+        recorded = next(steps, _part(settings, "img_norm_cfg"))
+        if "mean" not in recorded or "std" not in recorded:
+            return None
+        swaps = bool(recorded.get("to_rgb", True))
+        mean, std = recorded["mean"], recorded["std"]
+    return Preprocessing(tuple(mean), tuple(std), "RGB" if swaps else "BGR")
+
+
+def _steps(pipeline: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields the steps of a pipeline that normalise, also those inside others."""
+    if isinstance(pipeline, (list, tuple)):
+        for step in pipeline:
+            yield from _steps(step)
+    elif isinstance(pipeline, Mapping):
+        if _short(pipeline.get("type")) == "Normalize":
+            yield pipeline
+        yield from _steps(pipeline.get("transforms"))
+
+
+def _label_set(meta: Mapping[str, Any], num_classes: int) -> LabelSet | None:
+    dataset = _part(meta, "dataset_meta")
+    found = {**meta, **{str(key).upper(): value for key, value in dataset.items()}}
+    names, colors = found.get("CLASSES"), found.get("PALETTE")
+    if names is None or isinstance(names, str):
+        return None
+    names = [str(name) for name in names]
+    if len(names) != num_classes:
+        logger.warning(
+            "the checkpoint records %d class names for %d classes: they are not used",
+            *(len(names), num_classes),
+        )
+        return None
+    colors = None if colors is None else [list(map(int, color)) for color in colors]
+    if colors is None or len(colors) != num_classes:
+        colors = None
+    known = next((one for one in LABEL_SETS.values() if list(one.categories) == names), None)
+    config: dict[str, Any] = {"categories": names}
+    if known is not None:
+        config = known.to_config()
+    elif found.get("REDUCE_ZERO_LABEL"):
+        config["label_ids"] = list(range(1, num_classes + 1))
+    try:
+        return LabelSet.from_config({**config, **({"colors": colors} if colors else {})})
+    except ValueError as error:
+        logger.warning("the recorded classes are not used: %s", error)
+        return None
+
+
+def _protocol(test: Mapping[str, Any]) -> InferenceProtocol | None:
+    if test.get("mode") == "whole":
+        return InferenceProtocol()
+    if test.get("mode") == "slide" and "crop_size" in test:
+        return InferenceProtocol("slide", crop=test["crop_size"], stride=test.get("stride"))
+    return None

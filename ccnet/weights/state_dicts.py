@@ -1,0 +1,144 @@
+"""State dicts: where in a checkpoint the tensors of a network are, whatever wraps them.
+
+A network is found by a parameter's name that its family has and no other. What stands before that
+name is the prefix of all its names.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccnet.weights.families import FAMILIES, Family
+
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""Parts that `torch.compile`, FSDP and activation checkpointing put into names, anywhere."""
+
+_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """The tensors of one network in a checkpoint.
+
+    Attributes:
+        entry: where they are: keys and prefix, with dots between; empty for the whole checkpoint.
+        family: the code base of the network.
+        tensors: by name, without the prefix.
+        others: names of tensors beside them that do not have the prefix.
+    """
+
+    entry: str
+    family: Family
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    others: tuple[str, ...] = ()
+
+
+def find_state_dict(checkpoint: Mapping[str, Any], entry: str | None = None) -> StateDict:
+    """Finds the network in a checkpoint.
+
+    Args:
+        checkpoint: what `read_pickle` returns.
+        entry: of the network to take, if there are several.
+
+    Raises:
+        ValueError: if there is none, or several of which none was chosen, or if a tensor is not of
+            real numbers that the file holds.
+    """
+    found = list(_state_dicts(checkpoint))
+    if entry is not None:
+        chosen = [one for one in found if one.entry == entry]
+    else:
+        chosen = found[:1] + [one for one in found[1:] if not _is_copy(one, found[0])]
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(one.entry or "(the whole)" for one in found)
+    if entry is not None:
+        raise ValueError(f"there is no network at {entry!r}; there is {names or 'none'}")
+    if found:
+        raise ValueError(
+            f"there are several networks in it: {names}; choose one by its name after the path, as "
+            f'in weights="FILE#{found[-1].entry}"'
+        )
+    raise ValueError(_describe_unknown(checkpoint))
+
+
+def _state_dicts(content: Mapping[Any, Any], keys: tuple[str, ...] = ()) -> Iterator[StateDict]:
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if tensors and all(isinstance(name, str) for name in tensors):
+        yield from _networks(_unwrapped(tensors), keys)
+    if len(keys) < _DEPTH:
+        for key, value in content.items():
+            if isinstance(value, Mapping):
+                yield from _state_dicts(value, (*keys, str(key)))
+
+
+def _networks(tensors: Mapping[str, Tensor], keys: tuple[str, ...]) -> Iterator[StateDict]:
+    found: dict[str, list[Family]] = {}
+    for name in tensors:
+        for family in FAMILIES:
+            if f".{name}".endswith(f".{family.marker}"):
+                found.setdefault(name.removesuffix(family.marker), []).append(family)
+    for prefix, families in found.items():
+        if len(families) > 1:
+            continue
+        nested = tuple(other for other in found if other != prefix and other.startswith(prefix))
+        own = {
+            name.removeprefix(prefix): value
+            for name, value in tensors.items()
+            if name.startswith(prefix) and not (nested and name.startswith(nested))
+        }
+        _check_plain(own)
+        others = [name for name in tensors if not name.startswith(tuple(found))]
+        entry = ".".join((*keys, *filter(None, [prefix.removesuffix(".")])))
+        yield StateDict(entry, families[0], own, tuple(others))
+
+
+def _check_plain(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+            raise ValueError(f"{name} is no plain tensor of real numbers")
+        if tensor.is_meta:
+            raise ValueError(f"{name} has no values")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name} {tuple(tensor.shape)} is larger than its storage")
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    origins: dict[str, str] = {}
+    for name in tensors:
+        short = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        if (other := origins.setdefault(short, name)) != name:
+            raise ValueError(f"checkpoint entries {other} and {name} both map to {short}")
+    return {short: tensors[name] for short, name in origins.items()}
+
+
+def _is_copy(one: StateDict, other: StateDict) -> bool:
+    return one.tensors.keys() == other.tensors.keys() and all(
+        value.shape == other.tensors[name].shape and torch.equal(value, other.tensors[name])
+        for name, value in one.tensors.items()
+    )
+
+
+def _describe_unknown(checkpoint: Mapping[str, Any]) -> str:
+    candidates = list(_tensor_mappings(checkpoint))
+    if not candidates:
+        keys = sorted(map(str, checkpoint))[:10]
+        return f"the checkpoint has no state dict; its keys are {keys}"
+    names = sorted(map(str, max(candidates, key=list.__len__)))
+    return (
+        f"unknown checkpoint family with parameter names such as {', '.join(names[:5])}; "
+        "known families: "
+        + ", ".join(f"{family.name} (with {family.marker})" for family in FAMILIES)
+    )
+
+
+def _tensor_mappings(content: Mapping[Any, Any], depth: int = _DEPTH) -> Iterator[list[Any]]:
+    names = [name for name, value in content.items() if isinstance(value, Tensor)]
+    if names:
+        yield names
+    for value in content.values():
+        if isinstance(value, Mapping) and depth:
+            yield from _tensor_mappings(value, depth - 1)
