@@ -1,6 +1,7 @@
 """Weights on disk: exact, strict, silent, all or nothing."""
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -197,3 +198,15 @@ def test_configuration_that_is_not_json_leaves_the_older_file(tmp_path):
         write_weights(path, ModelWeights({"a": torch.zeros(2)}, {"device": object()}))
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_same_weights_are_the_same_bytes(tmp_path, model):
+    weights = replace(model.to_weights(), details={"license": "MIT", "source": "Strasse \u00df"})
+    written = set()
+    for index in range(8):
+        write_weights(tmp_path / f"{index}.safetensors", weights)
+        written.add((tmp_path / f"{index}.safetensors").read_bytes())
+    assert len(written) == 1
+    loaded = read_weights(tmp_path / "0.safetensors")
+    assert (loaded.config, loaded.details) == (weights.config, weights.details)
+    assert_equal(loaded.state_dict, weights.state_dict)
