@@ -22,8 +22,15 @@ ORDER_WITHIN = {
         *("protocol", "command_line", "replica", "result", "windows", "segment", "image_files"),
     ],
     "weights": [
-        *("file_kinds", "pickle_check", "seals", "pickles", "families", "registry"),
-        *("serialization", "assumptions", "state_dicts", "python_config", "openmmlab"),
+        *("file_kinds", "pickle_calls", "pickle_check", "seals", "pickles", "families", "registry"),
+        *(
+            "serialization",
+            "assumptions",
+            "state_dicts",
+            "measurement",
+            "python_config",
+            "openmmlab",
+        ),
         *("conversion", "hub", "downloads", "sources", "model_card", "hub_mixin"),
     ],
     "evaluation": ["scores", "charts", "reports", "evaluate", "candidates"],

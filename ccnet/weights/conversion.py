@@ -21,6 +21,7 @@ from torch import Tensor
 from ccnet.classes import CITYSCAPES, LabelSet
 from ccnet.weights.families import OPENMMLAB, OWN, Family
 from ccnet.weights.file_kinds import is_safetensors
+from ccnet.weights.measurement import measure, measure_stem
 from ccnet.weights.openmmlab import Recorded, read_record
 from ccnet.weights.pickles import read_pickle
 from ccnet.weights.serialization import ModelWeights, read_weights
@@ -37,9 +38,6 @@ _TIMM_BACKBONE_NAMES = {
     r"^bn1\.": "stem.7.",
 }
 _TORCHVISION_BACKBONE_NAMES = {r"^conv1\.": "stem.0.", r"^bn1\.": "stem.1."}
-_DEPTHS = {(2, False): "resnet18", (6, True): "resnet50", (23, True): "resnet101"}
-"""Backbones by the number of blocks in their third stage, and whether these are bottlenecks."""
-
 _NEEDED = {"backbone", "num_classes", "recurrence"}
 
 
@@ -71,8 +69,11 @@ def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWei
         return _from_training(found.tensors, checkpoint)
     state_dict = _renamed(found.tensors, lambda name: _rename(name, family.names))
     _fold(state_dict, family.in_place_norm)
-    config = {**family.config, **_measure(state_dict)}
-    config["backbone_options"] = {**family.config.get("backbone_options", {}), **_stem(state_dict)}
+    config = {**family.config, **measure(state_dict)}
+    config["backbone_options"] = {
+        **family.config.get("backbone_options", {}),
+        **measure_stem(state_dict),
+    }
     config["label_set"] = _label_set(config["num_classes"], family).to_config()
     details: dict[str, Any] = {} if family is OWN else {"source": family.name}
     assumed = set(family.assumed) - ({"recurrence"} if not config["recurrence"] else set())
@@ -206,43 +207,6 @@ def _fold(state_dict: dict[str, Tensor], in_place_norm: bool) -> None:
     gamma = state_dict.get("head.cca.gamma")
     if gamma is not None and gamma.dim() == 0:
         state_dict["head.cca.gamma"] = gamma[None]
-
-
-def _measure(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Returns the arguments of `CCNet` that names and shapes of the tensors imply."""
-    found = [re.match(r"backbone\.layer3\.(\d+)\.(conv3)?", name) for name in state_dict]
-    blocks = {int(match[1]) for match in found if match}
-    depth = (len(blocks), any(match and match[2] for match in found))
-    if depth not in _DEPTHS:
-        kind = "bottlenecks" if depth[1] else "basic blocks"
-        raise ValueError(
-            f"a backbone with {depth[0]} blocks in its third stage, {kind}, is not known; "
-            f"this project has {', '.join(_DEPTHS.values())}"
-        )
-    classifier = state_dict["head.classifier.weight"]
-    auxiliary = state_dict.get("aux_head.classifier.weight")
-    for tensor in (classifier, auxiliary):
-        if tensor is not None and tensor.dim() < 2:
-            raise ValueError(f"a classifier has the shape {tuple(tensor.shape)}")
-    return {
-        "backbone": _DEPTHS[depth],
-        "num_classes": classifier.shape[0],
-        "recurrence": 2 if any(name.startswith("head.cca.") for name in state_dict) else 0,
-        "aux_channels": 0 if auxiliary is None else auxiliary.shape[1],
-    }
-
-
-def _stem(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Returns the widths of the stem's convolutions; none for a single one of 7x7."""
-    found = {
-        int(match[1]): tensor
-        for name, tensor in state_dict.items()
-        if (match := re.fullmatch(r"backbone\.stem\.(\d+)\.weight", name)) and tensor.dim() == 4
-    }
-    if not found:
-        return {}
-    is_plain = len(found) == 1 and next(iter(found.values())).shape[-1] == 7
-    return {"stem_widths": [] if is_plain else [found[key].shape[0] for key in sorted(found)]}
 
 
 def _label_set(num_classes: int, family: Family) -> LabelSet:

@@ -14,15 +14,16 @@ import torch
 from torch.serialization import MAGIC_NUMBER, safe_globals
 
 from ccnet.weights.file_kinds import foreign_kind
-from ccnet.weights.pickle_check import Foreign, ForeignTypeError, Stub, check_pickle
+from ccnet.weights.pickle_calls import Foreign, Stub
+from ccnet.weights.pickle_check import ForeignTypeError, check_pickle
 from ccnet.weights.seals import is_bare, is_sealed
 
 logger = logging.getLogger(__name__)
 
 _OTHER_ARCHIVES = {
-    "/constants.pkl": "a TorchScript program: load it with torch.jit.load, save its state_dict()",
-    "/serialized_exported_program.json": "a program of torch.export, not a checkpoint",
-    "/archive_format": "a program of torch.export, not a checkpoint",
+    "constants.pkl": "a TorchScript program: load it with torch.jit.load, save its state_dict()",
+    "serialized_exported_program.json": "a program of torch.export, not a checkpoint",
+    "archive_format": "a program of torch.export, not a checkpoint",
     "model.weights.h5": "a network of Keras",
     ".npy": "an archive of NumPy arrays",
     ".pth": "a zip archive around a checkpoint: unpack it first",

@@ -127,7 +127,8 @@ def _describe_unknown(checkpoint: Mapping[str, Any]) -> str:
     if not candidates:
         keys = sorted(map(str, checkpoint))[:10]
         return f"the checkpoint has no state dict; its keys are {keys}"
-    names = sorted(map(str, max(candidates, key=list.__len__)))
+    largest = max(candidates, key=len)
+    names = sorted(map(str, largest))
     return (
         f"unknown checkpoint family with parameter names such as {', '.join(names[:5])}; "
         "known families: "
