@@ -15,7 +15,6 @@ from small_runs import (
     checkpoint_steps,
     interrupt,
     newest,
-    same,
     small_model,
     trainer,
 )
@@ -170,23 +169,18 @@ def test_damaged_checkpoint_is_skipped(finished, run_dir, caplog, damage):
     trainer(run_dir, model=small_model(seed=99), resume=True).run()
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "skipping a damaged checkpoint: " in warning.message
-    assert "step-00000004.pt is damaged, or holds more than" in warning.message
+    assert "step-00000004.pt is damaged, or no checkpoint" in warning.message
     assert_same_end(run_dir, finished[0])
 
 
-def test_damage_is_either_found_or_harmless(finished, tmp_path):
+def test_flipped_bit_is_found_wherever_it_is(finished, tmp_path):
     intact = finished[0] / "checkpoints" / "step-00000004.pt"
-    size, found = intact.stat().st_size, 0
-    expected = load_checkpoint(intact)
     generator = random.Random(0)
     for _ in range(100):
         path = Path(shutil.copy(intact, tmp_path / "damaged.pt"))
-        flip(path, generator.randrange(size))
-        try:
-            assert same(load_checkpoint(path), expected)
-        except ValueError:
-            found += 1
-    assert found > 50
+        flip(path, generator.randrange(intact.stat().st_size))
+        with pytest.raises(ValueError, match=r"damaged\.pt is damaged"):
+            load_checkpoint(path)
 
 
 def test_run_starts_afresh_where_all_checkpoints_are_damaged(finished, run_dir, caplog):
