@@ -9,7 +9,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 from ccnet.classes import complete_arguments
 from ccnet.model import CCNet
 from ccnet.weights.conversion import convert_backbone
-from ccnet.weights.downloads import load_registered
+from ccnet.weights.downloads import forget_if_changed, load_registered
 from ccnet.weights.registry import BackboneWeights
 from ccnet.weights.serialization import load_strictly
 from ccnet.weights.sources import WeightsLike, load_weights
@@ -133,5 +133,6 @@ def _load_backbone(model: CCNet, weights: WeightsEnum | str | None, progress: bo
     if isinstance(member, BackboneWeights):
         state_dict = load_registered(member, progress=progress).state_dict
     else:
+        forget_if_changed(member.url)
         state_dict = member.get_state_dict(progress=progress, check_hash=True, weights_only=True)
     load_strictly(model.backbone, convert_backbone(state_dict))

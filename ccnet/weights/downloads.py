@@ -187,6 +187,18 @@ def verify(path: Path, sha256: str | None) -> None:
         )
 
 
+def forget_if_changed(url: str) -> None:
+    """Removes a download that PyTorch keeps, if it is not as it was: PyTorch would not notice.
+
+    Args:
+        url: of the download, whose file name ends in the beginning of its SHA-256.
+    """
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
+    if path.is_file() and not sha256_of(path).startswith(path.stem.rpartition("-")[2]):
+        logger.warning("downloading again: %s is not as it was published", path)
+        path.unlink()
+
+
 def _remedy(weights: WeightsEnum) -> str:
     by_hand = weights.meta.get("by_hand")
     if by_hand:
