@@ -66,6 +66,20 @@ def test_values_without_code_are_read(value, is_archive, tmp_path):
         assert torch.equal(found["state_dict"][name], tensor)
 
 
+@pytest.mark.parametrize("package", [b"numpy.core.", b"numpy._core."])
+def test_numpy_of_either_generation_may_have_written_the_file(package, tmp_path):
+    torch.save({"number": np.float64(3.5), "array": np.arange(3)}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as source,
+        zipfile.ZipFile(tmp_path / "b.pth", "w") as target,
+    ):
+        for entry in source.infolist():
+            content = source.read(entry).replace(b"numpy._core.", b"numpy.core.")
+            target.writestr(entry.filename, content.replace(b"numpy.core.", package))
+    found = read_pickle(tmp_path / "b.pth")
+    assert (found["number"], found["array"].tolist()) == (3.5, [0, 1, 2])
+
+
 STRANGE = {"epoch": 3, "state_dict": STATE}
 FOREIGN = {
     "Namespace": ({**STRANGE, "args": argparse.Namespace(lr=0.1)}, "argparse.Namespace"),
