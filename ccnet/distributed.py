@@ -1,4 +1,4 @@
-"""Distributed helpers: devices, torchrun's process group, rank, world size, collectives.
+"""Distributed helpers: devices, the group of the processes, rank, world size, collectives.
 
 A process without a process group has rank 0 in a world of size 1.
 """
@@ -13,6 +13,16 @@ from torch import Tensor
 from torch import distributed as dist
 
 T = TypeVar("T")
+
+LAUNCHERS = {
+    "SLURM_NTASKS": ("SLURM_PROCID", "SLURM_LOCALID"),
+    "OMPI_COMM_WORLD_SIZE": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    "MV2_COMM_WORLD_SIZE": ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK"),
+    "PMI_SIZE": ("PMI_RANK", "MPI_LOCALRANKID"),
+    "JSM_NAMESPACE_SIZE": ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_RANK"),
+    "FLUX_JOB_SIZE": ("FLUX_TASK_RANK", "FLUX_TASK_LOCAL_ID"),
+}
+"""Variables in which launchers say how many processes they started; the rank, the local rank."""
 
 
 def usable_device(name: str) -> torch.device:
@@ -32,36 +42,124 @@ def usable_device(name: str) -> torch.device:
 
 @contextmanager
 def process_group(device: str) -> Iterator[torch.device]:
-    """Initialises torchrun's process group, if torchrun started this process; destroys it at exit.
+    """Joins the processes that were started together, if there are several; leaves them at exit.
 
-    A nested call changes nothing.
+    Their variables are those of PyTorch's `env://`: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT,
+    which torchrun and Kubernetes' operators set, and scripts for Slurm or MPI can. A nested call
+    changes nothing.
 
     Args:
-        device: "cuda" becomes the device of this process's local rank. The backend is NCCL for CUDA
-            devices and gloo for all others.
+        device: of several processes, "cuda" becomes the device of the local rank. The backend is
+            NCCL for CUDA devices and gloo for all others.
 
     Yields:
         The device of this process.
 
     Raises:
-        ValueError: if the device cannot be used, or torchrun may restart workers in a store that
-            still holds the addresses of lost ones.
+        ConnectionError: if the other processes are not found.
+        ValueError: if the device cannot be used, variables are missing or wrong, or torchrun may
+            restart workers in a store that still holds the addresses of lost ones.
     """
-    is_worker = "TORCHELASTIC_RUN_ID" in os.environ
-    if is_worker and device.startswith("cuda"):
-        chosen = usable_device(f"cuda:{os.environ['LOCAL_RANK']}")
+    started = world_size() if dist.is_initialized() else started_processes()
+    if started > 1 and device == "cuda":
+        device = f"cuda:{_local_rank()}"
+    chosen = usable_device(device)
+    if started > 1 and chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    else:
-        chosen = usable_device(device)
-    if not is_worker or dist.is_initialized():
+    if dist.is_initialized():
         yield chosen
         return
     _check_restarts()
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    if started == 1:
+        yield chosen
+        return
+    try:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConnectionError(
+            f"rank {os.environ['RANK']} of {started} cannot join the others "
+            f"at MASTER_ADDR:MASTER_PORT, {address}: {reason}"
+        ) from error
     try:
         yield chosen
     finally:
         dist.destroy_process_group()
+
+
+def started_processes() -> int:
+    """The number of processes that were started together, whether or not they have joined.
+
+    Raises:
+        ValueError: if a launcher started several and the variables to join them are missing or
+            wrong: each would do all the work alone.
+    """
+    missing = [name for name in ("RANK", "WORLD_SIZE") if not os.environ.get(name)]
+    if len(missing) == 2:
+        _refuse_several()
+        return 1
+    if not missing:
+        rank, size = _number("RANK"), _number("WORLD_SIZE")
+        if not rank < size:
+            raise ValueError(f"RANK is {rank}: it must be below WORLD_SIZE, which is {size}")
+        if size == 1:
+            return 1
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise ValueError(
+            f"{' and '.join(missing)} must be set as well: processes that are started together "
+            "need RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, which torchrun sets"
+        )
+    _number("MASTER_PORT")
+    return size
+
+
+def refuse_stray() -> None:
+    """Refuses to go on alone where several processes were started and have not joined.
+
+    Raises:
+        ValueError: says which.
+    """
+    if not dist.is_initialized() and (count := started_processes()) > 1:
+        raise ValueError(
+            f"{count} processes were started together and each would train alone: "
+            "enter ccnet.distributed.process_group first"
+        )
+
+
+def _refuse_several() -> None:
+    """Refuses several processes that a launcher started without the variables to join them."""
+    for name, (rank, local_rank) in LAUNCHERS.items():
+        count = os.environ.get(name, "").strip()
+        # The tasks of a Slurm job may be started by later steps, of which this may be a single one.
+        is_single_step = os.environ.get("SLURM_STEP_NUM_TASKS") == "1" and name == "SLURM_NTASKS"
+        if count.isdecimal() and int(count) > 1 and not is_single_step:
+            raise ValueError(
+                f"{name} is {count}, but RANK and WORLD_SIZE are not set, and {count} processes "
+                f"would each work alone: set RANK=${rank}, WORLD_SIZE=${name}, "
+                f"LOCAL_RANK=${local_rank}, MASTER_ADDR and MASTER_PORT in each of them, or start "
+                "them with torchrun; RANK=0 WORLD_SIZE=1 means that this process is the only one"
+            )
+
+
+def _local_rank() -> int:
+    """The index of this process's CUDA device."""
+    if "LOCAL_RANK" in os.environ:
+        return _number("LOCAL_RANK")
+    for _, local_rank in LAUNCHERS.values():
+        if os.environ.get(local_rank):
+            return _number(local_rank)
+    if (count := torch.cuda.device_count()) > 1:
+        raise ValueError(f"there are {count} CUDA devices: set LOCAL_RANK, or name one (cuda:0)")
+    return 0
+
+
+def _number(name: str) -> int:
+    value = os.environ[name].strip()
+    if not value.isdecimal():
+        raise ValueError(f"{name} is {value!r}: it must be a number, 0 or more")
+    return int(value)
 
 
 def _check_restarts() -> None:

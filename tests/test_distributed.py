@@ -1,15 +1,26 @@
-"""Process groups of torchrun, on several nodes and after a lost process, and devices."""
+"""Processes that join, started by torchrun or by something else, lost processes, and devices."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 
 import pytest
+from small_runs import trainer
 
-from ccnet.distributed import process_group, usable_device
+from ccnet.distributed import (
+    LAUNCHERS,
+    process_group,
+    refuse_stray,
+    started_processes,
+    usable_device,
+    world_size,
+)
 
 NEW_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+
+HERE = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 
 JOIN_AND_DIE_ONCE = """
 import os, pathlib, signal
@@ -25,6 +36,13 @@ with distributed.process_group("cpu"):
 """
 
 TORCHRUN = ("-m", "torch.distributed.run", "--max-restarts", "1")
+
+
+def raiser(error):
+    def fail(*_):
+        raise error
+
+    return fail
 
 
 def free_port():
@@ -87,3 +105,146 @@ def test_process_group_yields_the_device_of_a_single_process():
     assert usable_device("cpu").type == "cpu"
     with process_group("cpu") as device:
         assert device.type == "cpu"
+
+
+JOIN = """
+import json, pathlib
+from ccnet import distributed
+with distributed.process_group("cpu"):
+    rank, world_size = distributed.rank(), distributed.world_size()
+    with distributed.process_group("cpu"):
+        ranks = distributed.all_gather(rank)
+assert distributed.world_size() == 1
+pathlib.Path(f"joined-{rank}.json").write_text(json.dumps([world_size, ranks]))
+"""
+
+
+def test_processes_of_any_launcher_join(run_python, repository, tmp_path):
+    """Started by hand, with the variables that Kubernetes' operators set."""
+    (tmp_path / "join.py").write_text(JOIN)
+    shared = {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", **HERE}
+    shared |= {"MASTER_PORT": str(free_port()), "SLURM_NTASKS": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "join.py"],
+            cwd=tmp_path,
+            env={**os.environ, **shared, "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
+    for rank in range(2):
+        assert json.loads((tmp_path / f"joined-{rank}.json").read_text()) == [2, [0, 1]]
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Sets variables of the environment, without those of any launcher."""
+    names = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS", *HERE, *LAUNCHERS}
+    for name in names.union(*LAUNCHERS.values()):
+        monkeypatch.delenv(name, raising=False)
+    return lambda **values: [monkeypatch.setenv(*item) for item in values.items()]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"RANK": "", "WORLD_SIZE": ""},
+        {"SLURM_NTASKS": "1"},
+        {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"},  # one interactive step of a larger job
+        {"SLURM_NTASKS": "4", "RANK": "0", "WORLD_SIZE": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "1"},
+        {"PMI_SIZE": "2", "RANK": "0", "WORLD_SIZE": "1"},
+    ],
+)
+def test_single_process(variables, values):
+    variables(**values)
+    assert started_processes() == 1
+    refuse_stray()
+    with process_group("cpu") as device:
+        assert device.type == "cpu"
+        assert world_size() == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        *(
+            ({name: "3"}, rf"{name} is 3, but RANK .* RANK=\${rank}, .* LOCAL_RANK=\${local},")
+            for name, (rank, local) in LAUNCHERS.items()
+        ),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "SLURM_NTASKS is 4, .* each work alone"),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}, "SLURM_NTASKS is 4"),
+        ({"SLURM_STEP_NUM_TASKS": "1", "PMI_SIZE": "2"}, "PMI_SIZE is 2"),
+        ({"RANK": "0"}, "WORLD_SIZE must be set as well"),
+        ({"WORLD_SIZE": "2", **HERE}, "RANK must be set as well"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR and MASTER_PORT must be set as well"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": ""},
+            "MASTER_PORT must be set as well",
+        ),
+        ({"RANK": "2", "WORLD_SIZE": "2", **HERE}, "RANK is 2: it must be below WORLD_SIZE"),
+        ({"RANK": "-1", "WORLD_SIZE": "2", **HERE}, "RANK is '-1': it must be a number, 0 or more"),
+        ({"RANK": "0", "WORLD_SIZE": "two", **HERE}, "WORLD_SIZE is 'two': it must be a number"),
+        ({"RANK": "0", "WORLD_SIZE": "0", **HERE}, "RANK is 0: it must be below WORLD_SIZE"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "http"},
+            "MASTER_PORT is 'http': it must be a number",
+        ),
+    ],
+)
+def test_processes_that_cannot_join_are_refused(variables, values, message):
+    variables(**values)
+    with pytest.raises(ValueError, match=f"^{message}[^\n]*$"), process_group("cpu"):
+        pass
+
+
+def test_lost_meeting_place_is_one_line(variables, monkeypatch):
+    variables(RANK="1", WORLD_SIZE="2", **HERE)
+    lost = RuntimeError("The client socket has timed out.\nException raised from ...")
+    monkeypatch.setattr("torch.distributed.init_process_group", raiser(lost))
+    message = r"^rank 1 of 2 cannot join .* localhost:29500: The client socket has timed out\.$"
+    with pytest.raises(ConnectionError, match=message), process_group("cpu"):
+        pass
+
+
+def test_trainer_refuses_to_train_alone_beside_others(variables, tmp_path):
+    """Without the group, each process would train alone and write to the same folder."""
+    variables(RANK="0", WORLD_SIZE="2", **HERE)
+    with pytest.raises(
+        ValueError, match=r"^2 processes .* enter ccnet\.distributed\.process_group"
+    ):
+        trainer(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "values", "chosen"),
+    [
+        ("cuda", {"LOCAL_RANK": "1"}, "cuda:1"),
+        ("cuda", {"SLURM_LOCALID": "2"}, "cuda:2"),
+        ("cuda", {"OMPI_COMM_WORLD_LOCAL_RANK": "3"}, "cuda:3"),
+        ("cuda", {"LOCAL_RANK": "0", "SLURM_LOCALID": "2"}, "cuda:0"),
+        ("cuda:1", {"LOCAL_RANK": "0"}, "cuda:1"),
+        ("cuda", {}, None),
+    ],
+)
+def test_device_is_that_of_the_local_rank(variables, monkeypatch, asked, values, chosen):
+    variables(RANK="1", WORLD_SIZE="2", **HERE, **values)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    usable = []
+
+    def stop(name):
+        usable.append(name)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("ccnet.distributed.usable_device", stop)
+    message = "far enough" if chosen else "there are 4 CUDA devices: set LOCAL_RANK"
+    with pytest.raises(ValueError, match=message), process_group(asked):
+        pass
+    assert usable == ([chosen] if chosen else [])

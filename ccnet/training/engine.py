@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """A training run in a folder, on one process or on all ranks that torchrun started.
+    """A training run in a folder, on one process or on all ranks that were joined.
 
     All random numbers depend on seed, step, rank and forward pass only, and the learning rate on
     the step. So checkpoints need no random state, and a resumed run continues as if it had never
@@ -60,7 +60,8 @@ class Trainer:
     Raises:
         FileExistsError: if the folder holds a run and `resume` is false.
         ValueError: if that run has another recipe or model, the batch is too small for the world
-            size, or the recipe is invalid for the model.
+            size, the recipe is invalid for the model, or other processes were started with this
+            one and have not been joined (see `ccnet.distributed.process_group`).
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Trainer:
         resume: bool = False,
         environment: Mapping[str, Any] | None = None,
     ) -> None:
+        distributed.refuse_stray()
         self.run_dir, self.workers = run_dir, workers
         self.train_set, self.val_set = train_set, val_set
         self.environment = environment or {}
