@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ccnet import criss_cross_attention
 from ccnet.baselines import published_criss_cross_attention
+from ccnet.console import prepare_console
 
 Operator = Callable[[Tensor, Tensor, Tensor], Tensor]
 OPERATORS: dict[str, Operator] = {
@@ -69,6 +70,7 @@ def random_errors(
 
 
 def main() -> None:
+    prepare_console()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -20,6 +20,7 @@ from huggingface_hub import HfApi
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
+from ccnet.console import prepare_console
 from ccnet.files import sha256_of
 from ccnet.model import CCNet
 from ccnet.weights.conversion import read_foreign
@@ -55,6 +56,7 @@ def logits_of(model: CCNet) -> Tensor:
 
 
 def main() -> None:
+    prepare_console()
     try:
         convert_and_write(parse_arguments())
     except (*UNREACHABLE, ValueError) as error:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import ccnet
 from ccnet.classes import LabelSet
+from ccnet.console import prepare_console, require_extra
 from ccnet.datasets import CamVid, Cityscapes, MaskFolder, StreetScenes
 from ccnet.datasets.mask_folder import ClassesFile
 from ccnet.distributed import all_gather, from_rank_zero, process_group, rank, rank_zero_first
@@ -213,8 +214,11 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    prepare_console()
     parsed, given = parse_arguments(arguments)
     try:
+        if parsed.report:
+            require_extra("evaluate", ["matplotlib"])
         with process_group(parsed.device) as device:
             failures = run(parsed, given, device)
     except (OSError, ValueError) as error:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import ccnet
 from ccnet.classes import CAMVID
+from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.evaluation import Scores, confusion_matrix
@@ -71,13 +72,15 @@ def segment(
     if overwrite or not job.labels.exists():
         result.save(job.labels)
     height, width = result.labels.shape
-    return result, f"{job.name}: {width} x {height} pixels in {seconds:.2f} s"
+    return result, f"{printable(job.name)}: {width} x {height} pixels in {seconds:.2f} s"
 
 
 def print_details(job: Job, result: ccnet.Segmentation) -> None:
     for name, share in result.shares().items():
-        print(f"  {name:<14}{100 * share:5.1f} %")
-    print(f"  picture     {job.picture}\n  overlay     {job.overlay}\n  colour map  {job.labels}")
+        print(f"  {printable(name):<14}{100 * share:5.1f} %")
+    files = {"picture": job.picture, "overlay": job.overlay, "colour map": job.labels}
+    for name, path in files.items():
+        print(f"  {name:<12}{printable(path)}")
 
 
 def load(arguments: argparse.Namespace) -> ccnet.CCNet:
@@ -116,7 +119,7 @@ def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> i
             tqdm.write(line)
     if failures:
         print(f"error: {len(failures)} could not be segmented", file=sys.stderr)
-        print(*failures, sep="\n", file=sys.stderr)
+        print(*map(printable, failures), sep="\n", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -140,6 +143,7 @@ def draw_and_segment(arguments: argparse.Namespace, protocol: InferenceProtocol)
 
 
 def main() -> None:
+    prepare_console()
     arguments, protocol = parse_arguments()
     try:
         if arguments.images:

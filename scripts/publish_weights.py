@@ -12,12 +12,14 @@ from pathlib import Path
 
 import torch
 
+from ccnet.console import prepare_console
 from ccnet.files import sha256_of
 from ccnet.model import CCNet
 from ccnet.weights import read_weights, write_weights
 
 
 def main() -> None:
+    prepare_console()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -23,6 +23,7 @@ import torch
 
 import ccnet
 from ccnet import distributed
+from ccnet.console import prepare_console, require_extra
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.setup import build_model, describe, open_datasets
@@ -107,8 +108,10 @@ def train(arguments: argparse.Namespace, device: torch.device) -> None:
 
 
 def main() -> None:
+    prepare_console()
     arguments = parse_arguments()
     try:
+        require_extra("train", ["tensorboard"])
         with distributed.process_group(arguments.device) as device:
             is_first = distributed.rank() == 0
             level = logging.INFO if is_first else logging.ERROR

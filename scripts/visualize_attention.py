@@ -21,6 +21,7 @@ from torch import Tensor
 
 import ccnet
 from ccnet import attention_map
+from ccnet.console import prepare_console, printable
 from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.files import atomic_write
@@ -133,6 +134,7 @@ def scale_bar(width: int, line: int, font: ImageFont.ImageFont) -> Image.Image:
 
 
 def main() -> None:
+    prepare_console()
     arguments = parse_arguments()
     try:
         image = decode_image(arguments.image or StreetScenes(1, seed=DEMO_SEED)[0][0])
@@ -145,8 +147,8 @@ def main() -> None:
             figure.save(temporary, optimize=True)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    label = result.labels[tuple(pixel)].item()
-    print(f"{arguments.output}: row {pixel[0]}, column {pixel[1]}: {result.categories[label]}")
+    category = printable(result.categories[result.labels[tuple(pixel)].item()])
+    print(f"{printable(arguments.output)}: row {pixel[0]}, column {pixel[1]}: {category}")
     for count, weights in enumerate(maps, start=1):
         order = weights.flatten().sort(descending=True).values
         most = int((order.cumsum(0) < 0.9).sum()) + 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torchvision.models import WeightsEnum
 
+from ccnet.console import prepare_console
 from ccnet.files import atomic_write
 from ccnet.weights import REGISTRY
 
@@ -62,6 +63,7 @@ def replace_table(readme: str) -> str:
 
 
 def main() -> None:
+    prepare_console()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -69,9 +71,9 @@ def main() -> None:
     if not parser.parse_args().write:
         print(make_table())
         return
-    text = replace_table(README.read_text())
+    text = replace_table(README.read_text(encoding="utf-8"))
     with atomic_write(README) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from ccnet.distributed import LAUNCHERS
 from ccnet.model import CCNet
 from ccnet.weights import write_weights
 
-
 for _name in ("RANK", "WORLD_SIZE", *LAUNCHERS):
     os.environ.pop(_name, None)  # the tests are one process, wherever they are started
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 ORDER = [
-    *("files", "schema", "distributed", "precision", "attention_kernel", "attention"),
+    *("files", "schema", "console", "distributed", "precision", "attention_kernel", "attention"),
     *("baselines", "norm", "classes", "losses", "images", "transforms", "visualization"),
     *("datasets", "inference", "weights", "backbone", "heads", "reconfiguration", "model"),
     *("zoo", "evaluation", "training"),

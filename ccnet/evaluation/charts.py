@@ -1,17 +1,21 @@
 """Evaluation charts: IoU per class, confusion matrix, images with the lowest mIoU."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from torch import Tensor
 
 from ccnet.classes import LabelSet
+from ccnet.console import printable
 from ccnet.evaluation.scores import Scores
 from ccnet.files import atomic_write
 from ccnet.visualization import overlay
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _INK, _FAINT = "#222222", "#8a8a8a"
 _MOST_CLASSES_WITH_NUMBERS = 25
@@ -34,14 +38,14 @@ class Sample:
     labels: Tensor
 
 
-def iou_chart(scores: Scores, title: str) -> Figure:
+def iou_chart(scores: Scores, title: str) -> "Figure":
     """Bar chart of the IoU of every class that occurs, with a line at the mean."""
     rows = zip(
         scores.iou.tolist(), scores.label_set.categories, scores.label_set.colors, strict=True
     )
-    bars = sorted(row for row in rows if row[0] == row[0])
+    bars = sorted((iou, _text(name), color) for iou, name, color in rows if iou == iou)
     values, names, colors = zip(*bars, strict=True) if bars else ((), (), ())
-    figure = Figure(figsize=(7, 1.3 + 0.3 * len(bars)), layout="constrained")
+    figure = _figure(7, 1.3 + 0.3 * len(bars))
     axes = figure.subplots()
     axes.barh(
         range(len(bars)),
@@ -57,18 +61,18 @@ def iou_chart(scores: Scores, title: str) -> Figure:
     axes.set_xlim(0, 108)
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel(f"IoU in percent; dashed: their mean, {scores.miou:.2f}")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(_text(title), loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
 
 
-def confusion_chart(scores: Scores, title: str) -> Figure:
+def confusion_chart(scores: Scores, title: str) -> "Figure":
     """Confusion matrix, in percent of the pixels of each true class (row)."""
-    names, count = scores.label_set.categories, len(scores.label_set)
+    names, count = list(map(_text, scores.label_set.categories)), len(scores.label_set)
     shares = 100 * scores.confusion.double() / scores.confusion.sum(1, keepdim=True)
     side = 3.0 + 0.38 * count
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    figure = _figure(side + 0.6, side)
     axes = figure.subplots()
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
     if count <= _MOST_CLASSES_WITH_NUMBERS:
@@ -80,19 +84,21 @@ def confusion_chart(scores: Scores, title: str) -> Figure:
     axes.set_yticks(range(count), names)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(_text(title), loc="left", fontsize=11)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.7, label="percent of the true class")
     return figure
 
 
-def samples_page(samples: Sequence[Sample], label_set: LabelSet, title: str) -> Figure:
+def samples_page(samples: Sequence[Sample], label_set: LabelSet, title: str) -> "Figure":
     """Figure with a row for every sample: image, overlay of the prediction, overlay of the labels.
 
     Raises:
         ValueError: if there is no sample.
     """
+    from matplotlib.patches import Patch
+
     if not samples:
         raise ValueError("samples must not be empty")
     column = 4.2
@@ -107,7 +113,7 @@ def samples_page(samples: Sequence[Sample], label_set: LabelSet, title: str) -> 
     ]
     legend_rows = -(-len(shown) // 6)
     height = sum(heights) + 0.6 + 0.3 * legend_rows
-    figure = Figure(figsize=(3 * column, height), layout="constrained")
+    figure = _figure(3 * column, height)
     grid = figure.subplots(len(samples), 3, squeeze=False, height_ratios=heights)
     for row, sample in zip(grid, samples, strict=True):
         pictures = {
@@ -117,15 +123,15 @@ def samples_page(samples: Sequence[Sample], label_set: LabelSet, title: str) -> 
         }
         for axes, (name, picture) in zip(row, pictures.items(), strict=True):
             axes.imshow(picture)
-            axes.set_title(name, loc="left", fontsize=9, color=_INK)
+            axes.set_title(_text(name), loc="left", fontsize=9, color=_INK)
             axes.axis("off")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    figure.suptitle(_text(title), x=0.01, ha="left", fontsize=12)
     figure.legend(
         handles=[
             Patch(
                 facecolor=_fraction(label_set.colors[label]),
                 edgecolor=_FAINT,
-                label=label_set.categories[label],
+                label=_text(label_set.categories[label]),
             )
             for label in shown
         ],
@@ -137,10 +143,23 @@ def samples_page(samples: Sequence[Sample], label_set: LabelSet, title: str) -> 
     return figure
 
 
-def save_chart(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure as a PNG, atomically."""
-    with atomic_write(path) as temporary:
+def save_chart(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Writes a figure as a PNG, atomically; characters that the font lacks are boxes in it."""
+    with atomic_write(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from")
         figure.savefig(temporary, format="png", dpi=130, facecolor="white")
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _text(name: str) -> str:
+    """A name as Matplotlib is to draw it: "$" begins no formula, "_" does not hide it."""
+    text = printable(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _fraction(color: tuple[int, int, int]) -> tuple[float, float, float]:

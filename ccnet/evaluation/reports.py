@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ccnet.console import printable
 from ccnet.evaluation.charts import Sample, confusion_chart, iou_chart, samples_page, save_chart
-from ccnet.evaluation.scores import Scores
+from ccnet.evaluation.scores import Scores, cell
 from ccnet.files import atomic_write
 from ccnet.inference import InferenceProtocol
 
@@ -61,7 +62,7 @@ class Report:
     def summary(self) -> str:
         """Text for a terminal: protocol, IoU per class, means, published mIoU."""
         scores = self.scores
-        lines = [f"{self.title}: {self.protocol}", ""]
+        lines = [f"{printable(self.title)}: {self.protocol}", ""]
         if not scores.confusion.any():
             return "\n".join([*lines, "no labelled pixels: there are no scores"])
         lines += [scores.table(), ""]
@@ -94,9 +95,9 @@ class Report:
         figure = f"{scores.miou:.2f} %"
         if self.published:
             figure += " ({1}: {0:.2f} %)".format(*self.published)
-        lines = [f"# {self.title}", "", "| | |", "| --- | --- |"]
+        lines = [f"# {printable(self.title)}", "", "| | |", "| --- | --- |"]
         lines += [
-            f"| {name} | {value} |"
+            f"| {name} | {cell(value)} |"
             for name, value in {
                 "mIoU": figure,
                 "pixel accuracy": f"{scores.pixel_accuracy:.2f} %",
@@ -113,11 +114,12 @@ class Report:
         columns = scores.iou.tolist(), scores.accuracy.tolist(), shares
         for name, *values in zip(scores.label_set.categories, *columns, strict=True):
             cells = ("-" if math.isnan(value) else f"{value:.2f}" for value in values)
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            lines.append(f"| {cell(name)} | {' | '.join(cells)} |")
         for name in pictures:
             lines += ["", f"![{_CAPTIONS[name]}]({name})"]
         lines += ["", "| worst images | mIoU (%) |", "| --- | ---: |"]
-        lines += ["| {} | {:.2f} |".format(*self.images[index]) for index in self.worst(10)]
+        worst = (self.images[index] for index in self.worst(10))
+        lines += [f"| {cell(name)} | {miou:.2f} |" for name, miou in worst]
         return "\n".join(lines) + "\n"
 
 
@@ -139,6 +141,7 @@ def save_report(report: Report, folder: str | os.PathLike[str], worst: Sequence[
     for name, chart in charts.items():
         save_chart(chart, Path(folder, name))
     with atomic_write(Path(folder, "report.json")) as temporary:
-        temporary.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
+        text = json.dumps(report.to_dict(), indent=1, allow_nan=False)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
     with atomic_write(Path(folder, "report.md")) as temporary:
-        temporary.write_text(report.to_markdown(list(charts)))
+        temporary.write_text(report.to_markdown(list(charts)), encoding="utf-8")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ccnet.classes import IGNORE_INDEX, LabelSet
+from ccnet.console import printable
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Scores:
         """Markdown table of the IoU of every class and their mean."""
         rows = ["| class | IoU (%) |", "| --- | ---: |"]
         for name, iou in zip(self.label_set.categories, self.iou.tolist(), strict=True):
-            rows.append(f"| {name} | {iou:.1f} |")
+            rows.append(f"| {cell(name)} | {iou:.1f} |")
         rows.append(f"| **mean (mIoU)** | **{self.miou:.2f}** |")
         return "\n".join(rows)
 
@@ -71,6 +72,11 @@ class Scores:
             "accuracy": dict(zip(names, map(_or_none, self.accuracy.tolist()), strict=True)),
             "confusion": self.confusion.tolist(),
         }
+
+
+def cell(name: object) -> str:
+    """A name as a cell of a Markdown table."""
+    return printable(name).replace("|", r"\|")
 
 
 def _or_none(value: float) -> float | None:

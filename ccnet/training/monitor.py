@@ -16,6 +16,7 @@ import torchvision
 from tqdm import tqdm
 
 from ccnet import distributed
+from ccnet.console import printable
 from ccnet.evaluation import Scores
 from ccnet.files import atomic_write
 from ccnet.inference import Segmentation
@@ -59,7 +60,9 @@ class Monitor:
         write_json(run_dir / "recipe.json", asdict(recipe))
         write_json(run_dir / "config.json", config)
         write_json(run_dir / "environment.json", {**environment, **versions()})
-        self._handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
+        self._handler = logging.FileHandler(
+            run_dir / "train.log", encoding="utf-8", errors="backslashreplace"
+        )
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._level = logger.level
         logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
@@ -91,7 +94,7 @@ class Monitor:
             self._writer.add_scalar("val/mIoU", scores.miou, step)
             self._writer.add_scalar("val/pixel_accuracy", scores.pixel_accuracy, step)
             for name, iou in zip(scores.label_set.categories, scores.iou.tolist(), strict=True):
-                self._writer.add_scalar(f"val_IoU/{name}", iou, step)
+                self._writer.add_scalar(f"val_IoU/{printable(name)}", iou, step)
             self._writer.flush()
 
     def on_end(self, results: Mapping[str, Any]) -> None:
@@ -129,4 +132,4 @@ def versions() -> dict[str, Any]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes indented JSON atomically."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

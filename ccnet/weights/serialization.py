@@ -161,7 +161,7 @@ def write_folder(folder: str | os.PathLike[str], weights: ModelWeights) -> None:
     """
     write_weights(Path(folder, SAFETENSORS_SINGLE_FILE), weights)
     with atomic_write(Path(folder, CONFIG_NAME)) as temporary:
-        temporary.write_text(json.dumps(weights.config, indent=2) + "\n")
+        temporary.write_text(json.dumps(weights.config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_strictly(

@@ -27,6 +27,7 @@ from torch.utils.benchmark import Timer
 
 from ccnet import criss_cross_attention
 from ccnet.baselines import published_criss_cross_attention
+from ccnet.console import prepare_console
 
 Operator = Callable[[Tensor, Tensor, Tensor], Tensor | list[Tensor]]
 
@@ -214,6 +215,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    prepare_console()
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     print(as_markdown([]), end="")

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ccnet
 from ccnet import CrissCrossAttention2d
 from ccnet.baselines import NonLocalBlock2d, PublishedCrissCrossAttention2d
+from ccnet.console import prepare_console
 from ccnet.files import atomic_write
 from ccnet.losses import OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.zoo import NETWORKS
@@ -215,6 +216,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    prepare_console()
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     is_cuda = torch.device(arguments.device).type == "cuda"

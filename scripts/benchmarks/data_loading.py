@@ -26,6 +26,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ccnet.classes import CAMVID, CITYSCAPES
+from ccnet.console import prepare_console
 from ccnet.datasets import Cityscapes, Sample
 from ccnet.datasets.street_scenes import render_scene
 from ccnet.training.augmentation import RandomScaledCrop
@@ -178,6 +179,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    prepare_console()
     arguments = parse_arguments()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

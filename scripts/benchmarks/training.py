@@ -23,6 +23,7 @@ from torch.utils.benchmark import Timer
 
 from ccnet.baselines import PublishedCrissCrossAttention2d
 from ccnet.classes import IGNORE_INDEX
+from ccnet.console import prepare_console
 from ccnet.files import atomic_write
 from ccnet.losses import CrossEntropyLoss, OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.zoo import NETWORKS
@@ -164,6 +165,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    prepare_console()
     arguments = parse_arguments()
     title = (
         f"training step, {arguments.network}, {arguments.batch}x{arguments.size}x{arguments.size}"

@@ -16,6 +16,7 @@ from live_memory import LiveMemory, kept_for_backward
 from torch import Tensor, nn
 
 from ccnet.backbone import BACKBONES
+from ccnet.console import prepare_console
 from ccnet.losses import SegmentationLoss
 from ccnet.model import CCNet
 from ccnet.norm import convert_inplace_abn
@@ -101,6 +102,7 @@ def as_markdown(rows: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
+    prepare_console()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
