@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi
@@ -21,7 +20,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from ccnet.console import prepare_console
-from ccnet.files import sha256_of
+from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
 from ccnet.weights.conversion import read_foreign
 from ccnet.weights.downloads import UNREACHABLE, verify
@@ -32,9 +31,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=user_path)
     parser.add_argument("--entry", help="name of a network in it, if it holds several")
-    parser.add_argument("--output", type=Path, required=True, help="output folder")
+    parser.add_argument("--output", type=user_path, required=True, help="output folder")
     parser.add_argument("--registered", type=registered, help="registry entry, as ENUM.MEMBER")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload to this repository")
     parser.add_argument("--dry-run", action="store_true", help="check, but write nothing")

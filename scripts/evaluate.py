@@ -31,6 +31,7 @@ from ccnet.evaluation import Samples, Scores, evaluate, own_indices, save_label_
 from ccnet.evaluation.candidates import Candidate, find_candidates
 from ccnet.evaluation.charts import Sample
 from ccnet.evaluation.reports import Report, save_report
+from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.zoo import NETWORKS
@@ -62,15 +63,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
     )
     add = parser.add_argument
     add("dataset", choices=[*PUBLIC, "street-scenes", "folder"], help="folder: a MaskFolder")
-    add("--root", type=Path, help="folder of the data set; or CAMVID_ROOT, or CITYSCAPES_DATASET")
+    add(
+        "--root",
+        type=user_path,
+        help="folder of the data set; or CAMVID_ROOT, or CITYSCAPES_DATASET",
+    )
     add("--split", help="split of CamVid or Cityscapes (default: val)")
     add("--limit", type=int, metavar="N", help="evaluate only the first N images")
     add("--network", choices=NETWORKS, help="default: one that has weights for the data set")
     add("--weights", default="DEFAULT", help="name, path, or all of the registry for the data set")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--report", type=Path, metavar="DIR", help="write Markdown, JSON and charts there")
+    add("--report", type=user_path, metavar="DIR", help="write Markdown, JSON and charts there")
     label_ids = "write the test server's PNGs there, named <city>_<sequence>_<frame>_leftImg8bit"
-    add("--save-label-ids", type=Path, metavar="DIR", help=label_ids)
+    add("--save-label-ids", type=user_path, metavar="DIR", help=label_ids)
     add("--confirm", action="store_true", help="exit with 1 unless mIoU is as published")
     add("--tolerance", type=float, default=0.1, help="for --confirm, in percent of mIoU")
     add_protocol_options(parser, "inference (default: the protocol of the published mIoU)")

@@ -28,7 +28,7 @@ from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.evaluation import Scores, confusion_matrix
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, user_path
 from ccnet.inference import InferenceProtocol
 from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.inference.image_files import Job, find_jobs
@@ -44,7 +44,7 @@ def parse_arguments() -> tuple[argparse.Namespace, InferenceProtocol]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", nargs="*", help="image files, folders and glob patterns")
-    parser.add_argument("--output", type=Path, default=Path(), help="folder for the results")
+    parser.add_argument("--output", type=user_path, default=Path(), help="folder for the results")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
     parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
     parser.add_argument("--weights", default="DEFAULT", help="name, path or hf:// address")

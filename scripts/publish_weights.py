@@ -8,12 +8,11 @@ Prints the values for the registry in ccnet/weights/registry.py.
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from ccnet.console import prepare_console
-from ccnet.files import sha256_of
+from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
 from ccnet.weights import read_weights, write_weights
 
@@ -23,8 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("trained", type=Path, help=".safetensors file of a training run")
-    parser.add_argument("published", type=Path, help="file to write")
+    parser.add_argument("trained", type=user_path, help=".safetensors file of a training run")
+    parser.add_argument("published", type=user_path, help="file to write")
     arguments = parser.parse_args()
     try:
         publish(arguments)

@@ -17,13 +17,13 @@ import os
 import re
 import shlex
 import sys
-from pathlib import Path
 
 import torch
 
 import ccnet
 from ccnet import distributed
 from ccnet.console import prepare_console, require_extra
+from ccnet.files import user_path
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.setup import build_model, describe, open_datasets
@@ -40,7 +40,7 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--run-dir", type=user_path, required=True, help="folder of the run")
     parser.add_argument(
         "--resume",
         choices=("auto", "never"),
@@ -49,8 +49,10 @@ def parse_arguments() -> argparse.Namespace:
         default="never",
         help="auto: resume from the newest intact checkpoint in the run folder, if there is one",
     )
-    parser.add_argument("--root", type=Path, help="folder of the data set")
-    parser.add_argument("--val-root", type=Path, help="validation folder, for --dataset folder")
+    parser.add_argument("--root", type=user_path, help="folder of the data set")
+    parser.add_argument(
+        "--val-root", type=user_path, help="validation folder, for --dataset folder"
+    )
     parser.add_argument("--workers", type=int, default=1, help="data-loading processes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     fields, texts = parser.add_argument_group("fields of the recipe"), field_texts()

@@ -24,7 +24,7 @@ from ccnet import attention_map
 from ccnet.console import prepare_console, printable
 from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.distributed import usable_device
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, user_path
 from ccnet.transforms import decode_image
 from ccnet.visualization import (
     HEAT_DECADES,
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("image", nargs="?", type=Path, help="path of an image")
+    parser.add_argument("image", nargs="?", type=user_path, help="path of an image")
     parser.add_argument(
         "--pixel",
         type=int,
@@ -55,7 +55,9 @@ def parse_arguments() -> argparse.Namespace:
         metavar=("ROW", "COLUMN"),
         help="counted from 0 at the top left, row (y) before column (x) (default: the centre)",
     )
-    parser.add_argument("--output", type=Path, default=Path("attention.png"), help="output figure")
+    parser.add_argument(
+        "--output", type=user_path, default=Path("attention.png"), help="output figure"
+    )
     parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
     parser.add_argument("--weights", default="DEFAULT", help="name, path or hf:// address")
     parser.add_argument("--recurrence", type=int, help="attention loops (default: the weights')")

@@ -1,10 +1,10 @@
 """CamVid data set."""
 
 import os
-from pathlib import Path
 
 from ccnet.classes import CAMVID, IGNORE_INDEX
 from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms
+from ccnet.files import user_path
 
 
 class CamVid(LabeledImages):
@@ -32,7 +32,7 @@ class CamVid(LabeledImages):
         split: str = "train",
         transforms: Transforms | None = None,
     ) -> None:
-        folders = Path(root, split), Path(root, f"{split}annot")
+        folders = user_path(root) / split, user_path(root) / f"{split}annot"
         for folder in folders:
             if not any(folder.glob("*.png")):
                 raise FileNotFoundError(

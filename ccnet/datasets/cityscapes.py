@@ -7,6 +7,7 @@ from torchvision import datasets
 
 from ccnet.classes import CITYSCAPES, IGNORE_INDEX
 from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms
+from ccnet.files import user_path
 
 SPLITS = ("train", "val", "test")
 
@@ -41,7 +42,7 @@ class Cityscapes(LabeledImages):
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
-        root = Path(root).expanduser()
+        root = user_path(root)
         _check_folders(root, split)
         pairs = sorted(_test_pairs(root) if split == "test" else _labeled_pairs(root, split))
         values = dict.fromkeys(range(256), IGNORE_INDEX)

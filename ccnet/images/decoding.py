@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ccnet.files import user_path
 from ccnet.images.formats import UNREADABLE, quiet
 from ccnet.images.profiles import to_srgb
 from ccnet.images.samples import Samples, read_file, read_image
@@ -58,7 +58,7 @@ def decode_image(image: ImageLike) -> Tensor:
         )
     if str(image).startswith(("http://", "https://")):
         raise ValueError(f"{image} is a URL: download the image first and pass its path")
-    path = Path(image)
+    path = user_path(image)
     if not path.exists():
         raise FileNotFoundError(f"no image at {path}")
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+from ccnet.files import user_path
 from ccnet.images import is_picture_name
 
 
@@ -104,7 +105,7 @@ def find_jobs(arguments: Iterable[str], output: Path) -> Found:
 
 def _expand(argument: str) -> tuple[Path, list[Path]]:
     """Returns the root folder of an argument, and the files and folders that it names."""
-    path = Path(argument)
+    path = user_path(argument)
     # A file may be named "street [1].jpg": only a path that does not exist is a pattern.
     if os.path.lexists(path):
         return (path if path.is_dir() else path.parent), [path]

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from ccnet import distributed
 from ccnet.datasets import Sample
 from ccnet.evaluation import Scores, evaluate
+from ccnet.files import user_path
 from ccnet.inference import Segmentation
 from ccnet.model import CCNet
 from ccnet.training.augmentation import training_augmentation
@@ -77,6 +78,7 @@ class Trainer:
         environment: Mapping[str, Any] | None = None,
     ) -> None:
         distributed.refuse_stray()
+        run_dir = user_path(run_dir)
         self.run_dir, self.workers = run_dir, workers
         self.train_set, self.val_set = train_set, val_set
         self.environment = environment or {}

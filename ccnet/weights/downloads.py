@@ -19,7 +19,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError i
 )
 from torchvision.models import WeightsEnum
 
-from ccnet.files import atomic_write, sha256_of
+from ccnet.files import atomic_write, sha256_of, user_path
 from ccnet.weights.conversion import read_foreign
 from ccnet.weights.hub import fetch_file
 from ccnet.weights.registry import details_of
@@ -66,7 +66,7 @@ def _in_folders(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
     folders = list(BUNDLED_DIRS)
     own = os.environ.get(WEIGHTS_DIR_VARIABLE)
     if own:
-        folders.append(Path(own))
+        folders.append(user_path(own))
     for folder in folders:
         path = folder / weights.meta["file"]
         if path.is_file():
@@ -76,7 +76,7 @@ def _in_folders(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
             return read_files(path, None, str(path), details_of(weights))
     origin = weights.meta["origin"]
     if own and origin:
-        path = Path(own, Path(origin["url"]).name)
+        path = user_path(own) / Path(origin["url"]).name
         if path.is_file():
             verify(path, origin["sha256_prefix"])
             return _converted(path, weights)

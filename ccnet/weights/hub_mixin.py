@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, user_path
 from ccnet.weights.conversion import complete
 from ccnet.weights.hub import read_repository
 from ccnet.weights.serialization import ModelWeights, read_weights, write_folder
@@ -68,7 +68,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
             TypeError: if options of an upload are given without one.
             ValueError: if another `config` is given.
         """
-        folder = Path(save_directory)
+        folder = user_path(save_directory)
         if push_to_hub_options.pop("config", None) is not None:
             raise ValueError(
                 "save_pretrained takes no config: config.json holds the model's own arguments"
@@ -130,7 +130,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
             huggingface_hub.errors.HfHubHTTPError: if the Hub lacks the files or denies access.
         """
         location = os.fspath(pretrained_model_name_or_path)
-        path = Path(location)
+        path = user_path(location)
         if path.is_dir():
             weights = read_weights(path)
         elif path.exists() or path.is_absolute() or len(path.parts) > 2:

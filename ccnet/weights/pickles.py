@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.serialization import MAGIC_NUMBER, safe_globals
 
+from ccnet.files import user_path
 from ccnet.weights.file_kinds import foreign_kind
 from ccnet.weights.pickle_calls import Foreign, Stub
 from ccnet.weights.pickle_check import ForeignTypeError, check_pickle
@@ -55,7 +56,7 @@ def read_pickle(path: str | os.PathLike[str], *, own: bool = False) -> Mapping[s
         ValueError: if it is damaged or another kind of file, holds more than tensors, arrays and
             plain values, or would unpack to more than its file size; says what it is.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if (kind := foreign_kind(path)) is not None:

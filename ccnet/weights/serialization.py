@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ccnet.files import atomic_write, sha256_of
+from ccnet.files import atomic_write, sha256_of, user_path
 from ccnet.weights.file_kinds import foreign_kind, is_pickle
 from ccnet.weights.registry import REGISTRY, details_of
 
@@ -52,7 +52,7 @@ def read_weights(path: str | os.PathLike[str]) -> ModelWeights:
         FileNotFoundError: if there is no such file.
         ValueError: if a file is damaged, or its configuration is no mapping.
     """
-    path = Path(path)
+    path = user_path(path)
     config_path = path / CONFIG_NAME
     if path.is_dir():
         weights_path = path / SAFETENSORS_SINGLE_FILE

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from torchvision.models import WeightsEnum
 
+from ccnet.files import user_path
 from ccnet.weights.conversion import complete, read_foreign
 from ccnet.weights.downloads import UNREACHABLE, load_registered
 from ccnet.weights.file_kinds import is_safetensors
@@ -62,6 +63,8 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
             f"not a {type(weights).__name__}"
         )
     name = os.fspath(weights).removeprefix(f"{choice.__name__}.")
+    if name.startswith("~"):
+        name = str(user_path(name))
     if name in names:
         return load_registered(choice[name], progress=progress)
     if name.startswith("hf://"):

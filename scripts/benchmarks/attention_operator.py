@@ -28,6 +28,7 @@ from torch.utils.benchmark import Timer
 from ccnet import criss_cross_attention
 from ccnet.baselines import published_criss_cross_attention
 from ccnet.console import prepare_console
+from ccnet.files import user_path
 
 Operator = Callable[[Tensor, Tensor, Tensor], Tensor | list[Tensor]]
 
@@ -192,7 +193,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("benchmarks"))
+    parser.add_argument("--output", type=user_path, default=Path("benchmarks"))
     parser.add_argument("--sizes", type=parse_size, nargs="+", default=SIZES, help="map sizes, HxW")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument(

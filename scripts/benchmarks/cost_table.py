@@ -11,7 +11,6 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from live_memory import LiveMemory
@@ -24,7 +23,7 @@ import ccnet
 from ccnet import CrissCrossAttention2d
 from ccnet.baselines import NonLocalBlock2d, PublishedCrissCrossAttention2d
 from ccnet.console import prepare_console
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, user_path
 from ccnet.losses import OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.zoo import NETWORKS
 
@@ -211,7 +210,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="timing rounds; 0 for counts only")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="also write results to this file")
+    parser.add_argument("--json", type=user_path, help="also write results to this file")
     return parser.parse_args()
 
 

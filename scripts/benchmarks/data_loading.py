@@ -29,6 +29,7 @@ from ccnet.classes import CAMVID, CITYSCAPES
 from ccnet.console import prepare_console
 from ccnet.datasets import Cityscapes, Sample
 from ccnet.datasets.street_scenes import render_scene
+from ccnet.files import user_path
 from ccnet.training.augmentation import RandomScaledCrop
 from ccnet.transforms import decode_image
 
@@ -167,7 +168,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, help="folder for data_loading.md and .json")
+    parser.add_argument("--output", type=user_path, help="folder for data_loading.md and .json")
     parser.add_argument("--images", type=int, default=12, help="images to render")
     parser.add_argument("--samples", type=int, default=120, help="samples to load, at least two")
     parser.add_argument("--height", type=int, default=1024)

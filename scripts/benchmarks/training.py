@@ -12,7 +12,6 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch.utils.benchmark import Timer
 from ccnet.baselines import PublishedCrissCrossAttention2d
 from ccnet.classes import IGNORE_INDEX
 from ccnet.console import prepare_console
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, user_path
 from ccnet.losses import CrossEntropyLoss, OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.zoo import NETWORKS
 
@@ -160,7 +159,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--between", action="store_true", help="also time one change at a time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="also write seconds to this file")
+    parser.add_argument("--json", type=user_path, help="also write seconds to this file")
     return parser.parse_args()
 
 

@@ -20,6 +20,7 @@ from ccnet.datasets.mask_folder.orientation import orient
 from ccnet.datasets.mask_folder.pairing import in_short, pair_files
 from ccnet.datasets.mask_folder.survey import FileFacts, survey
 from ccnet.distributed import rank
+from ccnet.files import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class MaskFolder(LabeledImages):
         transforms: Transforms | None = None,
         label_set: LabelSet | None = None,
     ) -> None:
-        root = Path(root).expanduser()
+        root = user_path(root)
         pairs = pair_files(root)
         images, masks = [pair[1] for pair in pairs.files], [pair[2] for pair in pairs.files]
         facts = survey(root, images, masks)
