@@ -1,17 +1,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PYTHON3_10 ?= python3.10
+# One thread for each of the processes that share the tests
+PYTEST := -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test slow-test lint types wheel clean
+.PHONY: demo test test-oldest slow-test lint types wheel clean
 
 # Segments a rendered street, or your own picture: make demo IMAGE=my.jpg
 demo: .venv/installed
 	$(BIN)/python scripts/predict.py $(if $(IMAGE),"$(IMAGE)") --output demo --overwrite
 
-# One thread for each of the processes that share the tests
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet \
-		--numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+
+# With the oldest versions that pyproject.toml allows: about 3 GB of downloads
+test-oldest: .venv-oldest/installed
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(PYTEST)
 
 slow-test: .venv/installed-dev
 	$(BIN)/python -m pytest --quiet -m slow
@@ -37,5 +42,11 @@ wheel: .venv/installed-dev
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
+.venv-oldest/installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON3_10) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+		--editable '.[test]'
+	touch $@
+
 clean:
-	rm -rf .venv demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

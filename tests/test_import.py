@@ -61,6 +61,7 @@ def watch(event, arguments):
         sockets.append(event)
 sys.addaudithook(watch)
 import ccnet
+import ccnet.evaluation.reports
 weights = [path for path in opened if path.endswith((".safetensors", ".pt", ".pth", ".bin"))]
 assert opened, "the audit hook saw nothing"
 assert not weights, weights

@@ -139,3 +139,39 @@ def test_report_is_saved_with_its_charts(tmp_path, pixels):
     assert not (tmp_path / "worst.png").exists()
     assert "worst.png" not in (tmp_path / "report.md").read_text()
     assert json.loads((tmp_path / "report.json").read_text())["mIoU"] is None
+
+
+def test_names_of_any_kind_are_reported(tmp_path):
+    names = {
+        "a|b": r"a\|b",
+        "$x^$ costs $2": "$x^$ costs $2",
+        "_background_": "_background_",
+        "\u9053\u8def \N{MOTORWAY}": "\u9053\u8def \N{MOTORWAY}",
+        "two\nlines\x1b[31m": r"two\nlines\x1b[31m",
+    }
+    label_set = LabelSet.from_config({"categories": list(names)})
+    scores = Scores(torch.eye(5, dtype=torch.int64), label_set)
+    odd = "bytes \udcff\n"
+    report = make_report(scores=scores, dataset=odd, images=[(odd, 50.0)])
+    image = torch.zeros(3, 8, 12, dtype=torch.uint8)
+    labels = torch.arange(96).remainder(5).byte().reshape(8, 12)
+    save_report(report, tmp_path, [Sample(odd, image, labels, labels)])
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for shown in names.values():
+        assert f"| {shown} | 100.00 | 100.00 | 20.00 |" in page
+        assert f"| {shown} | 100.0 |" in report.summary()
+    assert r"| bytes \udcff\n | 50.00 |" in page
+    saved = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert list(saved["IoU"]) == list(names)
+    assert saved["images"] == [{"name": odd, "mIoU": 50.0}]
+    assert (tmp_path / "worst.png").exists()
+
+
+def test_report_does_not_depend_on_the_locale(tmp_path, monkeypatch):
+    """As on Windows, where files are written in its code page unless an encoding is given."""
+    monkeypatch.setattr("locale.getpreferredencoding", lambda *_: "cp1252")
+    monkeypatch.setattr("io.text_encoding", lambda encoding, *_: encoding or "cp1252")
+    label_set = LabelSet.from_config({"categories": ["\u9053", "\u8def"]})
+    scores = Scores(torch.eye(2, dtype=torch.int64), label_set)
+    save_report(make_report(scores=scores), tmp_path, [])
+    assert "| \u9053 |" in (tmp_path / "report.md").read_bytes().decode("utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -88,6 +89,13 @@ def test_bundled_weights_are_evaluated_by_default(main, camvid, scores, capsys, 
     assert InferenceProtocol(**report["protocol"]) == InferenceProtocol()
     assert [image["name"] for image in report["images"]] == ["frame 0", "frame 1", "frame 2"]
     assert (tmp_path / "worst.png").exists()
+
+
+def test_missing_extra_is_named_before_the_evaluation(refused, camvid, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    message = refused("camvid", "--root", camvid, "--report", tmp_path / "report")
+    assert 'matplotlib must be installed for this: pip install "ccnet-pytorch[evaluate]"' in message
+    assert not (tmp_path / "report").exists()
 
 
 def test_worst_samples_are_segmented_by_the_protocol(script, bundled, camvid):

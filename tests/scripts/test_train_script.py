@@ -104,6 +104,13 @@ def test_invalid_values_give_one_line(script, finetune, tmp_path, arguments, mes
     assert not (tmp_path / "run").exists()
 
 
+def test_missing_extra_is_named_before_anything_is_loaded(script, finetune, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    message = r'^error: tensorboard must be installed .* pip install "ccnet-pytorch\[train\]"'
+    with pytest.raises(SystemExit, match=message):
+        script(*finetune, "--root", "nowhere", "--device", "warp")
+
+
 @pytest.mark.parametrize(
     "arguments", [("--steps", "many"), ("--optimizer", "adam"), ("--nothing",)]
 )
