@@ -14,6 +14,9 @@ from torch import distributed as dist
 
 T = TypeVar("T")
 
+_left: list[object] = []
+"""Groups that this process has left."""
+
 LAUNCHERS = {
     "SLURM_NTASKS": ("SLURM_PROCID", "SLURM_LOCALID"),
     "OMPI_COMM_WORLD_SIZE": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
@@ -85,7 +88,16 @@ def process_group(device: str) -> Iterator[torch.device]:
     try:
         yield chosen
     finally:
-        dist.destroy_process_group()
+        leave()
+
+
+def leave() -> None:
+    """Leaves the group of the processes."""
+    # Gloo's threads may hold the last reference to a tensor, and need Python's lock to drop it. The
+    # destructor of the group waits for them with that lock: where it runs now, both may wait for
+    # ever (seen with PyTorch 2.6). So it runs when the process ends.
+    _left.append(dist.group.WORLD)
+    dist.destroy_process_group()
 
 
 def started_processes() -> int:

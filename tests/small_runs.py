@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from ccnet.datasets import StreetScenes
+from ccnet.distributed import leave
 from ccnet.model import CCNet
 from ccnet.training.checkpoint import Checkpoints
 from ccnet.training.engine import Trainer
@@ -215,7 +216,7 @@ def _ranked(rendezvous, rank, ranks, function, arguments):
     try:
         function(*arguments)
     finally:
-        torch.distributed.destroy_process_group()
+        leave()
 
 
 def train(run_dir, recipe=SMALL, on_start=None, *, workers=0):
