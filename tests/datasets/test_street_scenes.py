@@ -4,6 +4,7 @@ import hashlib
 import random
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -28,6 +29,10 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.skipif(
+    tuple(map(int, PIL.__version__.split(".")[:2])) < (11, 2),
+    reason="earlier versions of Pillow draw some pixels at the edges of polygons otherwise",
+)
 def test_scenes_never_change():
     """The bundled weights were trained on such scenes, and scores are measured on them."""
     found = []
