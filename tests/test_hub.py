@@ -86,7 +86,17 @@ def test_published_weights_are_an_error_without_a_network(repository, entry, tmp
 
 
 def test_bundled_weights_load_without_a_network(repository, run_python, tmp_path):
-    run_python("-W", "error", "-c", OFFLINE, repository, cwd=tmp_path, PYTHONPATH="")
+    run_python(
+        "-W",
+        "error",
+        "-W",
+        "ignore::ResourceWarning",
+        "-c",
+        OFFLINE,
+        repository,
+        cwd=tmp_path,
+        PYTHONPATH="",
+    )
 
 
 @pytest.mark.parametrize("path", [["/elsewhere/ccnet"], None], ids=["package", "module"])

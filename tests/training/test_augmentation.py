@@ -60,7 +60,8 @@ def test_crop_is_that_of_the_whole_scaled_image(size, scales):
             whole = plain_bilinear(image, rows.scaled, columns.scaled)
             assert (found.float() - cut(whole, rows, columns, 7)).abs().max() <= 1
             fast = v2.functional.resize(image, [rows.scaled, columns.scaled], antialias=True)
-            assert (found.float() - cut(fast, rows, columns, 7)).abs().max() <= 1
+            if size[1] > 1:  # torchvision 0.21 resizes a single column wrongly
+                assert (found.float() - cut(fast, rows, columns, 7)).abs().max() <= 1
             under = [
                 ((np.arange(window.scaled) + 0.5) * window.length / window.scaled).astype(int)
                 for window in (rows, columns)
