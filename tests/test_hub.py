@@ -24,7 +24,8 @@ assert not model.training
 result = model.predict(torch.randint(0, 256, (3, 90, 120), dtype=torch.uint8))
 assert result.labels.shape == (90, 120)
 assert "bicyclist" in result.categories
-assert sys.path == path
+assert sys.path[:len(path)] == path
+assert sys.argv[1] not in sys.path
 """
 
 
@@ -86,17 +87,9 @@ def test_published_weights_are_an_error_without_a_network(repository, entry, tmp
 
 
 def test_bundled_weights_load_without_a_network(repository, run_python, tmp_path):
-    run_python(
-        "-W",
-        "error",
-        "-W",
-        "ignore::ResourceWarning",
-        "-c",
-        OFFLINE,
-        repository,
-        cwd=tmp_path,
-        PYTHONPATH="",
-    )
+    # PyTorch 2.6 leaves the removal of a folder to the interpreter.
+    strict = ("-W", "error", "-W", "ignore::ResourceWarning")
+    run_python(*strict, "-c", OFFLINE, repository, cwd=tmp_path, PYTHONPATH="")
 
 
 @pytest.mark.parametrize("path", [["/elsewhere/ccnet"], None], ids=["package", "module"])
