@@ -4,6 +4,7 @@ A process without a process group has rank 0 in a world of size 1.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -94,8 +95,9 @@ def process_group(device: str) -> Iterator[torch.device]:
 def leave() -> None:
     """Leaves the group of the processes."""
     # Gloo's threads may hold the last reference to a tensor, and need Python's lock to drop it. The
-    # destructor of the group waits for them with that lock: where it runs now, both may wait for
-    # ever (seen with PyTorch 2.6). So it runs when the process ends.
+    # destructor of the group waits for them with that lock: both may wait for ever (seen with
+    # PyTorch 2.6). So they get the lock for a while, and the destructor runs at the very end.
+    time.sleep(0.2)
     _left.append(dist.group.WORLD)
     dist.destroy_process_group()
 
