@@ -6,13 +6,12 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 import ccnet
 from ccnet import zoo
-from ccnet.backbone import Backbone
 from ccnet.classes import LabelSet
 from ccnet.model import CCNet
 from ccnet.training.recipes import Recipe
 from ccnet.training.setup import build_model
-from ccnet.weights import REGISTRY, BackboneWeights, ModelWeights, read_weights, write_weights
-from ccnet.zoo import ccnet_resnet18, ccnet_resnet50, ccnet_resnet101
+from ccnet.weights import REGISTRY, read_weights, write_weights
+from ccnet.zoo import ccnet_resnet18, ccnet_resnet50
 
 CLASSIFIERS = {
     f"{head}.classifier.{kind}" for head in ("head", "aux_head") for kind in ("weight", "bias")
@@ -188,71 +187,6 @@ def test_arguments_that_do_not_go_together_are_refused(weights_file, options, me
 def test_missing_file_is_named(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=f"no (weights|checkpoint) at .*{name}"):
         ccnet_resnet18(weights=tmp_path / name)
-
-
-@pytest.mark.parametrize("choice", ["DEFAULT", "IMAGENET1K_V1", ResNet18_Weights.IMAGENET1K_V1])
-def test_plain_stem_takes_weights_of_torchvision(choice, monkeypatch):
-    theirs = resnet18().state_dict()
-    asked = []
-
-    def give(self, **options):
-        asked.append((self, options["check_hash"]))
-        return theirs
-
-    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", give)
-    model = ccnet_resnet18(weights_backbone=choice)
-    assert asked == [(ResNet18_Weights.IMAGENET1K_V1, True)]
-    assert torch.equal(model.backbone.stem[0].weight, theirs["conv1.weight"])
-    assert torch.equal(model.backbone.layer4[1].bn2.weight, theirs["layer4.1.bn2.weight"])
-
-
-def test_kept_download_of_torchvision_that_has_changed_is_fetched_again(
-    tmp_path, monkeypatch, caplog
-):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    kept = tmp_path / "hub" / "checkpoints" / ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(b"changed")
-    there = []
-
-    def give(self, **options):
-        there.append(kept.exists())
-        return resnet18().state_dict()
-
-    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", give)
-    ccnet_resnet18(weights_backbone="DEFAULT")
-    assert there == [False]
-    assert f"{kept} is not as it was published" in caplog.text
-
-
-@pytest.mark.parametrize("choice", ["DEFAULT", BackboneWeights.RESNET101S_GLUON_IN1K])
-def test_deep_stem_takes_weights_of_timm(choice, monkeypatch):
-    with torch.device("meta"):
-        ours = Backbone("resnet101").state_dict()
-    names = {"stem.0": "conv1.0", "stem.1": "conv1.1", "stem.3": "conv1.3"}
-    names |= {"stem.4": "conv1.4", "stem.6": "conv1.6", "stem.7": "bn1"}
-    theirs = {"fc.weight": torch.ones(1)}
-    for name, value in ours.items():
-        layer, _, kind = name.rpartition(".")
-        theirs[f"{names.get(layer, layer)}.{kind}"] = torch.full_like(value, 0.5, device="cpu")
-    asked = []
-
-    def load(member, progress):
-        asked.append(member)
-        return ModelWeights(theirs, {})
-
-    monkeypatch.setattr(zoo, "load_registered", load)
-    model = ccnet_resnet101(weights_backbone=choice, aux_channels=8)
-    assert asked == [BackboneWeights.RESNET101S_GLUON_IN1K]
-    for value in model.backbone.parameters():
-        assert (value == 0.5).all()
-    assert model.head.classifier.weight.std() > 0
-
-
-@pytest.mark.parametrize("name", ["mine", "RESNET101S_GLUON_IN1K", ResNet18_Weights.DEFAULT])
-def test_backbone_weights_of_another_network_are_refused(name):
-    with pytest.raises(ValueError, match=r"unknown ImageNet weights .* for resnet50"):
-        ccnet_resnet50(weights_backbone=name, aux_channels=0)
 
 
 def test_pretrained_network_initialises_nothing(weights_file, monkeypatch):

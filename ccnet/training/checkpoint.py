@@ -10,8 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ccnet.files import atomic_write
-from ccnet.weights.pickles import read_pickle
-from ccnet.weights.seals import save_sealed
+from ccnet.weights.pickles import read_pickle, save_sealed
 
 logger = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from ccnet.classes import CITYSCAPES, LabelSet
+from ccnet.weights.conversion.measurement import measure, measure_stem
+from ccnet.weights.conversion.openmmlab import Recorded, read_record
+from ccnet.weights.conversion.state_dicts import find_state_dict
 from ccnet.weights.families import OPENMMLAB, OWN, Family
 from ccnet.weights.file_kinds import is_safetensors
-from ccnet.weights.measurement import measure, measure_stem
-from ccnet.weights.openmmlab import Recorded, read_record
 from ccnet.weights.pickles import read_pickle
 from ccnet.weights.serialization import ModelWeights, read_weights
-from ccnet.weights.state_dicts import find_state_dict
 
 logger = logging.getLogger(__name__)
 

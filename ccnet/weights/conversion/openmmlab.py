@@ -12,7 +12,7 @@ from typing import Any
 from ccnet.classes import LABEL_SETS, LabelSet
 from ccnet.inference import InferenceProtocol
 from ccnet.transforms import Preprocessing
-from ccnet.weights.python_config import parse_config
+from ccnet.weights.conversion.python_config import parse_config
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import IO, Any, ClassVar
 
 import torch
 
-from ccnet.weights.pickle_calls import (
+from ccnet.weights.pickles.calls import (
     CALLS,
     DTYPE,
     STORAGES,

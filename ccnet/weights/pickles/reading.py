@@ -15,9 +15,9 @@ from torch.serialization import MAGIC_NUMBER, safe_globals
 
 from ccnet.files import user_path
 from ccnet.weights.file_kinds import foreign_kind
-from ccnet.weights.pickle_calls import Foreign, Stub
-from ccnet.weights.pickle_check import ForeignTypeError, check_pickle
-from ccnet.weights.seals import is_bare, is_sealed
+from ccnet.weights.pickles.calls import Foreign, Stub
+from ccnet.weights.pickles.dry_run import ForeignTypeError, check_pickle
+from ccnet.weights.pickles.seals import is_bare, is_sealed
 
 logger = logging.getLogger(__name__)
 
