@@ -15,7 +15,17 @@ ORDERS = {
         *("zoo", "evaluation", "training"),
     ],
     "images": [
-        *("formats", "profiles", "jpeg2000", "opacity", "tiff", "tiff_samples", "samples"),
+        *(
+            "formats",
+            "bitmap",
+            "orientation",
+            "profiles",
+            "jpeg2000",
+            "opacity",
+            "tiff",
+            "tiff_samples",
+            "samples",
+        ),
         "decoding",
     ],
     "inference": [

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-from ccnet.transforms import UNREADABLE
+from ccnet.images import UNREADABLE, restore_palette, stored_orientation
+from ccnet.images.tiff import layout_of
 
 LOSSLESS = ("PNG", "BMP", "GIF", "TIFF")
 """Formats of label maps."""
@@ -66,6 +68,7 @@ def read_label_map(path: Path) -> LabelMap:
         # Pillow maps a file that it opens itself into memory, and some versions turn that wrongly.
         with path.open("rb") as stream, Image.open(stream, formats=formats) as file:
             _check_file(file)
+            restore_palette(file)
             coding = _coding(file)
             orientation = stored_orientation(file)
             file.load()
@@ -92,13 +95,6 @@ def read_label_map(path: Path) -> LabelMap:
 def is_grey(palette: bytes) -> bool:
     """Whether a palette has no other colours than grey ones."""
     return bool(palette) and palette[::3] == palette[1::3] == palette[2::3]
-
-
-def stored_orientation(file: Image.Image) -> int:
-    """The EXIF orientation of an image that has been opened and not loaded, 1..8."""
-    tags: Any = getattr(file, "tag_v2", None) or file.getexif()
-    orientation = tags.get(ExifTags.Base.Orientation, 1)
-    return orientation if orientation in range(1, 9) else 1
 
 
 def stored_size(file: Image.Image) -> tuple[int, int]:
@@ -137,6 +133,8 @@ def _check_file(file: Image.Image) -> None:
             f"is a {kind} file, which may change the numbers: export the mask again from "
             "where it was drawn, as PNG, BMP, GIF or TIFF"
         )
+    if isinstance(file, TiffImageFile):
+        layout_of(file).check_whole()
     pictures = getattr(file, "n_frames", 1)
     if pictures > 1:
         raise _UnfitError(f"holds {pictures} pictures; a mask is one")

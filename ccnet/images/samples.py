@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ccnet.images.formats import UNREADABLE, open_picture
+from ccnet.images.bitmap import restore_palette
+from ccnet.images.formats import open_picture
 from ccnet.images.jpeg2000 import check_depth
 from ccnet.images.opacity import (
     alpha_of_transparent_color,
     declares_opacity,
     drop_opacity,
 )
-from ccnet.images.tiff import ORIENTATION, Layout, read_layout
+from ccnet.images.orientation import stored_orientation
+from ccnet.images.tiff import ORIENTATION, layout_of, read_layout
 from ccnet.images.tiff_samples import read_palette, read_plain
 
 TURNS = {
@@ -81,6 +83,7 @@ def read_image(image: Image.Image) -> Samples:
         return _read_tiff(image)
     if image.format == "JPEG2000" and getattr(image, "fp", None) is not None:
         check_depth(image.fp)  # type: ignore[attr-defined]
+    restore_palette(image)
     is_deep, has_opacity = _is_deep(image), declares_opacity(image)
     alpha = alpha_of_transparent_color(image)
     image.load()
@@ -90,7 +93,7 @@ def read_image(image: Image.Image) -> Samples:
 
 
 def _read_tiff(image: TiffImageFile) -> Samples:
-    layout = Layout(image.tag_v2, "<" if image.tag_v2.prefix == b"II" else ">")
+    layout = layout_of(image)
     layout.check()
     is_deep = layout.bits > 8
     if layout.is_plain and image.tile and image.fp is not None:
@@ -130,16 +133,8 @@ def _with_pixels(image: Image.Image, values: NDArray[Any]) -> Image.Image:
     """A grey image of 8 bits with what else there is to know of another one."""
     grey = Image.fromarray(values.astype(np.uint8))
     grey.info = {key: value for key, value in image.info.items() if key != "transparency"}
-    grey.getexif()[ORIENTATION] = _orientation(image)
+    grey.getexif()[ORIENTATION] = stored_orientation(image)
     return grey
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, if the EXIF data is damaged, as in a viewer."""
-    try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except UNREADABLE:
-        return 1
 
 
 def _split(image: Image.Image, is_deep: bool, alpha: Image.Image | None = None) -> Samples:
@@ -149,7 +144,7 @@ def _split(image: Image.Image, is_deep: bool, alpha: Image.Image | None = None) 
             f"an image of mode {image.mode!r} has no defined value range; "
             "convert it to 8 or 16 bits per channel"
         )
-    profile, turn = image.info.get("icc_profile"), TURNS.get(_orientation(image))
+    profile, turn = image.info.get("icc_profile"), TURNS.get(stored_orientation(image))
     profile = profile if isinstance(profile, bytes) else None
     if image.mode in ("PA", "RGBa") or (image.mode == "P" and image.has_transparency_data):
         image = image.convert("RGBA")

@@ -6,12 +6,12 @@ Source: TIFF 6.0 Specification, Adobe 1992.
 from dataclasses import dataclass
 from typing import IO, Any
 
-from PIL.TiffImagePlugin import COMPRESSION_INFO, ImageFileDirectory_v2
+from PIL.TiffImagePlugin import COMPRESSION_INFO, ImageFileDirectory_v2, TiffImageFile
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, PLANAR = 273, 274, 277, 278, 284
 COLORMAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, EXTRA, FORMAT = 320, 322, 323, 324, 338, 339
-SUBFILE, INK_SET, SUBSAMPLING, ICC_PROFILE = 254, 332, 530, 34675
+SUBFILE, INK_SET, SUBSAMPLING, XMP, ICC_PROFILE = 254, 332, 530, 700, 34675
 
 COLORS = {0: "grey (0 is white)", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
 COLORS |= {4: "mask", 8: "CIELab", 9: "ICCLab", 32803: "raw sensor", 34892: "linear raw"}
@@ -125,6 +125,15 @@ class Layout:
             raise ValueError(
                 "its first page is a preview; develop a raw photograph first, to a JPEG or TIFF"
             )
+        self.check_whole()
+
+    def check_whole(self) -> None:
+        """Raises ValueError if some pixels are not in the file: Pillow shows its header there."""
+        if not all(self.numbers(TILE_OFFSETS) or self.numbers(STRIP_OFFSETS)):
+            raise ValueError(
+                "it is sparse: some of its strips or tiles are not in the file; save it whole "
+                "(gdal_translate does, without SPARSE_OK)"
+            )
 
     def refusal(self) -> ValueError:
         """The error of a layout that cannot be read: what it is, and what would do."""
@@ -145,6 +154,11 @@ class Layout:
             "uncompressed" if compression == "raw" else compression.removeprefix("tiff_"),
         ]
         return f"a TIFF of {', '.join(parts)}"
+
+
+def layout_of(image: TiffImageFile) -> Layout:
+    """The layout of the current page of an opened TIFF."""
+    return Layout(image.tag_v2, "<" if image.tag_v2.prefix == b"II" else ">")
 
 
 def read_layout(file: IO[bytes]) -> Layout | None:

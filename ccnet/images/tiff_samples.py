@@ -26,11 +26,15 @@ from ccnet.images.tiff import (
     TILE_OFFSETS,
     TILE_WIDTH,
     WIDTH,
+    XMP,
     Layout,
 )
 
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 """Each byte with its bits in opposite order."""
+
+INFO = {ICC_PROFILE: "icc_profile", XMP: "xmp"}
+"""Tags that are kept, and Pillow's names for them."""
 
 
 def read_plain(file: IO[bytes], layout: Layout) -> Image.Image:
@@ -53,9 +57,9 @@ def read_plain(file: IO[bytes], layout: Layout) -> Image.Image:
         sample, is_multiplied = layout.opacity
         alpha = Image.fromarray(_to_8_bits(values[sample], layout.bits))
         image = Image.merge(f"{mode}{'a' if is_multiplied else 'A'}", [*image.split(), alpha])
-    if profile := layout.tags.get(ICC_PROFILE):
-        image.info["icc_profile"] = profile
-    image.getexif()[ORIENTATION] = layout.number(ORIENTATION, 1)
+    image.info |= {name: layout.tags[tag] for tag, name in INFO.items() if tag in layout.tags}
+    if ORIENTATION in layout.tags:
+        image.getexif()[ORIENTATION] = layout.tags[ORIENTATION]
     return image
 
 

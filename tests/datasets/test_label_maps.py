@@ -6,8 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
+from bmp_files import bmp_file
 from mask_drawings import painted, write_masks
 from PIL import Image
+from tiff_files import tiff_file
 
 from ccnet.datasets import MaskFolder
 
@@ -104,6 +106,15 @@ READ = {
         for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits")
     },
     "TIFF with group4": (save(BITS > 0, "TIFF", compression="group4"), BITS),
+    **{
+        f"BMP of {bits} bits, {name}": (bmp_file(values, bits, colors), values)
+        for bits in (4, 8)
+        for name, values, colors in (
+            ("black and white", BITS, [(0,) * 3, (255,) * 3]),
+            ("few levels", VALUES, [(level,) * 3 for level in range(4)]),
+            ("all levels", VALUES, [(level,) * 3 for level in range(1 << bits)]),
+        )
+    },
     "TIFF of 32 bits": (save(VALUES.astype(np.int32), "TIFF"), VALUES),
     "TIFF of floating point": (save(VALUES.astype(np.float32), "TIFF"), VALUES),
 }
@@ -135,6 +146,10 @@ REFUSED = {
     "TIFF of fractions": (
         save(VALUES.astype(np.float32) / 2, "TIFF"),
         r"holds numbers in 0\.\.1\.5",
+    ),
+    "sparse TIFF": (
+        tiff_file(VALUES[..., None], 8, tags={273: [0], 279: [0]}),
+        "cannot be read as a PNG, BMP, GIF or TIFF image: it is sparse",
     ),
     "no image": (b"text", "cannot be read as a PNG, BMP, GIF or TIFF image: cannot identify"),
     "half a PNG": (save(np.resize(VALUES, (99, 99)), "PNG")[:-40], "cannot be read as a PNG"),

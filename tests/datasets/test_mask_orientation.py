@@ -2,10 +2,13 @@
 
 import json
 import logging
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from ccnet.datasets import MaskFolder
 
@@ -84,6 +87,51 @@ def test_size_tells_how_a_mask_is_drawn(write, warned, orientation):
         assert not warned()
         check(folder, 0)
         check(folder, 1)
+
+
+def xmp(orientation):
+    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'
+
+
+def png_text(orientation):
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp(orientation))
+    return {"pnginfo": text}
+
+
+def as_text(orientation):
+    """EXIF data whose orientation is a string, which viewers ignore."""
+    entry = struct.pack("<HHI4s", 0x0112, 2, 2, str(orientation).encode())
+    return {"quality": 100, "exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + bytes(4)}
+
+
+ODD_PLACES = {
+    "XMP in a TIFF": ("tif", lambda turn: {"tiffinfo": {700: xmp(turn).encode()}}),
+    "XMP in a compressed TIFF": (
+        "tif",
+        lambda turn: {"tiffinfo": {700: xmp(turn).encode()}, "compression": "tiff_lzw"},
+    ),
+    "XMP in a PNG": ("png", png_text),
+    "text in a JPEG": ("jpg", as_text),
+    "a rational number": ("tif", lambda turn: {"tiffinfo": rational(turn)}),
+}
+
+
+def rational(orientation):
+    tags = ImageFileDirectory_v2()
+    tags.tagtype[0x0112] = 5
+    tags[0x0112] = IFDRational(orientation)
+    return tags
+
+
+@pytest.mark.parametrize(("suffix", "options"), ODD_PLACES.values(), ids=ODD_PLACES)
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_image_and_mask_agree_on_odd_orientations(write, orientation, suffix, options):
+    """Whether or not they are taken for one."""
+    root = write((1, VALUES, 1), choice="stored", suffixes=(suffix, "png"))
+    picture = Image.fromarray(np.dstack([80 * VALUES] * 3))
+    picture.save(root / "images" / f"0.{suffix}", **options(orientation))
+    check(MaskFolder(root))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

@@ -188,6 +188,8 @@ REFUSED = {
     "planar CIELab": (8, LAB, 3, {284: [2]}, "CIELab"),
     "empty strips": (8, GREY, 1, {278: [0]}, "strips or tiles are 13 x 0"),
     "cut": (8, GREY, 1, {257: [900]}, "the file ends early"),
+    "sparse strip": (8, GREY, 1, {273: [8, 0], 279: [52, 0]}, "it is sparse"),
+    "sparse tile": (8, GREY, 1, {322: [16], 323: [16], 324: [0], 325: [0]}, "it is sparse"),
     "enormous": (1, GREY, 1, {256: [60000], 257: [60000]}, "beyond limits"),
 }
 

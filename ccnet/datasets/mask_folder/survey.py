@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from ccnet.datasets.label_maps import read_label_map, stored_orientation, stored_size
+from ccnet.datasets.label_maps import read_label_map, stored_size
 from ccnet.datasets.mask_folder.memory import Memory
 from ccnet.distributed import rank
+from ccnet.images import stored_orientation
 from ccnet.transforms import UNREADABLE, decode_image
 
 _LOAD_SUFFICES = {"JPEG", "MPO", "PNG", "BMP", "WEBP"}, {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"}
