@@ -26,7 +26,8 @@ def decode_image(image: ImageLike) -> Tensor:
 
     Files are recognised by their content. The first frame is taken, EXIF orientation applied, and
     an embedded colour profile converted to sRGB. Transparent parts are blended over white; a fourth
-    band that is not declared as opacity is left out. Grey, palette and CMYK become RGB, and 1 to 16
+    band that is not declared as opacity is left out, and so, with a warning, is one that is
+    transparent everywhere. Grey, palette and CMYK become RGB, and 1 to 16
     bits per sample become 8: their full range, not the range of the values. If these use less than
     an eighth of it, a warning is logged, once per file: scale such values and pass the array.
 
@@ -77,17 +78,25 @@ def decode_image(image: ImageLike) -> Tensor:
 def _from_samples(samples: Samples, name: str) -> Tensor:
     color = to_srgb(samples.color, samples.profile)
     if samples.is_deep:
-        extrema = np.array([band.getextrema() for band in color.split()])
+        extrema = np.array([band.getextrema() for band in samples.color.split()])
         low, high = extrema.min(), extrema.max()
         if high - low < 32:
             _warn_once(
                 f"{name} has more than 8 bits per sample, but its values use less than an eighth "
-                f"of their range: they come out as the levels {low} to {high} of 0 to 255; if it "
-                "is not meant so, scale the values to 0..1 and pass the array instead of the file"
+                f"of their range: with 8 bits they are the levels {low} to {high} of 0 to 255; "
+                "if it is not meant so, scale the values to 0..1 and pass the array instead of the "
+                "file"
             )
-    if samples.alpha is not None:
+    alpha = samples.alpha
+    if alpha is not None and alpha.getextrema() == (0, 0):
+        _warn_once(
+            f"{name} is transparent everywhere: its opacity is left out, and the colours are taken "
+            "as they are stored; if that is right, save it without opacity"
+        )
+        alpha = None
+    if alpha is not None:
         color = color.copy() if color is samples.color else color
-        color.putalpha(samples.alpha)
+        color.putalpha(alpha)
         color = Image.alpha_composite(Image.new("RGBA", color.size, "white"), color)
         color = color.convert("RGB")
     bands = color.split()  # faster than a transpose from HWC in torch

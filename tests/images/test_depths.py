@@ -3,6 +3,7 @@
 import logging
 import struct
 
+import icc_profiles as icc
 import numpy as np
 import png_files as png
 import pytest
@@ -110,6 +111,7 @@ def narrow(kind):
         "TIFF, offset": lambda: tiff.tiff_file(grey + 30000, 16, byte_order=">"),
         "TIFF, planar": lambda: tiff.tiff_file(rgb, 16, photometric=tiff.RGB, planar=True),
         "TIFF, compressed": lambda: tiff.tiff_file(rgb, 16, photometric=2, compression=tiff.LZW),
+        "TIFF, linear": lambda: tiff.tiff_file(grey, 16, tags={34675: icc.grey_profile(1.0)}),
         "PNG": lambda: png.png_file(grey, 16, png.GREY),
         "PNG, RGB": lambda: png.png_file(rgb, 16, png.RGB),
         "PNG, opacity": lambda: png.png_file(np.dstack([rgb, grey * 16]), 16, png.RGBA),
