@@ -6,7 +6,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -76,23 +76,28 @@ def open_picture(path: Path) -> Image.Image:
     except UnidentifiedImageError:
         with path.open("rb") as file:
             head = file.read(12)
-        missing = ISO_BRANDS.get(head[8:]) if head[4:8] == b"ftyp" else None
-        if missing == "HEIF" and _register_heif():
-            return Image.open(path, formats=["HEIF"])
-        if missing:
-            raise ValueError(MISSING[missing]) from None
-        raise UnidentifiedImageError("it has no format of a picture that Pillow knows") from None
+        kind = ISO_BRANDS.get(head[8:]) if head[4:8] == b"ftyp" else None
+        if kind == "HEIF":
+            _register_heif()
+        if kind is None:
+            reason = "it has no format of a picture that Pillow knows"
+            raise UnidentifiedImageError(reason) from None
+        if kind not in Image.registered_extensions().values():
+            raise ValueError(MISSING[kind]) from None
+        try:
+            return Image.open(path, formats=[kind])
+        except UnidentifiedImageError:
+            reason = f"it is damaged, or {kind} of a kind that Pillow does not read"
+            raise UnidentifiedImageError(reason) from None
 
 
-def _register_heif() -> bool:
-    """Adds the reader of HEIC to Pillow's, on the first such file; whether it is installed."""
-    try:
+def _register_heif() -> None:
+    """Adds the reader of HEIC to Pillow's, on the first such file, if it is installed."""
+    with suppress(ImportError):
         from pillow_heif import register_heif_opener
-    except ImportError:
-        return False
-    if "HEIF" not in Image.OPEN:
-        register_heif_opener()
-    return True
+
+        if "HEIF" not in Image.OPEN:
+            register_heif_opener()
 
 
 class _Quiet:

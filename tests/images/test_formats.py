@@ -98,11 +98,25 @@ def test_what_is_no_picture_is_named(seen, content, reason):
 def test_what_a_format_needs_is_said(seen, monkeypatch, brand, reason):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     Image.init()
-    known = [name for name in Image.ID if name not in ("AVIF", "HEIF")]
-    monkeypatch.setattr(Image, "ID", known)
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name not in ("AVIF", "HEIF")])
+    suffixes = {".png": "PNG", ".jpg": "JPEG"}
+    monkeypatch.setattr(Image, "EXTENSION", suffixes)
     content = b"\0\0\0\x18ftyp" + brand + bytes(100)
     with pytest.raises(ValueError, match=rf"phone\.jpg cannot be read as an image: .*{reason}"):
         seen(content, "phone.jpg")
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_damage_is_not_taken_for_a_missing_reader(seen, kind):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif ".avif" not in Image.registered_extensions():
+        pytest.skip("this Pillow reads no AVIF")
+    content = encoded(kind, Image.new("RGB", (64, 64), "red"))
+    for size in (40, len(content) // 3):
+        with pytest.raises(ValueError, match=r"phone\.jpg cannot be read as an image") as caught:
+            seen(content[:size], "phone.jpg")
+        assert "need" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +201,33 @@ def test_a_fourth_band_is_opacity_only_where_the_file_says_so(seen, kind):
         assert np.array_equal(seen(declared(kind, True).replace(b"cdef", b"free")), PIXELS)
 
 
+def clear(kind):
+    """A file whose opacity is 0 everywhere."""
+    bands = np.dstack([PIXELS, np.zeros(PIXELS.shape[:2], np.uint8)])
+    if kind == "BMP":  # with a version 4 header; Pillow writes none with opacity
+        height, width, _ = bands.shape
+        masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+        size = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, bands.size, 0, 0, 0, 0)
+        pixels = bands[::-1, :, [2, 1, 0, 3]].tobytes()
+        head = struct.pack("<2sIII", b"BM", 122 + len(pixels), 0, 122)
+        return head + size + masks + b"BGRs" + bytes(48) + pixels
+    if kind == "TIFF, multiplied":
+        return tiff.tiff_file(bands.astype(int), 8, photometric=tiff.RGB, extra=(1,))
+    options = {"WEBP": {"lossless": True, "exact": True}}.get(kind, {})
+    return encoded(kind, Image.fromarray(bands), **options)
+
+
+CLEAR = ["BMP", "TGA", "SGI", "TIFF", "TIFF, multiplied", "PNG", "WEBP"]
+
+
+@pytest.mark.parametrize("kind", CLEAR)
+def test_opacity_that_is_nowhere_is_left_out_with_a_warning(seen, caplog, kind):
+    for _ in range(2):
+        assert np.array_equal(seen(clear(kind)), PIXELS)
+    (record,) = caplog.records
+    assert "is transparent everywhere: its opacity is left out" in record.getMessage()
+
+
 def test_colors_of_jpeg_2000_with_more_than_8_bits_are_refused(seen):
     """Pillow would show white as black."""
     content = bytearray(encoded("JPEG2000", irreversible=False))
@@ -200,8 +241,8 @@ def test_a_selection_in_a_photoshop_file_is_no_opacity(seen):
     assert np.array_equal(seen(declared("PSD", False)), PIXELS)
 
 
-def test_damaged_exif_leaves_a_picture_as_it_is_stored(seen):
-    """An orientation that is text."""
-    entry = struct.pack(">HHI4s", 0x0112, 7, 4, b"left")
+@pytest.mark.parametrize(("kind", "text"), [(7, b"left"), (2, b"3\0")])
+def test_an_orientation_that_is_text_leaves_a_picture_as_it_is_stored(seen, kind, text):
+    entry = struct.pack(">HHI4s", 0x0112, kind, len(text), text)
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + bytes(4)
     assert np.abs(seen(encoded("JPEG", exif=exif, quality=100, subsampling=0)) - PIXELS).max() < 9
