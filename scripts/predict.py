@@ -9,8 +9,9 @@ over the image, and NAME.labels.png, whose pixel values are the classes and whos
 colours. Subfolders of the folder that all arguments have in common are recreated in --output.
 Images whose names differ only in the suffix keep it in NAME.
 
-Existing results are kept unless --overwrite is given, so an interrupted run can be resumed. Images
-that cannot be segmented are listed at the end; the exit status is then 1.
+Existing results are kept unless --overwrite is given, so an interrupted run can be resumed. Files
+of the same names that are no results are never replaced. Images that cannot be segmented are listed
+at the end; the exit status is then 1.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from ccnet.files import atomic_write, user_path
 from ccnet.inference import InferenceProtocol
 from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.inference.image_files import Job, find_jobs
+from ccnet.inference.marked_png import save_marked
 from ccnet.zoo import NETWORKS
 
 DEMO_SEED = 20181128
@@ -67,8 +69,7 @@ def segment(
     result = model.predict(job.picture, protocol)
     seconds = time.perf_counter() - start
     if overwrite or not job.overlay.exists():
-        with atomic_write(job.overlay) as temporary:
-            result.overlay().save(temporary)
+        save_marked(result.overlay(), job.overlay)
     if overwrite or not job.labels.exists():
         result.save(job.labels)
     height, width = result.labels.shape
@@ -104,6 +105,8 @@ def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> i
     # The progress bar is only shown on a terminal.
     for job in pending if alone else tqdm(pending, disable=None):
         try:
+            if arguments.overwrite:
+                job.check_replaceable()
             result, line = segment(model, job, protocol, arguments.overwrite)
         except Exception as error:
             reason = " ".join(str(error).split())

@@ -29,7 +29,16 @@ ORDERS = {
         "decoding",
     ],
     "inference": [
-        *("protocol", "command_line", "replica", "result", "windows", "segment", "image_files"),
+        *(
+            "protocol",
+            "command_line",
+            "replica",
+            "marked_png",
+            "result",
+            "windows",
+            "segment",
+            "image_files",
+        ),
     ],
     "weights": [
         *("file_kinds", "pickles", "families", "registry", "serialization", "assumptions"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ccnet.files import user_path
 from ccnet.images import is_picture_name
+from ccnet.inference.marked_png import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Job:
     def is_done(self) -> bool:
         """Whether both results exist; not if their names are too long for that."""
         return all(os.path.exists(path) for path in (self.overlay, self.labels))  # noqa: PTH110
+
+    def check_replaceable(self) -> None:
+        """Raises ValueError if a file of a result's name is none."""
+        for path in (self.overlay, self.labels):
+            check_replaceable(path)
 
 
 @dataclass

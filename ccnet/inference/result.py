@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ccnet import visualization
 from ccnet.classes import LabelSet
-from ccnet.files import atomic_write
+from ccnet.inference.marked_png import save_marked
 
 
 @dataclass(frozen=True)
@@ -59,5 +59,4 @@ class Segmentation:
             raise ValueError(
                 f"a label map can only be saved as .png, which is lossless, not as {path}"
             )
-        with atomic_write(path) as temporary:
-            self.colorize().save(temporary, optimize=True)
+        save_marked(self.colorize(), path, optimize=True)

@@ -89,10 +89,27 @@ def test_nothing_is_overwritten_by_default(predict, draw, tmp_path):
     status, printed, _ = predict("street.png", "--output", "out")
     assert (status, printed) == (0, "1 of 1 have results already: skipped (see --overwrite)\n")
     assert mine.read_text() == "mine"
-    assert predict("street.png", "--output", "out", "--overwrite")[0] == 0
-    with Image.open(mine) as labels:
-        assert labels.size == (14, 9)
     assert not [path for path in mine.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_results_alone_are_overwritten(predict, draw, tmp_path):
+    """Whatever else has the name of one stays, whether a picture, a label map or no image."""
+    pictures = [draw(tmp_path / f"in/{name}.png") for name in ("a", "b", "c", "d")]
+    assert predict(*pictures, "--output", "in")[0] == 0
+    for picture in pictures:
+        draw(picture, 1, (12, 20))
+    draw(tmp_path / "in/a.overlay.png", 2)
+    Image.new("P", (14, 9)).save(tmp_path / "in/b.labels.png")
+    (tmp_path / "in/c.labels.png").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.glob("in/[abc].*")}
+    status, _, errors = predict(*pictures, "--output", "in", "--overwrite")
+    assert status == 1
+    assert {path: path.read_bytes() for path in before} == before
+    for name in ("a.overlay", "b.labels", "c.labels"):
+        assert f"in{os.sep}{name}.png is not replaced, since it is no result" in errors
+    for kind in ("labels", "overlay"):
+        with Image.open(tmp_path / f"in/d.{kind}.png") as result:
+            assert result.size == (20, 12)
 
 
 def test_protocol_reaches_the_network(predict, draw, tmp_path, monkeypatch):
