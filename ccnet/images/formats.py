@@ -82,13 +82,18 @@ def open_picture(path: Path) -> Image.Image:
         if kind is None:
             reason = "it has no format of a picture that Pillow knows"
             raise UnidentifiedImageError(reason) from None
-        if kind not in Image.registered_extensions().values():
+        if not _has_reader(kind):
             raise ValueError(MISSING[kind]) from None
         try:
             return Image.open(path, formats=[kind])
         except UnidentifiedImageError:
             reason = f"it is damaged, or {kind} of a kind that Pillow does not read"
             raise UnidentifiedImageError(reason) from None
+
+
+def _has_reader(kind: str) -> bool:
+    """Whether Pillow reads a format; it knows AVIF without its suffix where it is built without."""
+    return kind in picture_formats() and kind in Image.registered_extensions().values()
 
 
 def _register_heif() -> None:
