@@ -5,16 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from mask_drawings import (
-    SIZE,
-    blended,
-    ellipse,
-    painted,
-    rectangles,
-    through_jpeg,
-    write_masks,
-)
-from PIL import Image, ImageFilter
+from mask_drawings import SIZE, ellipse, painted, rectangles, write_masks
 
 from ccnet.datasets import MaskFolder
 
@@ -31,33 +22,11 @@ def drawn(count, files=12):
     return [rectangles(number, range(count)) for number in range(files)]
 
 
-def each(change, masks, *arguments):
-    return [change(mask, *arguments) for mask in masks]
-
-
 def with_pixels(count):
     """A class that fills the image, and others of a pixel each."""
     mask = np.zeros(SIZE, np.uint8)
     mask[5, 8 * np.arange(count)] = np.arange(count)
     return mask
-
-
-def outlined():
-    """Three classes that are lines between others."""
-    mask = np.asarray(rectangles(0, [0, 4, 5, 6, 7])).copy()
-    mask[40:60, 30:80] = 0
-    for label in (1, 2, 3):
-        mask[48 + label, 30:80] = label
-    mask[52:60, 30:80] = 7
-    return mask
-
-
-def noise(count, number):
-    return np.random.default_rng(number).integers(0, count, SIZE, np.uint8)
-
-
-def photograph(number):
-    return Image.fromarray(noise(256, number)).filter(ImageFilter.GaussianBlur(2))
 
 
 def own_colors(values, number):
@@ -103,9 +72,6 @@ ACCEPTED = {
     "two classes of 21": (ellipses(20), None, 21),
     "ids of Cityscapes": ([ids(number) for number in range(3)], None, 34),
     "classes of one pixel": ([with_pixels(12)] * 2, None, 12),
-    "noise of 3": ([noise(3, number) for number in (0, 1)], None, 3),
-    "noise of 20": ([noise(20, number) for number in (0, 1)], None, 20),
-    "outlines between regions": ([outlined()], None, 8),
     "grey in three channels": ([np.dstack([VALUES] * 3)], None, 3),
     "one palette": ([painted(VALUES, VOC), painted(OTHERS, VOC)], None, 3),
     "a palette with unlabelled pixels": (
@@ -192,27 +158,6 @@ REFUSED = {
         {"categories": ["a", "b"], "label_ids": [1, 2], "ignore": [0]},
         r"labels \[255\], .* if 255 means no class, add it",
     ),
-    "JPEG": (each(through_jpeg, ellipses(255)), None, "most numbers lie between others"),
-    "JPEG of high quality": (
-        each(through_jpeg, ellipses(255), 95),
-        None,
-        "between others|but only",
-    ),
-    "JPEG of several levels": (
-        each(through_jpeg, [rectangles(number, range(0, 250, 50)) for number in range(4)]),
-        None,
-        "most numbers lie between others",
-    ),
-    "JPEG, with names": (
-        each(through_jpeg, ellipses(255)),
-        NAMES,
-        "have the labels.* as after JPEG",
-    ),
-    "blended": (each(blended, ellipses(255)), None, "a resize that blends"),
-    "blended low numbers": (each(blended, ellipses(15)), None, "a resize that blends"),
-    "blended neighbours": (each(blended, ellipses(5)), None, "a resize that blends"),
-    "blended classes": (each(blended, drawn(21)), None, "a resize that blends"),
-    "photographs": ([photograph(number) for number in range(2)], None, "lie between others"),
     "colours": ([painted(VALUES, VOC).convert("RGB")], None, "has mode RGB; a mask must be a grey"),
     "colours in another order": (
         [painted(VALUES, VOC), painted(2 - VALUES, VOC[2::-1])],
@@ -247,11 +192,6 @@ WARNED = {
     ),
     "numbers from 1": (ellipses(2, 1), None, "1 of 3 classes are in no mask: class 0"),
     "many absent classes": (ellipses(20), None, "19 of 21 .*: class 1, .* class 5, and 14 more"),
-    "blended, with a name for every number": (
-        each(blended, ellipses(15)),
-        [f"thing {index}" for index in range(16)],
-        "look damaged: most numbers lie between others",
-    ),
 }
 """Masks, classes.json, and what a warning says."""
 

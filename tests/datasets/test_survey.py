@@ -100,8 +100,21 @@ def test_unusable_files_are_not_remembered(root, memory, read):
         with pytest.raises(ValueError, match=r"masks/3\.png cannot be read"):
             read(root)
     (root / "masks" / "3.png").write_bytes(content)
-    age(root)
+    os.utime(root / "masks" / "3.png", (PAST, PAST))
     assert read(root) == ({"masks/3.png": 1}, pixels(root))
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_time_and_size_is_read_again(root, memory, read):
+    """As `cp -p`, `rsync -t` and archives do; all BMP files of a shape have one size."""
+    mask = root / "masks" / "0.png"
+    ellipse(0).save(mask, "BMP")
+    age(root)
+    read(root)
+    size = mask.stat().st_size
+    ellipse(9).save(mask, "BMP")
+    os.utime(mask, (PAST, PAST))
+    assert mask.stat().st_size == size
+    assert read(root) == ({"masks/0.png": 1}, pixels(root))
 
 
 def changed(content):

@@ -15,11 +15,15 @@ from ccnet.datasets.mask_folder.survey import FileFacts
 FAR_ABOVE = 40, 4
 """Unnamed classes are plausible up to that number, and to so many for each that occurs."""
 
-RAMPS = 0.25
-"""Share of the pixels of a number between others from which it is no drawn region."""
+RAMPS = 0.1
+"""Share of the pixels at edges that lie between others, above which they were not drawn."""
 
-NOISE = 64
-"""More such numbers come from no drawing."""
+EDGES = 0.6
+"""Masks with more of their pixels at edges are noise, in which any pixel lies between others."""
+
+PHOTOGRAPH = 0.25, 64
+"""More numbers than the second, each with that share of its pixels between others, are no classes.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,19 @@ class Case:
 
     @cached_property
     def is_interpolated(self) -> bool:
-        """Whether most numbers often lie between others, and most of the image does not.
+        """Whether many pixels at edges lie between a lower and a higher number.
 
-        Regions that someone drew have an inside, and few pixels between a lower and a higher
-        number. The pixels that interpolation or JPEG puts between two regions have no inside. In a
-        photograph all numbers are so.
+        Interpolation and JPEG put such pixels between any two regions, but people draw few of them:
+        lines, as around cells, which are of one number. In a photograph, all pixels are so.
         """
         ramps = _total(self, "ramps")
-        between = [label for label, count in ramps.items() if count >= RAMPS * self.pixels[label]]
-        if len(between) > NOISE:
+        share, most = PHOTOGRAPH
+        if sum(count >= share * self.pixels[label] for label, count in ramps.items()) > most:
             return True
-        share = sum(self.pixels[label] for label in between) / max(1, self.pixels.total())
-        return len(between) > len(ramps) / 2 and share < 0.5
+        edges = sum(facts.edges for facts in self.masks.values())
+        seen = sum(sum(facts.pixels) for facts in self.masks.values() if facts.edges)
+        lines = max(ramps.values(), default=0)
+        return ramps.total() - lines > RAMPS * edges and edges < EDGES * seen
 
 
 def _total(case: Case, field: str) -> Counter[int]:
@@ -171,14 +176,17 @@ def _far_above(case: Case) -> Iterator[str]:
 
 
 _INTERPOLATED = (
-    "most numbers lie between others, as after JPEG or a resize that blends: save masks "
-    "without loss and resize them with nearest neighbour"
+    "many pixels at edges lie between a lower and a higher number, as after JPEG or a resize that "
+    "blends: save masks without loss and resize them with nearest neighbour"
 )
 
 
 def _unnamed_between(case: Case) -> Iterator[str]:
     if not case.is_named and case.is_interpolated:
-        yield f"the masks hold {len(case.classes)} classes, but {_INTERPOLATED}"
+        yield (
+            f"the masks hold {len(case.classes)} numbers, but {_INTERPOLATED}; if thin regions "
+            "were drawn so, name the classes in classes.json"
+        )
 
 
 def _named_between(case: Case) -> Iterator[str]:

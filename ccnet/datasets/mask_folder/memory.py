@@ -17,7 +17,7 @@ from ccnet.files import atomic_write
 SETTLED = 2.0
 """Seconds after which a file counts as written: its time changes if it is written once more."""
 
-_FORMAT = f"survey 1, Pillow {pillow_version}"
+_FORMAT = f"survey 2, Pillow {pillow_version}"
 
 Facts = TypeVar("Facts")
 
@@ -25,8 +25,9 @@ Facts = TypeVar("Facts")
 class Memory(Generic[Facts]):
     """Facts about the files of a folder, kept in a file below `HF_HOME`.
 
-    A file is known by its path in the folder, its size and its time. A memory that is damaged, or
-    from another version, is as good as none; so is one that cannot be written.
+    A file is known by its path in the folder, its size, and its times and number in the file
+    system: a copy may bring along the time at which it was written, but no others. A memory that is
+    damaged, or from another version, is as good as none; so is one that cannot be written.
 
     Args:
         root: the folder.
@@ -82,7 +83,8 @@ class Memory(Generic[Facts]):
             status = path.stat()
         except OSError:
             return "", None
-        return path.relative_to(self.root).as_posix(), [status.st_size, status.st_mtime_ns]
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        return path.relative_to(self.root).as_posix(), state
 
 
 def _digest(content: str) -> str:

@@ -25,6 +25,9 @@ _LOAD_SUFFICES = {"JPEG", "MPO", "PNG", "BMP", "WEBP"}, {"1", "L", "LA", "P", "R
 ROWS = 500
 """Fewest rows of a high mask whose pixels are compared with their neighbours."""
 
+_NONE = np.zeros(256, np.int64), 0
+"""Ramps and edges of a mask that is not looked at."""
+
 
 @dataclass(frozen=True)
 class FileFacts:
@@ -36,6 +39,7 @@ class FileFacts:
         values: the numbers in a mask, ascending.
         pixels: how many pixels each of them has.
         ramps: how many of these lie strictly between two neighbours that face each other.
+        edges: how many pixels of a mask with more than two numbers differ from a neighbour.
         palette: the palette's red, green and blue in hexadecimal; empty if there is none.
         problem: why the file cannot be used; empty if it can.
     """
@@ -45,6 +49,7 @@ class FileFacts:
     values: tuple[int, ...] = ()
     pixels: tuple[int, ...] = ()
     ramps: tuple[int, ...] = ()
+    edges: int = 0
     palette: str = ""
     problem: str = ""
 
@@ -122,7 +127,7 @@ def inspect_mask(path: Path) -> FileFacts:
     values = label_map.values
     pixels = np.asarray(Image.fromarray(values).histogram())  # faster than bincount
     occurring = np.flatnonzero(pixels)
-    ramps = _ramps(values) if len(occurring) > 2 else np.zeros(256, np.int64)
+    ramps, edges = _ramps_and_edges(values) if len(occurring) > 2 else _NONE
     height, width = values.shape
     return FileFacts(
         (height, width),
@@ -130,21 +135,25 @@ def inspect_mask(path: Path) -> FileFacts:
         tuple(occurring.tolist()),
         tuple(pixels[occurring].tolist()),
         tuple(ramps[occurring].tolist()),
+        edges,
         label_map.palette.hex(),
     )
 
 
-def _ramps(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Counts, for each number, the pixels strictly between neighbours on one of four axes.
+def _ramps_and_edges(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]:
+    """Compares pixels with their eight neighbours, two at a time that face each other.
 
     Of a high mask only some rows are looked at, and the counts are extrapolated.
+
+    Returns:
+        The pixels strictly between two neighbours, for each number, and all that differ from one.
     """
     if min(values.shape) < 3:
-        return np.zeros(256, np.int64)
+        return _NONE
     step = max(1, len(values) // ROWS)
     above, here, below = (values[row : len(values) - 2 + row : step] for row in range(3))
     centre = here[:, 1:-1]
-    is_ramp = np.zeros(centre.shape, bool)
+    is_ramp, is_edge = np.zeros((2, *centre.shape), bool)
     for before, after in (
         (here[:, :-2], here[:, 2:]),
         (above[:, 1:-1], below[:, 1:-1]),
@@ -153,4 +162,6 @@ def _ramps(values: NDArray[np.uint8]) -> NDArray[np.int64]:
     ):
         is_ramp |= (before < centre) & (centre < after)
         is_ramp |= (before > centre) & (centre > after)
-    return step * np.bincount(centre[is_ramp], minlength=256)
+        is_edge |= (before != centre) | (after != centre)
+    ramps = np.bincount(centre[is_ramp], minlength=256)
+    return step * ramps, step * int(np.count_nonzero(is_edge))
