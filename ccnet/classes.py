@@ -61,7 +61,7 @@ class LabelSet:
             )
         for color in self.colors:
             if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
-                raise ValueError(f"a colour must be three numbers in 0..255, not {color}")
+                raise ValueError(f"a colour must be three whole numbers in 0..255, not {color}")
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -113,17 +113,15 @@ class LabelSet:
             )
         if "categories" not in config:
             raise ValueError(f"a label set needs categories, and has only {sorted(config)}")
-        if isinstance(config["categories"], str):
-            raise ValueError(f"categories must be a list of names, not {config['categories']!r}")
-        categories = tuple(str(name) for name in config["categories"])
-        label_ids = _whole_numbers("label_ids", config.get("label_ids", ()))
+        categories = _names(config["categories"])
+        label_ids = whole_numbers("label_ids", config.get("label_ids", ()))
         usual = () if IGNORE_INDEX in label_ids else (IGNORE_INDEX,)
         colors = config.get("colors") or distinct_colors(len(categories))
         return cls(
             categories,
-            tuple((int(r), int(g), int(b)) for r, g, b in colors),
+            _colors(colors),
             label_ids,
-            _whole_numbers("ignore", config.get("ignore", usual)),
+            whole_numbers("ignore", config.get("ignore", usual)),
         )
 
     @classmethod
@@ -135,11 +133,38 @@ class LabelSet:
         return cls(names, tuple(distinct_colors(num_classes)))
 
 
-def _whole_numbers(field: str, values: Any) -> tuple[int, ...]:
-    is_list = isinstance(values, Sequence) and not isinstance(values, str)
-    if not is_list or not all(isinstance(value, Integral) for value in values):
+def whole_numbers(field: str, values: Any) -> tuple[int, ...]:
+    """Returns the whole numbers that a field of a label set holds.
+
+    Raises:
+        ValueError: if it holds anything else.
+    """
+    if not _is_list(values) or not all(isinstance(value, Integral) for value in values):
         raise ValueError(f"{field} must be a list of whole numbers, not {values!r}")
     return tuple(int(value) for value in values)
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    """Names; a number is one too."""
+    if not _is_list(values):
+        raise ValueError(f"categories must be a list of names, not {values!r}")
+    for value in values:
+        if not isinstance(value, str | Integral):
+            raise ValueError(f"the name of a class must be a text, not {value!r}")
+    return tuple(str(value) for value in values)
+
+
+def _colors(values: Any) -> tuple[Color, ...]:
+    if not _is_list(values):
+        raise ValueError(f"colors must be a list of colours, not {values!r}")
+    for color in values:
+        if not _is_list(color) or [isinstance(one, Integral) for one in color] != [True] * 3:
+            raise ValueError(f"a colour must be three whole numbers in 0..255, not {color!r}")
+    return tuple((int(r), int(g), int(b)) for r, g, b in values)
+
+
+def _is_list(values: Any) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str)
 
 
 def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

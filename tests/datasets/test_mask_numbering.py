@@ -99,8 +99,18 @@ def test_masks_that_do_not_fit_given_classes_are_refused(tmp_path, masks, classe
         MaskFolder(write_masks(tmp_path / "own", masks, classes), label_set=CITYSCAPES)
 
 
-def test_other_names_than_those_given_are_a_warning(tmp_path, caplog):
+@pytest.mark.parametrize("names", [["Road", "sky"], ["void", "road", "sky"]])
+def test_other_names_than_those_given_are_refused(tmp_path, names):
+    root = write_masks(tmp_path / "own", [ellipse(0)], names)
+    message = f"names '{names[0]}', but the classes given are 'road', 'sidewalk', .* and 14 more: "
+    with pytest.raises(ValueError, match=message):
+        MaskFolder(root, label_set=CITYSCAPES)
+
+
+def test_numbers_as_names_are_names(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    root = write_masks(tmp_path / "own", [ellipse(0, 8, 7)], ["elsewhere", "membrane"])
-    assert MaskFolder(root, label_set=CITYSCAPES).label_set is CITYSCAPES
-    assert "classes.json names other classes than those given" in caplog.text
+    root = write_masks(tmp_path / "own", [ellipse(0)], [2, 1])
+    assert MaskFolder(root).label_set.categories == ("2", "1")
+    given = LabelSet.from_config({"categories": ["1", "2"]})
+    assert MaskFolder(root, label_set=given).labels(0)[0, 0] == 1
+    assert not caplog.records

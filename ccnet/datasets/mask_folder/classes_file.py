@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ccnet.classes import IGNORE_INDEX, LabelSet
+from ccnet.classes import IGNORE_INDEX, LabelSet, whole_numbers
 
 ORIENTATION = "mask_orientation"
 """The field that tells which pixels masks are drawn on."""
@@ -55,7 +55,8 @@ class ClassesFile:
         if orientation not in (*ORIENTATIONS, None):
             raise ValueError(f"{ORIENTATION} must be 'upright' or 'stored', not {orientation!r}")
         found = cls(fields, orientation)
-        found.label_set([f"class {number}" for number in fields.get("label_ids", [0])])
+        label_ids = whole_numbers("label_ids", fields.get("label_ids", [0]))
+        found.label_set([f"class {number}" for number in label_ids])
         return found
 
     @property

@@ -45,7 +45,7 @@ class MaskFolder(LabeledImages):
 
     All files are read once at construction, and what they hold is remembered for the next time. A
     validation folder should get the `label_set` of the training folder; if its `classes.json` names
-    the same classes, that tells their numbers.
+    classes, these must be among them, and it tells their numbers.
 
     Args:
         root: the folder.
@@ -90,8 +90,6 @@ class MaskFolder(LabeledImages):
         if pairs.problems or numbers is None:
             raise ValueError(_report(root, pairs.problems))
         self.label_set = label_set or numbers
-        if set(described.fields.get("categories", ())) - set(self.label_set.categories):
-            pairs.notes.append("classes.json names other classes than those given, and is not used")
         values = _values(numbers, self.label_set)
         super().__init__([(image, mask) for _, image, mask in pairs.files], values, transforms)
         self.names = [name for name, _, _ in pairs.files]

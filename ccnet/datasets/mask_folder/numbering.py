@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ccnet.classes import MAX_CLASSES, LabelSet
 from ccnet.datasets.mask_folder.classes_file import ClassesFile
+from ccnet.datasets.mask_folder.pairing import in_short
 from ccnet.datasets.mask_folder.palettes import class_colors
 from ccnet.datasets.mask_folder.survey import FileFacts
 
@@ -20,7 +21,7 @@ def numbering(
         masks: what the masks hold.
 
     Returns:
-        The classes that are described, if they are among those given; else those given; else the
+        The classes that are described, all of them among those given; else those given; else the
         numbers from 0 to the largest in any mask that mean a class.
 
     Raises:
@@ -30,7 +31,14 @@ def numbering(
         return described.label_set() if described.names_classes else _infer(described, masks)
     if described.names_classes:
         own = described.label_set()
-        return own if set(own.categories) <= set(given.categories) else given
+        others = [name for name in own.categories if name not in given.categories]
+        if others:
+            raise ValueError(
+                f"classes.json names {in_short(map(repr, others))}, but the classes given are "
+                f"{in_short(map(repr, given.categories))}: give each class the same name, and "
+                'numbers of further classes as "ignore"'
+            )
+        return own
     if not described.fields:
         return given
     fields = {"categories": given.categories, "colors": given.colors, **described.fields}
