@@ -55,8 +55,11 @@ class ClassesFile:
         if orientation not in (*ORIENTATIONS, None):
             raise ValueError(f"{ORIENTATION} must be 'upright' or 'stored', not {orientation!r}")
         found = cls(fields, orientation)
-        label_ids = whole_numbers("label_ids", fields.get("label_ids", [0]))
-        found.label_set([f"class {number}" for number in label_ids])
+        label_ids, colors = fields.get("label_ids", ()), fields.get("colors")
+        count = len(whole_numbers("label_ids", label_ids))
+        if not count and isinstance(colors, list):
+            count = len(colors)
+        found.label_set([f"class {number}" for number in range(count or 1)])
         return found
 
     @property

@@ -9,7 +9,11 @@ from pathlib import Path
 
 from ccnet.classes import MAX_CLASSES, LabelSet
 from ccnet.datasets.mask_folder.pairing import in_short
-from ccnet.datasets.mask_folder.palettes import palette_conflict
+from ccnet.datasets.mask_folder.palettes import (
+    exchanged_color,
+    first_colors,
+    palette_conflict,
+)
 from ccnet.datasets.mask_folder.survey import FileFacts
 
 FAR_ABOVE = 40, 4
@@ -198,6 +202,26 @@ def _palettes(case: Case) -> Iterator[str]:
     conflict = palette_conflict(case.masks)
     if conflict:
         yield conflict
+        return
+    exchanged = exchanged_color(first_colors(case.masks.values()), case.masks)
+    if exchanged:
+        path, number, color, other = exchanged
+        yield (
+            f"{path} shows {number} in about the colour {color} that others show for {other}: "
+            "save all masks with one palette, or as grey images of class numbers"
+        )
+        return
+    ids = case.label_set.label_ids
+    exchanged = exchanged_color(dict(zip(ids, case.label_set.colors, strict=True)), case.masks)
+    if exchanged:
+        path, number, color, other = exchanged
+        names_of = dict(zip(ids, case.label_set.categories, strict=True))
+        yield (
+            f"{path} shows {color} for {number}, but that is the colour of {names_of[other]!r}, "
+            f"which is {other} here; {number} is {names_of[number]!r}: give the numbers of the "
+            'classes in classes.json as "label_ids", or, if these are right, the colours of the '
+            'masks as "colors"'
+        )
 
 
 def _absent_classes(case: Case) -> Iterator[str]:

@@ -28,7 +28,8 @@ def numbering(
         ValueError: if what is given and described does not fit together.
     """
     if given is None:
-        return described.label_set() if described.names_classes else _infer(described, masks)
+        own = described.label_set() if described.names_classes else _infer(described, masks)
+        return own if "colors" in described.fields else _painted(own, masks)
     if described.names_classes:
         own = described.label_set()
         others = [name for name in own.categories if name not in given.categories]
@@ -38,7 +39,10 @@ def numbering(
                 f"{in_short(map(repr, given.categories))}: give each class the same name, and "
                 'numbers of further classes as "ignore"'
             )
-        return own
+        if "colors" in described.fields:
+            return own
+        colors = dict(zip(given.categories, given.colors, strict=True))
+        return replace(own, colors=tuple(colors[name] for name in own.categories))
     if not described.fields:
         return given
     fields = {"categories": given.categories, "colors": given.colors, **described.fields}
@@ -53,9 +57,14 @@ def _infer(described: ClassesFile, masks: Collection[FileFacts]) -> LabelSet:
     numbers = [number for number in range(last + 1) if number not in described.ignore]
     numbers = list(described.fields.get("label_ids", numbers[:MAX_CLASSES] or [0]))
     names = [f"class {number}" for number in numbers]
-    label_set = described.label_set(names, numbers)
-    if "colors" in described.fields:
-        return label_set
+    return described.label_set(names, numbers)
+
+
+def _painted(label_set: LabelSet, masks: Collection[FileFacts]) -> LabelSet:
+    """The classes in the colours of the masks' palette, if these tell them apart."""
     painted = class_colors(masks)
-    colors = zip(numbers, LabelSet.numbered(len(numbers)).colors, strict=True)
-    return replace(label_set, colors=tuple(painted.get(number, color) for number, color in colors))
+    colors = [
+        painted.get(number, color)
+        for number, color in zip(label_set.label_ids, label_set.colors, strict=True)
+    ]
+    return replace(label_set, colors=tuple(colors)) if len({*colors}) == len(colors) else label_set

@@ -1,15 +1,20 @@
 """Palettes: whether they number colours alike, and the colours that they give to classes."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 from ccnet.classes import Color
 from ccnet.datasets.mask_folder.survey import FileFacts
 
 _GREY_LEVELS = bytes(level for level in range(256) for _ in range(3)).hex()
 """The palette of masks that have none."""
+
+ALIKE, UNLIKE = 8, 24
+"""Levels by which colours differ at most to be the same, as after JPEG, and at least not to be."""
 
 
 def palette_conflict(masks: Mapping[Path, FileFacts]) -> str | None:
@@ -36,18 +41,58 @@ def palette_conflict(masks: Mapping[Path, FileFacts]) -> str | None:
     return None
 
 
-def class_colors(masks: Iterable[FileFacts]) -> dict[int, Color]:
+def exchanged_color(
+    code: Mapping[int, Color], masks: Mapping[Path, FileFacts]
+) -> tuple[Path, int, Color, int] | None:
+    """Finds a mask that shows a number in the colour that a code has for another one.
+
+    The palettes must use the code in another order: more than half of their colours are colours of
+    the code, and at least two of these stand for other numbers. One of a few colours, or a few of
+    many, may be alike by chance.
+
+    Args:
+        code: numbers and their colours.
+        masks: the facts about each mask.
+
+    Returns:
+        The mask, the number, its colour there, and the code's number for that colour.
+    """
+    numbers, colors = np.array([*code]), np.array([*code.values()], np.int64).reshape(-1, 3)
+    shown: dict[tuple[int, Color], tuple[Path, frozenset[int]]] = {}
+    for path, facts in masks.items():
+        if facts.palette and not _is_grey(facts.palette):
+            for number, color, alike in _shown(facts.palette, facts.values):
+                shown.setdefault((number, color), (path, alike))
+    known, exchanged = 0, dict[int, tuple[Path, int, Color, int]]()
+    for (number, color), (path, alike) in shown.items():
+        distances = np.abs(colors - color).max(1)
+        near = numbers[distances <= ALIKE]
+        known += near.size > 0
+        is_own = (distances[np.isin(numbers, [*alike])] < UNLIKE).any()
+        if number in code and near.size and not is_own:
+            other = int(near[0])
+            exchanged.setdefault(other, (path, number, color, other))
+    return next(iter(exchanged.values())) if len(exchanged) > 1 and 2 * known > len(shown) else None
+
+
+def first_colors(masks: Iterable[FileFacts]) -> dict[int, Color]:
+    """Returns the colours of numbers that occur, of the first palette in which they do."""
+    found: dict[int, Color] = {}
+    for facts in masks:
+        if facts.palette and not _is_grey(facts.palette):
+            for number, color, _ in _shown(facts.palette, facts.values):
+                found.setdefault(number, color)
+    return found
+
+
+def class_colors(masks: Collection[FileFacts]) -> dict[int, Color]:
     """Returns the colours of numbers: of the first palette in which they occur, else the first.
 
     Palettes that are only grey give none.
     """
-    colored = [facts for facts in masks if facts.palette and not _is_grey(facts.palette)]
-    found: dict[int, Color] = {}
-    for facts in colored:
-        for number, color, _ in _shown(facts.palette, facts.values):
-            found.setdefault(number, color)
-    first = _entries(colored[0].palette) if colored else ()
-    return dict(enumerate(first)) | found
+    palettes = (facts.palette for facts in masks if facts.palette)
+    first = next((palette for palette in palettes if not _is_grey(palette)), "")
+    return dict(enumerate(_entries(first))) | first_colors(masks)
 
 
 def _conflict(
