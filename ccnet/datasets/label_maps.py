@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ccnet.images import UNREADABLE, restore_palette, stored_orientation
@@ -78,6 +78,8 @@ def read_label_map(path: Path) -> LabelMap:
                 values = turned(values, _INVERSE.get(orientation, orientation))
     except _UnfitError as error:
         raise ValueError(f"{path} {error}") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is no PNG, BMP, GIF or TIFF image: save it as PNG") from error
     except _UNREADABLE as error:
         raise ValueError(
             f"{path} cannot be read as a PNG, BMP, GIF or TIFF image: {error}"

@@ -9,6 +9,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from ccnet import datasets
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.datasets import Sample, StreetScenes
+from ccnet.datasets.mask_folder.pairing import in_short
 from ccnet.distributed import from_rank_zero
 from ccnet.model import CCNet
 from ccnet.training.optimization import class_pixels
@@ -108,13 +109,16 @@ def describe(train_set: Dataset[Sample], label_set: LabelSet) -> str:
     """
     count = len(train_set)  # type: ignore[arg-type]
     parts = train_set.datasets if isinstance(train_set, ConcatDataset) else [train_set]
-    names = list(label_set.categories)
+    shown = ", ".join(label_set.categories)
     whole = [part.dataset if isinstance(part, Subset) else part for part in parts]
     if all(isinstance(part, datasets.MaskFolder) for part in whole):
         pixels = class_pixels(train_set, len(label_set)).double()
         shares = (100 * pixels / pixels.sum()).tolist()
-        names = [f"{name} {share:.3g} %" for name, share in zip(names, shares, strict=True)]
-    return f"{count} images to train on, {len(names)} classes: {', '.join(names)}"
+        pairs = list(zip(label_set.categories, shares, strict=True))
+        shown = ", ".join(f"{name} {share:.3g} %" for name, share in pairs if share)
+        absent = [name for name, share in pairs if not share]
+        shown += f"; without a pixel: {in_short(absent)}" if absent else ""
+    return f"{count} images to train on, {len(label_set)} classes: {shown}"
 
 
 def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -> CCNet:

@@ -151,7 +151,8 @@ REFUSED = {
         tiff_file(VALUES[..., None], 8, tags={273: [0], 279: [0]}),
         "cannot be read as a PNG, BMP, GIF or TIFF image: it is sparse",
     ),
-    "no image": (b"text", "cannot be read as a PNG, BMP, GIF or TIFF image: cannot identify"),
+    "no image": (b"text", "is no PNG, BMP, GIF or TIFF image: save it as PNG$"),
+    "PGM": (save(VALUES, "PPM"), "is no PNG, BMP, GIF or TIFF image"),
     "half a PNG": (save(np.resize(VALUES, (99, 99)), "PNG")[:-40], "cannot be read as a PNG"),
 }
 """Files and what the error says."""

@@ -153,6 +153,16 @@ REFUSED = {
         [f"thing {index}" for index in range(150)],
         r"labels \[150\], .* if 0 means no class, give \"ignore\": \[0\]",
     ),
+    "three levels": (
+        [rectangles(0, [0, 127, 255])],
+        ["a", "b", "c"],
+        r'labels \[127\], .* each is a class, give "label_ids": \[0, 127, 255\], "ignore": \[\]',
+    ),
+    "black and white, with 0 for no class": (
+        ellipses(255),
+        {"categories": NAMES, "ignore": [0]},
+        r'"label_ids": \[0, 255\], "ignore": \[\]} in classes.json\n[^;]*without a class$',
+    ),
     "255 for no class beside 0": (
         [*ellipses(1), ellipse(9, 255)],
         {"categories": ["a", "b"], "label_ids": [1, 2], "ignore": [0]},

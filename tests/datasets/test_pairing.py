@@ -34,6 +34,10 @@ PAIRED = {
     "a mask's word": (named("N.jpg"), named("N_mask.png")),
     "words of both": (named("N_img.jpg"), named("N-GT.png")),
     "words before": (named("image_N.jpg"), named("mask_N.png")),
+    "words that are names": (
+        ["cat_2.jpg", "label_1.jpg", "target.jpg"],
+        ["cat_2_gt.png", "label_1_gt.png", "target_mask.png"],
+    ),
     "words without a separator": (named("imgN.jpg"), named("maskN.png")),
     "names of Cityscapes": (named("a_N_leftImg8bit.png"), named("a_N_gtFine_labelIds.png")),
     "the image's suffix too": (named("N.jpg"), named("N.jpg.png")),

@@ -64,6 +64,18 @@ def test_data_are_described_by_the_shares_of_their_classes(folder):
     assert describe(StreetScenes(3), CAMVID) == f"3 images to train on, 11 classes: {names}"
 
 
+def test_classes_without_a_pixel_are_few_words(tmp_path):
+    for number, name in enumerate(("images", "masks") * 5):
+        (tmp_path / name).mkdir(exist_ok=True)
+        mask = Image.new("L", (8, 8), 38)
+        mask.paste(0, (0, 0, 4, 8))
+        mask.save(tmp_path / name / f"{number // 2}.png")
+    train_set, _, label_set = open_datasets(RECIPE, tmp_path)
+    text = describe(train_set, label_set)
+    assert text.startswith("4 images to train on, 39 classes: class 0 50 %, class 38 50 %; without")
+    assert text.endswith("class 5, and 32 more")
+
+
 def test_rendered_scenes_are_added_to_the_training_set(folder):
     recipe = dataclasses.replace(RECIPE, scenes=3, seed=7)
     train_set, val_set, label_set = open_datasets(recipe, folder)

@@ -117,7 +117,9 @@ def _nothing_labelled(case: Case) -> Iterator[str]:
 
 
 def _one_class_occurs(case: Case) -> Iterator[str]:
-    may_lack_others = not case.is_complete and (case.is_ignore_chosen or not case.ignored)
+    may_lack_others = not case.is_complete and (
+        case.is_ignore_chosen or {*case.classes, *case.ignored} != {0, 255}
+    )
     if len(case.classes) != 1 or may_lack_others or (case.is_named and len(case.label_set) == 1):
         return
     (label,) = case.classes
@@ -129,9 +131,10 @@ def _one_class_occurs(case: Case) -> Iterator[str]:
     if len(names) != len(numbers):
         names = [f"name of {number}" for number in numbers]
     look = "are black and white: they " if numbers == [0, 255] else ""
+    rest = "" if case.is_complete else f'; if not, say so: "ignore": {case.ignored}'
     yield (
         f"the masks {look}hold no class but {label}, and {_in_short(case.ignored)}, which means no "
-        f"class; if each is a class, give {_description(names, numbers)}"
+        f"class; if each is a class, give {_description(names, numbers)}{rest}"
     )
 
 
@@ -157,12 +160,15 @@ def _advice(case: Case, unknown: list[int]) -> str:
     label_ids = list(case.label_set.label_ids)
     if case.is_interpolated:
         return f"; {_INTERPOLATED}"
-    if unknown == [255]:
+    if unknown == [255] != case.classes:
         return '; if 255 means no class, add it to "ignore" in classes.json'
     if unknown == [len(label_ids)] and label_ids == list(range(len(label_ids))):
         return '; if 0 means no class, give "ignore": [0] in classes.json'
     if len(case.classes) == len(label_ids):
         return f'; if the classes have others, give "label_ids": {case.classes} in classes.json'
+    if len(case.pixels) == len(label_ids) and not case.is_ignore_chosen:
+        numbers = f'"label_ids": {sorted(case.pixels)}, "ignore": []'
+        return f"; if each is a class, give {numbers} in classes.json"
     return ""
 
 

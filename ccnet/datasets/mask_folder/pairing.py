@@ -67,8 +67,9 @@ def pair_files(root: Path) -> Pairs:
             "images/NAME.jpg (or .png, ...) and masks/NAME.png"
         )
     found = {name: name for name in images if name in masks}
-    left, alone = images.keys() - found, masks.keys() - found
-    found |= _matches(_grouped(left, _bare_image), _grouped(alone, _bare_mask))
+    for bare_image, bare_mask in ((_image_start, _mask_start), (_bare_image, _bare_mask)):
+        left, alone = images.keys() - found, masks.keys() - found.values()
+        found |= _matches(_grouped(left, bare_image), _grouped(alone, bare_mask))
     if not found:
         found = _matches_without_affixes(images, masks, pairs)
     pairs.files = [(name, images[name], masks[found[name]]) for name in sorted(found)]
@@ -121,19 +122,24 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _without(words: str) -> Callable[[str], str]:
-    """Returns a function that removes words before and after the rest of a name."""
-    start, end = rf"(?:{words})(?:[-_. ]|(?=\d)|$)", rf"(?:^|[-_. ])(?:{words})"
-    pattern = re.compile(f"^(?:{start})+|(?:{end})+$", re.IGNORECASE)
+def _without(words: str, *, also_first: bool = True) -> Callable[[str], str]:
+    """Returns a function that removes words after the rest of a name, and before it."""
+    pattern = rf"(?:[-_. ](?:{words}))+$"
+    if also_first:
+        start, end = rf"(?:{words})(?:[-_. ]|(?=\d)|$)", rf"(?:^|[-_. ])(?:{words})"
+        pattern = f"^(?:{start})+|(?:{end})+$"
+    compiled = re.compile(pattern, re.IGNORECASE)
 
     def bare(name: str) -> str:
         folder, _, last = name.rpartition("/")
-        return f"{folder}/{pattern.sub('', last)}"
+        return f"{folder}/{compiled.sub('', last)}"
 
     return bare
 
 
 _bare_image, _bare_mask = _without(_IMAGE_WORDS), _without(_MASK_WORDS)
+_image_start = _without(_IMAGE_WORDS, also_first=False)
+_mask_start = _without(_MASK_WORDS, also_first=False)
 
 
 def _grouped(names: Iterable[str], bare: Callable[[str], str]) -> dict[str, list[str]]:
