@@ -47,6 +47,13 @@ def layers(height, slope):
     return np.clip((rows - 30 - slope * columns) // height, 0, 8).astype(np.uint8)
 
 
+def rings(number):
+    """Seven rings of two pixels."""
+    rows, columns = np.indices(SIZE)
+    distance = np.hypot(rows - 40 - 8 * number, columns - 60)
+    return np.clip(7 - distance // 2, 0, 7).astype(np.uint8)
+
+
 def photograph(number):
     return Image.fromarray(noise(256, number)).filter(ImageFilter.GaussianBlur(2))
 
@@ -56,7 +63,8 @@ DRAWN = {
     "few regions": drawn(0, 1, 2),
     "outlines between regions": [outlined()],
     "cells with borders": [bordered(number) for number in range(4)],
-    "layers": [layers(3, 0), layers(4, 0.25)],
+    "layers": [layers(1, 0), layers(2, 0.25), layers(3, 0.7)],
+    "rings": [rings(number) for number in range(3)],
     "noise of 3": [noise(3, number) for number in (0, 1)],
     "noise of 20": [noise(20, number) for number in (0, 1)],
 }
@@ -101,7 +109,7 @@ def test_too_few_names_for_damaged_masks_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "masks", [[blended(mask) for mask in ellipses(15)], [layers(1, 0)]], ids=["blended", "layers"]
+    "masks", [[blended(mask) for mask in ellipses(15)], [layers(1, 0.7)]], ids=["blended", "layers"]
 )
 def test_numbers_that_all_have_names_are_a_warning(tmp_path, caplog, masks):
     caplog.set_level(logging.WARNING)

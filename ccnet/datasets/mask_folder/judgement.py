@@ -19,7 +19,7 @@ from ccnet.datasets.mask_folder.survey import FileFacts
 FAR_ABOVE = 40, 4
 """Unnamed classes are plausible up to that number, and to so many for each that occurs."""
 
-RAMPS = 0.1
+RAMPS = 0.07
 """Share of the pixels at edges that lie between others, above which they were not drawn."""
 
 EDGES = 0.6
@@ -69,7 +69,7 @@ class Case:
         """Whether many pixels at edges lie between a lower and a higher number.
 
         Interpolation and JPEG put such pixels between any two regions, but people draw few of them:
-        lines, as around cells, which are of one number. In a photograph, all pixels are so.
+        lines, as around cells, which are of one number. In a photograph, most pixels are so.
         """
         ramps = _total(self, "ramps")
         share, most = PHOTOGRAPH

@@ -38,7 +38,8 @@ class FileFacts:
         orientation: EXIF orientation, 1..8.
         values: the numbers in a mask, ascending.
         pixels: how many pixels each of them has.
-        ramps: how many of these lie strictly between two neighbours that face each other.
+        ramps: how many of these lie between two neighbours that face each other, and that are more
+            than 2 apart.
         edges: how many pixels of a mask with more than two numbers differ from a neighbour.
         palette: the palette's red, green and blue in hexadecimal; empty if there is none.
         problem: why the file cannot be used; empty if it can.
@@ -146,7 +147,9 @@ def _ramps_and_edges(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]
     Of a high mask only some rows are looked at, and the counts are extrapolated.
 
     Returns:
-        The pixels strictly between two neighbours, for each number, and all that differ from one.
+        The pixels between two neighbours, for each number, and all pixels that differ from one. A
+        pixel between the numbers before and after its own is none of the former: layers and rings
+        have these, however thin they are drawn.
     """
     if min(values.shape) < 3:
         return _NONE
@@ -160,8 +163,8 @@ def _ramps_and_edges(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]
         (above[:, :-2], below[:, 2:]),
         (above[:, 2:], below[:, :-2]),
     ):
-        is_ramp |= (before < centre) & (centre < after)
-        is_ramp |= (before > centre) & (centre > after)
-        is_edge |= (before != centre) | (after != centre)
+        low, high = np.minimum(before, after), np.maximum(before, after)
+        is_ramp |= (low < centre) & (centre < high) & (high - low > 2)
+        is_edge |= (low != centre) | (high != centre)
     ramps = np.bincount(centre[is_ramp], minlength=256)
     return step * ramps, step * int(np.count_nonzero(is_edge))
