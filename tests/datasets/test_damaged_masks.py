@@ -67,6 +67,7 @@ DRAWN = {
     "rings": [rings(number) for number in range(3)],
     "noise of 3": [noise(3, number) for number in (0, 1)],
     "noise of 20": [noise(20, number) for number in (0, 1)],
+    "few pixels": [noise(5, number)[:8, :8] for number in range(4)],
 }
 
 DAMAGED = {

@@ -76,9 +76,10 @@ class Case:
         if sum(count >= share * self.pixels[label] for label, count in ramps.items()) > most:
             return True
         edges = sum(facts.edges for facts in self.masks.values())
-        seen = sum(sum(facts.pixels) for facts in self.masks.values() if facts.edges)
+        sizes = [facts.size for facts in self.masks.values() if facts.edges]
+        inner = sum((height - 2) * (width - 2) for height, width in sizes)
         lines = max(ramps.values(), default=0)
-        return ramps.total() - lines > RAMPS * edges and edges < EDGES * seen
+        return ramps.total() - lines > RAMPS * edges and edges < EDGES * inner
 
 
 def _total(case: Case, field: str) -> Counter[int]:
