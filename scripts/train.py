@@ -11,10 +11,8 @@ of ccnet.training.recipes.
 
 import argparse
 import dataclasses
-import inspect
 import logging
 import os
-import re
 import shlex
 import sys
 
@@ -24,6 +22,7 @@ import ccnet
 from ccnet import distributed
 from ccnet.console import prepare_console, require_extra
 from ccnet.files import user_path
+from ccnet.training.command_line import add_recipe_options, given_fields
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.setup import build_model, describe, open_datasets
@@ -55,30 +54,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=1, help="data-loading processes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    fields, texts = parser.add_argument_group("fields of the recipe"), field_texts()
-    for field in dataclasses.fields(Recipe):
-        flag, text = f"--{field.name.replace('_', '-')}", texts[field.name]
-        if field.type is bool:
-            fields.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-        else:
-            choices = CHOICES.get(field.name)
-            fields.add_argument(flag, type=field.type, choices=choices, help=text)
+    add_recipe_options(parser, Recipe, CHOICES)
     return parser.parse_args()
 
 
-def field_texts() -> dict[str, str]:
-    """The texts for the fields in the docstring of `Recipe`."""
-    attributes = inspect.getdoc(Recipe).partition("Attributes:")[2].partition("Raises:")[0]
-    entries = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE)
-    return {name: " ".join(text.split()).replace("%", "%%") for name, text in entries}
-
-
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
-    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Recipe)}
-    return dataclasses.replace(
-        RECIPES[arguments.recipe],
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    return dataclasses.replace(RECIPES[arguments.recipe], **given_fields(arguments, Recipe))
 
 
 def train(arguments: argparse.Namespace, device: torch.device) -> None:

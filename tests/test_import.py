@@ -57,8 +57,9 @@ ORDERS = {
     ],
     "evaluation": ["scores", "charts", "reports", "evaluate", "candidates"],
     "training": [
-        *("recipes", "termination", "checkpoint", "history", "augmentation", "data"),
-        *("optimization", "objective", "setup", "monitor", "engine"),
+        *("recipes", "command_line", "termination", "checkpoint", "history", "augmentation"),
+        *("data", "optimization", "objective", "setup", "monitor", "engine"),
+        *("class_folder", "classification"),
     ],
 }
 """By package, its modules and packages: each may import those before it."""

@@ -1,0 +1,159 @@
+"""ClassFolder: images of classes, in a folder or a zip archive, to pre-train a backbone on."""
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as F  # noqa: N812
+from tqdm import tqdm
+
+from ccnet.files import atomic_write
+from ccnet.transforms import UNREADABLE, decode_image
+
+LONGEST_REPORT = 10
+"""Maximum number of files that an error message lists."""
+
+
+class ClassFolder(Dataset[tuple[Tensor, int]]):
+    """Images in one folder per class, `CLASS/NAME.jpg` or deeper, or a zip archive of that.
+
+    Folders that all images share, such as `train/`, are passed over, and so are hidden files and
+    files whose suffix is of no image format. All images are decoded once, scaled and cropped to
+    squares of one size, into a file that is mapped into memory. Later uses of the same images find
+    it; it can be removed at any time.
+
+    A sample is an image (3, size, size), uint8, RGB in 0..255, and the number of its class.
+
+    Args:
+        source: the folder or the archive.
+        cache: the folder of that file, which has 3 x size x size bytes per image.
+        size: side of the images, in pixels: the shorter side is scaled to it, the middle is kept.
+        progress: show a progress bar while decoding.
+
+    Attributes:
+        classes: the names of the folders, sorted.
+        labels: the number of each image's class.
+
+    Raises:
+        FileNotFoundError: if there is neither a folder nor an archive.
+        ValueError: if it does not hold images of two classes or more, or some cannot be read.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        cache: str | os.PathLike[str],
+        size: int,
+        *,
+        progress: bool = True,
+    ) -> None:
+        source = Path(source)
+        with ExitStack() as stack:
+            stamps, read = _open(source, stack)
+            names = sorted(name for name in stamps if _is_image(name))
+            folders = _class_folders(source, names)
+            self.classes = sorted(set(folders))
+            numbers = {name: number for number, name in enumerate(self.classes)}
+            self.labels = [numbers[folder] for folder in folders]
+            stamp = repr([size, *((name, stamps[name]) for name in names)])
+            digest = hashlib.sha256(stamp.encode()).hexdigest()
+            path = Path(cache, f"images-{digest[:16]}.npy")
+            if not path.is_file():
+                _pack(path, source, names, read, size, progress)
+        self.images = np.load(path, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(np.array(self.images[index])), self.labels[index]
+
+
+def _open(
+    source: Path, stack: ExitStack
+) -> tuple[dict[str, tuple[int, int]], Callable[[str], bytes]]:
+    """Returns what tells each file's contents from others, by its name, and a reader of files."""
+    if source.is_dir():
+        files = [path for path in source.rglob("*") if path.is_file()]
+        stats = {path.relative_to(source).as_posix(): path.stat() for path in files}
+        stamps = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+        return stamps, lambda name: (source / name).read_bytes()
+    if not source.exists():
+        raise FileNotFoundError(f"no folder or archive of classes at {source}")
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(source))
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{source} is neither a folder nor an intact zip archive") from error
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    return {entry.filename: (entry.file_size, entry.CRC) for entry in entries}, archive.read
+
+
+def _is_image(name: str) -> bool:
+    path, suffixes = PurePosixPath(name), Image.registered_extensions()
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return not hidden and suffixes.get(path.suffix.lower()) in Image.OPEN
+
+
+def _class_folders(source: Path, names: list[str]) -> list[str]:
+    """Returns the name of each image's class: the first folder that not all images share."""
+    parents = [PurePosixPath(name).parent.parts for name in names]
+    shared = len(os.path.commonprefix(parents))
+    folders = ["".join(parent[shared : shared + 1]) for parent in parents]
+    if len(set(folders)) < 2 or "" in folders:
+        alone = names[folders.index("")] if len(set(folders)) > 1 else None
+        reason = f"{alone} is in none" if alone else f"{len(names)} images, no two classes"
+        raise ValueError(f"{source} must hold a folder of images per class: {reason}")
+    return folders
+
+
+def _pack(
+    path: Path,
+    source: Path,
+    names: list[str],
+    read: Callable[[str], bytes],
+    size: int,
+    progress: bool,
+) -> None:
+    """Writes all images, (N, 3, size, size), uint8, as a NumPy file."""
+    with atomic_write(path) as temporary:
+        shape = len(names), 3, size, size
+        packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+
+        def store(index: int) -> str | None:
+            try:
+                with Image.open(io.BytesIO(read(names[index]))) as file:
+                    packed[index] = _square(decode_image(file), size).numpy()
+            except (*UNREADABLE, zipfile.BadZipFile) as error:
+                return f"{names[index]}: {error}"
+            return None
+
+        with ThreadPoolExecutor() as pool:
+            results = pool.map(store, range(len(names)))
+            hidden = None if progress else True
+            bar = tqdm(results, "decoding", len(names), unit="image", disable=hidden)
+            problems = [problem for problem in bar if problem]
+        packed.flush()
+        del packed
+        if problems:
+            more = len(problems) - LONGEST_REPORT
+            shown = problems[:LONGEST_REPORT] + ([f"... and {more} more"] if more > 0 else [])
+            raise ValueError("\n  ".join([f"{source} has unreadable images:", *shown]))
+
+
+def _square(image: Tensor, size: int) -> Tensor:
+    if image.shape[-2:] == (size, size):
+        return image
+    height, width = image.shape[-2:]
+    factor = size / min(height, width)
+    scaled = [max(size, round(factor * side)) for side in (height, width)]
+    return F.center_crop(F.resize(image, scaled, antialias=True), [size, size])

@@ -1,0 +1,90 @@
+r"""Pre-trains a backbone: classification of the images in a folder or zip archive of classes.
+
+    python scripts/pretrain_backbone.py images.zip --run-dir runs/backbone
+    torchrun --nproc-per-node 2 scripts/pretrain_backbone.py images/ --run-dir runs/backbone \
+        --backbone resnet50 --size 128 --resume auto
+    python scripts/train.py finetune --root my-data --run-dir runs/mine --weights "" \
+        --weights-backbone runs/backbone/best.safetensors
+
+The images lie in one folder per class, CLASS/NAME.jpg or deeper. Every twentieth one is held out
+for validation. The fields of the recipe are described in the class ClassificationRecipe of
+ccnet.training.classification.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from ccnet import distributed
+from ccnet.training.class_folder import ClassFolder
+from ccnet.training.classification import CHOICES, ClassificationRecipe, ClassificationTrainer
+from ccnet.training.command_line import add_recipe_options, given_fields
+from ccnet.training.termination import Terminated
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s IMAGES --run-dir FOLDER [options]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", type=Path, help="folder or zip archive of classes")
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of the run")
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        nargs="?",
+        const="auto",
+        default="never",
+        help="auto: resume from the newest intact checkpoint in the run folder, if there is one",
+    )
+    parser.add_argument("--workers", type=int, default=0, help="data-loading processes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    details = parser.add_argument_group("facts for the card of the weights")
+    details.add_argument("--license", help="licence of the images, an SPDX name if it has one")
+    details.add_argument("--source", help="where the images come from")
+    add_recipe_options(parser, ClassificationRecipe, CHOICES)
+    return parser.parse_args()
+
+
+def pretrain(arguments: argparse.Namespace, device: torch.device) -> None:
+    recipe = ClassificationRecipe(**given_fields(arguments, ClassificationRecipe))
+    logging.info("%s, world size: %d", recipe, distributed.world_size())
+    with distributed.rank_zero_first():
+        images = ClassFolder(arguments.images, arguments.run_dir, recipe.size)
+    logging.info("%d images of %d classes", len(images), len(images.classes))
+    facts = {"license": arguments.license, "source": arguments.source}
+    trainer = ClassificationTrainer(
+        images,
+        recipe,
+        arguments.run_dir,
+        device=device,
+        workers=arguments.workers,
+        resume=arguments.resume == "auto",
+        details={name: fact for name, fact in facts.items() if fact},
+    )
+    accuracy = trainer.run()
+    if distributed.rank() == 0:
+        print(f"{arguments.run_dir / 'best.safetensors'}: accuracy {accuracy:.2f} %")
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    try:
+        with distributed.process_group(arguments.device) as device:
+            is_first = distributed.rank() == 0
+            level = logging.INFO if is_first else logging.ERROR
+            logging.basicConfig(level=level, format="%(asctime)s %(message)s")
+            try:
+                pretrain(arguments, device)
+            except Terminated as stop:
+                if is_first:
+                    print(f"{stop}; resume with --resume auto")
+    except (OSError, ValueError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
