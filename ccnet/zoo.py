@@ -1,24 +1,29 @@
 """Model builders: CCNet on ResNet-18, 50 and 101, untrained or with pretrained weights."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from torchvision.models import WeightsEnum, get_model_weights
 
 from ccnet.classes import complete_arguments
+from ccnet.files import user_path
 from ccnet.model import CCNet
 from ccnet.weights.conversion import convert_backbone
 from ccnet.weights.downloads import forget_if_changed, load_registered
+from ccnet.weights.model_card import inherited_details
 from ccnet.weights.registry import BackboneWeights
 from ccnet.weights.serialization import load_strictly
-from ccnet.weights.sources import WeightsLike, load_weights
+from ccnet.weights.sources import CHECKPOINT_SUFFIXES, WeightsLike, load_weights, read_backbone
 
 
 def ccnet_resnet18(
     *,
     weights: WeightsLike | None = None,
-    weights_backbone: WeightsEnum | str | None = None,
+    weights_backbone: WeightsEnum | str | os.PathLike[str] | None = None,
     num_classes: int | None = None,
     recurrence: int | None = None,
     progress: bool = True,
@@ -31,8 +36,9 @@ def ccnet_resnet18(
             of a folder that `save_pretrained` wrote, or of a checkpoint of another code base
             (`weights.conversion`); "hf://owner/name@revision" on the Hugging Face Hub; a loaded
             `weights.ModelWeights`; or None for an untrained network.
-        weights_backbone: ImageNet weights of the backbone: a member of `BackboneWeights` or of
-            torchvision's enum for this ResNet, its name, or "DEFAULT".
+        weights_backbone: weights of the backbone alone: ImageNet's, as a member of
+            `BackboneWeights` or of torchvision's enum for this ResNet, its name, or "DEFAULT"; or
+            the path of a file that `sources.read_backbone` reads.
         num_classes: if it differs from that of the weights, the classifiers start untrained; the
             default is that of the weights, or 19.
         recurrence: number of loops of criss-cross attention; by default that of the weights, or 2.
@@ -55,7 +61,7 @@ def ccnet_resnet18(
 def ccnet_resnet50(
     *,
     weights: WeightsLike | None = None,
-    weights_backbone: WeightsEnum | str | None = None,
+    weights_backbone: WeightsEnum | str | os.PathLike[str] | None = None,
     num_classes: int | None = None,
     recurrence: int | None = None,
     progress: bool = True,
@@ -69,7 +75,7 @@ def ccnet_resnet50(
 def ccnet_resnet101(
     *,
     weights: WeightsLike | None = None,
-    weights_backbone: WeightsEnum | str | None = None,
+    weights_backbone: WeightsEnum | str | os.PathLike[str] | None = None,
     num_classes: int | None = None,
     recurrence: int | None = None,
     progress: bool = True,
@@ -87,7 +93,7 @@ NETWORKS = {make.__name__: make for make in (ccnet_resnet18, ccnet_resnet50, ccn
 def _build(
     backbone: str,
     weights: WeightsLike | None,
-    weights_backbone: WeightsEnum | str | None,
+    weights_backbone: WeightsEnum | str | os.PathLike[str] | None,
     progress: bool,
     config: Mapping[str, Any],
 ) -> CCNet:
@@ -97,23 +103,30 @@ def _build(
     )
     if weights is None and weights_backbone is None:
         return CCNet(backbone, **arguments)
+    if weights is not None and weights_backbone is not None:
+        raise ValueError("pass weights or weights_backbone, not both: weights include a backbone")
     device = torch.empty(0).device  # in PyTorch 2.6 get_default_device overlooks contexts
     with torch.device("cpu"):  # where files are read, wherever the network is to be
-        if weights is None:
-            model = CCNet(backbone, **arguments)
-            _load_backbone(model, weights_backbone, progress)
-        elif weights_backbone is None:
+        if weights is not None:
             loaded = load_weights(weights, backbone, progress=progress)
             model = CCNet.from_weights(loaded, **arguments)
         else:
-            raise ValueError(
-                "pass weights or weights_backbone, not both: weights include a backbone"
-            )
+            model = CCNet(backbone, **arguments)
+            assert weights_backbone is not None
+            _load_backbone(model, weights_backbone, progress)
     return model.to(device)
 
 
-def _load_backbone(model: CCNet, weights: WeightsEnum | str | None, progress: bool) -> None:
-    """Loads ImageNet weights: torchvision's for the 7x7 stem, timm's for the deep stem."""
+def _load_backbone(
+    model: CCNet, weights: WeightsEnum | str | os.PathLike[str], progress: bool
+) -> None:
+    """Loads a file, or ImageNet weights: torchvision's for the 7x7 stem, timm's for the deep stem.
+
+    A file must be of the same ResNet, and a network in it must have the same preprocessing.
+    """
+    if not isinstance(weights, WeightsEnum) and _is_file(user_path(weights)):
+        _load_backbone_file(model, os.fspath(weights))
+        return
     name, stem = model.config["backbone"], list(model.backbone.stem_widths)
     candidates: Any = BackboneWeights if stem else get_model_weights(name)
     known = {
@@ -127,7 +140,8 @@ def _load_backbone(model: CCNet, weights: WeightsEnum | str | None, progress: bo
     if choice not in known or (isinstance(weights, WeightsEnum) and weights is not known[choice]):
         raise ValueError(
             f"unknown ImageNet weights {choice!r} for {name} with stem {stem or '7x7'}: "
-            f"available: {', '.join(known) or 'none'}"
+            f"available: {', '.join(known) or 'none'}; "
+            "or give the path of a .safetensors file or a checkpoint"
         )
     member = known[choice]
     if isinstance(member, BackboneWeights):
@@ -136,3 +150,23 @@ def _load_backbone(model: CCNet, weights: WeightsEnum | str | None, progress: bo
         forget_if_changed(member.url)
         state_dict = member.get_state_dict(progress=progress, check_hash=True, weights_only=True)
     load_strictly(model.backbone, convert_backbone(state_dict))
+
+
+def _is_file(path: Path) -> bool:
+    has_suffix = path.suffix in (".safetensors", *CHECKPOINT_SUFFIXES)
+    return has_suffix or Path(path, SAFETENSORS_SINGLE_FILE).is_file()
+
+
+def _load_backbone_file(model: CCNet, path: str) -> None:
+    weights = read_backbone(path)
+    ours, theirs = model.config, {**model.config, **weights.config}
+    for field in ("backbone", "preprocessing"):
+        if theirs[field] != ours[field]:
+            raise ValueError(
+                f"{path} has {field} {theirs[field]!r}, not {ours[field]!r} as the network"
+            )
+    try:
+        load_strictly(model.backbone, weights.state_dict)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    model.card_details = inherited_details(weights.details)

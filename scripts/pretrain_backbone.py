@@ -19,8 +19,9 @@ import torch
 
 from ccnet import distributed
 from ccnet.training.class_folder import ClassFolder
-from ccnet.training.classification import CHOICES, ClassificationRecipe, ClassificationTrainer
+from ccnet.training.classification import CHOICES, ClassificationRecipe
 from ccnet.training.command_line import add_recipe_options, given_fields
+from ccnet.training.pretraining import BackboneTrainer
 from ccnet.training.termination import Terminated
 
 
@@ -56,7 +57,7 @@ def pretrain(arguments: argparse.Namespace, device: torch.device) -> None:
         images = ClassFolder(arguments.images, arguments.run_dir, recipe.size)
     logging.info("%d images of %d classes", len(images), len(images.classes))
     facts = {"license": arguments.license, "source": arguments.source}
-    trainer = ClassificationTrainer(
+    trainer = BackboneTrainer(
         images,
         recipe,
         arguments.run_dir,

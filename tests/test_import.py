@@ -59,7 +59,7 @@ ORDERS = {
     "training": [
         *("recipes", "command_line", "termination", "checkpoint", "history", "augmentation"),
         *("data", "optimization", "objective", "setup", "monitor", "engine"),
-        *("class_folder", "classification"),
+        *("class_folder", "classification", "pretraining"),
     ],
 }
 """By package, its modules and packages: each may import those before it."""

@@ -65,7 +65,7 @@ class Checkpoints:
 
 def remove_unfinished(run_dir: Path) -> None:
     """Removes temporary files that a killed process left in the folder of a run."""
-    for suffix in ("json", "jsonl", "pt", "safetensors"):
+    for suffix in ("json", "jsonl", "npy", "pt", "safetensors"):
         for path in run_dir.rglob(f".*-????????.{suffix}"):
             path.unlink()
 

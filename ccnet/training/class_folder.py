@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as F  # noqa: N812
+from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
 from ccnet.files import atomic_write
@@ -107,7 +108,8 @@ def _is_image(name: str) -> bool:
 def _class_folders(source: Path, names: list[str]) -> list[str]:
     """Returns the name of each image's class: the first folder that not all images share."""
     parents = [PurePosixPath(name).parent.parts for name in names]
-    shared = len(os.path.commonprefix(parents))
+    columns = zip(*parents, strict=False)
+    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
     folders = ["".join(parent[shared : shared + 1]) for parent in parents]
     if len(set(folders)) < 2 or "" in folders:
         alone = names[folders.index("")] if len(set(folders)) > 1 else None
@@ -143,7 +145,6 @@ def _pack(
             bar = tqdm(results, "decoding", len(names), unit="image", disable=hidden)
             problems = [problem for problem in bar if problem]
         packed.flush()
-        del packed
         if problems:
             more = len(problems) - LONGEST_REPORT
             shown = problems[:LONGEST_REPORT] + ([f"... and {more} more"] if more > 0 else [])
@@ -156,4 +157,5 @@ def _square(image: Tensor, size: int) -> Tensor:
     height, width = image.shape[-2:]
     factor = size / min(height, width)
     scaled = [max(size, round(factor * side)) for side in (height, width)]
-    return F.center_crop(F.resize(image, scaled, antialias=True), [size, size])
+    square: Tensor = F.center_crop(F.resize(image, scaled, antialias=True), [size, size])
+    return square

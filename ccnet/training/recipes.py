@@ -31,7 +31,7 @@ class Recipe:
         output_stride: output stride of the backbone; weights fit every output stride.
         negative_slope: slope of the leaky ReLU activations; 0 is ReLU. `weights` keep their own.
         weights: initial weights of the model, as for the builders in `ccnet.zoo`; empty for none.
-        weights_backbone: initial weights of the backbone alone, such as "DEFAULT" (ImageNet).
+        weights_backbone: initial weights of the backbone alone: "DEFAULT" (ImageNet), or a path.
         scenes: number of rendered scenes (`StreetScenes`) added to the training set, which must
             have CamVid's classes.
         steps: number of optimiser steps.

@@ -1,0 +1,247 @@
+"""BackboneTrainer: pre-trains a backbone by classifying images; checkpoints and resuming."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from ccnet import distributed
+from ccnet.files import atomic_write
+from ccnet.training.checkpoint import (
+    Checkpoints,
+    load_checkpoint,
+    refuse_changes,
+    remove_unfinished,
+    saving,
+)
+from ccnet.training.class_folder import ClassFolder
+from ccnet.training.classification import (
+    ClassificationRecipe,
+    Classifier,
+    augmentation,
+    make_optimizer,
+    one_cycle,
+)
+from ccnet.training.data import iterate, training_loader
+from ccnet.training.termination import Terminated, Termination
+from ccnet.weights import ModelWeights, write_weights
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_SHARE = 20
+"""Every twentieth image, in the order of their names, is held out."""
+
+
+class BackboneTrainer:
+    """A classification run in a folder, on one process or on all ranks that torchrun started.
+
+    All random numbers depend on seed, step and sample only, so a resumed run continues as if it had
+    never stopped. The folder gets `checkpoints`, `log.jsonl` (the validations) and
+    `best.safetensors`, the backbone of the highest accuracy, for `weights_backbone`.
+
+    Args:
+        images: the classes; every twentieth image is held out for validation.
+        recipe: the hyper-parameters.
+        run_dir: the folder of the run.
+        device: the device to train on.
+        workers: number of data-loading processes.
+        resume: resume from the newest intact checkpoint in the folder, if there is one.
+        details: facts about the data for the card of the weights: `license`, `source`, `dataset`.
+
+    Raises:
+        FileExistsError: if the folder holds a run and `resume` is false.
+        ValueError: if that run has another recipe or other classes, or the batch is too small for
+            the world size.
+    """
+
+    def __init__(
+        self,
+        images: ClassFolder,
+        recipe: ClassificationRecipe,
+        run_dir: Path,
+        *,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        resume: bool = False,
+        details: Mapping[str, str] | None = None,
+    ) -> None:
+        self.recipe, self.run_dir, self.device = recipe, run_dir, torch.device(device)
+        self.details = details or {}
+        self.config: dict[str, Any] = {"classes": images.classes, "images": len(images)}
+        held_out = range(0, len(images), VALIDATION_SHARE)
+        self.val_set = Subset(images, held_out[distributed.rank() :: distributed.world_size()])
+        train_set = Subset(images, [one for one in range(len(images)) if one not in held_out])
+        torch.manual_seed(recipe.seed)
+        model = Classifier(recipe, len(images.classes))
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.average = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True
+        )
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.step, self.losses, self.records = 0, list[float](), list[dict[str, float]]()
+        self.termination = Termination()
+        self.checkpoints = Checkpoints(run_dir / "checkpoints")
+        self._resume(resume)
+        self.loader = training_loader(
+            train_set,
+            augmentation(recipe),
+            batch_size=recipe.batch_size,
+            first_step=self.step,
+            last_step=recipe.steps,
+            seed=recipe.seed,
+            workers=workers,
+        )
+
+    def run(self) -> float:
+        """Trains to the recipe's last step.
+
+        Returns:
+            The last accuracy on the held-out images, in percent.
+
+        Raises:
+            FloatingPointError: if the loss is not finite; the last checkpoint stays.
+            OSError: if a file of the run cannot be written; the last checkpoint stays.
+            Terminated: on SIGTERM, after saving a checkpoint.
+        """
+        model: nn.Module = self.model
+        if distributed.world_size() > 1:
+            model = DistributedDataParallel(model)
+        hidden = True if distributed.rank() else None
+        with (
+            self.termination.awaited(),
+            iterate(self.loader) as batches,
+            tqdm(initial=self.step, total=self.recipe.steps, unit="step", disable=hidden) as bar,
+        ):
+            while True:
+                if self._is_validation_due():
+                    self._validate()
+                if self.step == self.recipe.steps:
+                    return self.records[-1]["accuracy"]
+                stopping = self._train_step(model, batches)
+                bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
+                bar.update()
+                if stopping or self._is_validation_due():
+                    self._save()
+                if stopping:
+                    raise Terminated(f"stopped; checkpoint saved at step {self.step}")
+
+    def _train_step(self, model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> bool:
+        """Runs one optimiser step; returns whether any rank has received SIGTERM."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * one_cycle(self.step, self.recipe)
+        images, labels = (part.to(self.device, non_blocking=True) for part in next(batches))
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(model(images), labels, label_smoothing=smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        requested = torch.full_like(loss, self.termination.requested)
+        value, stopping = distributed.all_reduce_mean(torch.stack([loss, requested])).tolist()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss of step {self.step + 1} is {value}")
+        self.optimizer.step()
+        self.average.update_parameters(self.model)
+        self.step += 1
+        self.losses.append(value)
+        return bool(stopping)
+
+    def _is_validation_due(self) -> bool:
+        validated = self.records[-1]["step"] if self.records else 0
+        is_time = self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps
+        return is_time and self.step > validated
+
+    def _validate(self) -> None:
+        """Validates the averaged weights of this step, which are already in a checkpoint."""
+        accuracy, loss = self._accuracy(), sum(self.losses) / len(self.losses)
+        best = max([-math.inf, *(record["accuracy"] for record in self.records)])
+        self.records.append({"step": self.step, "loss": loss, "accuracy": accuracy})
+        self.losses.clear()
+        logger.info("step %d: loss %.3f, accuracy %.2f %%", self.step, loss, accuracy)
+        if distributed.rank() == 0:
+            path = self.run_dir / "log.jsonl"
+            with saving(path), atomic_write(path) as temporary:
+                temporary.write_text("".join(f"{json.dumps(one)}\n" for one in self.records))
+            if accuracy > best:
+                path = self.run_dir / "best.safetensors"
+                with saving(path):
+                    write_weights(path, self._to_weights())
+
+    @torch.no_grad()
+    def _accuracy(self) -> float:
+        """Returns the accuracy of the averaged weights on the held-out images, in percent."""
+        counts = torch.zeros(2, device=self.device)
+        self.average.eval()
+        for batch in DataLoader(self.val_set, self.recipe.batch_size):
+            if self.termination.requested:
+                raise Terminated(f"stopped while validating; checkpoint saved at step {self.step}")
+            images, labels = (part.to(self.device) for part in batch)
+            right = (self.average(images).argmax(1) == labels).sum()
+            counts += torch.stack([right, torch.full_like(right, len(labels))])
+        right, total = distributed.all_reduce_sum(counts)
+        return float(100 * right / total)
+
+    def _to_weights(self) -> ModelWeights:
+        average: Any = self.average.module
+        classes = len(self.config["classes"])
+        return ModelWeights(
+            average.backbone.state_dict(),
+            {
+                "backbone": self.recipe.backbone,
+                "backbone_options": {"stem_widths": list(average.backbone.stem_widths)},
+            },
+            {**self.details, "weights": f"a backbone that classifies {classes} kinds of images"},
+        )
+
+    def _save(self) -> None:
+        for buffer in self.average.buffers():
+            if buffer.is_floating_point():  # ranks have seen different images
+                buffer.copy_(distributed.all_reduce_mean(buffer))
+        if distributed.rank() == 0:
+            self.checkpoints.save(
+                {
+                    "model": self.model.state_dict(),
+                    "average": self.average.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "step": self.step,
+                    "losses": self.losses,
+                    "records": self.records,
+                    "recipe": asdict(self.recipe),
+                    "config": self.config,
+                    "details": self.details,
+                }
+            )
+
+    def _resume(self, resume: bool) -> None:
+        """Resumes the run in the folder, if there is one."""
+        if self.checkpoints.paths() and not resume:
+            raise FileExistsError(
+                f"{self.run_dir} already holds a run: "
+                "resume it (--resume auto) or choose another folder"
+            )
+        path, state = None, None
+        if distributed.rank() == 0:
+            remove_unfinished(self.run_dir)
+            path, state = self.checkpoints.newest()
+        path = distributed.all_gather(path)[0]
+        if path is None:
+            return
+        state = state or load_checkpoint(path)
+        refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
+        refuse_changes(self.run_dir, state["config"], self.config)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.losses, self.records = (
+            state[name] for name in ("step", "losses", "records")
+        )
+        logger.info("resuming from %s", path)
