@@ -51,7 +51,7 @@ processes.set_forkserver_preload(["ccnet.training.engine", "torch.utils.tensorbo
 class SmallBackbone(nn.Module):
     """Two stages of 16 and 32 channels at strides 4 and 8, with the interface of `Backbone`."""
 
-    channels = (16, 32)
+    channels, stem_widths = (16, 32), ()
 
     def __init__(self, name, negative_slope=0.0, **options):
         super().__init__()

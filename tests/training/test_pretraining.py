@@ -1,0 +1,196 @@
+"""Pre-training of a backbone: it learns, stops, resumes, and its weights are used."""
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_runs import SmallBackbone, best_of, log_of, newest, same
+
+from ccnet.training.class_folder import ClassFolder
+from ccnet.training.classification import ClassificationRecipe, Classifier, one_cycle
+from ccnet.training.pretraining import BackboneTrainer
+from ccnet.training.termination import Terminated
+from ccnet.weights import read_weights
+from ccnet.zoo import ccnet_resnet18
+
+SMALL = ClassificationRecipe(
+    size=16,
+    steps=6,
+    batch_size=4,
+    warmup_steps=2,
+    validate_every=3,
+    average_decay=0.5,
+    precision="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Sixty noisy squares of three colours."""
+    root = tmp_path_factory.mktemp("classes")
+    random = np.random.default_rng(0)
+    for channel, name in enumerate(("red", "green", "blue")):
+        (root / name).mkdir()
+        for index in range(20):
+            array = random.integers(0, 120, (16, 16, 3), np.uint8)
+            array[..., channel] += 120
+            Image.fromarray(array).save(root / name / f"{index:02}.png")
+    return ClassFolder(root, tmp_path_factory.mktemp("cache"), 16)
+
+
+@pytest.fixture
+def _small_backbone(monkeypatch):
+    monkeypatch.setattr("ccnet.training.classification.Backbone", SmallBackbone)
+
+
+def trainer(images, run_dir, recipe=SMALL, **options):
+    return BackboneTrainer(images, recipe, run_dir, details={"license": "CC-BY-4.0"}, **options)
+
+
+@pytest.mark.usefixtures("_small_backbone")
+def test_run_learns_and_writes_its_backbone(images, tmp_path):
+    recipe = dataclasses.replace(SMALL, steps=40, validate_every=40, batch_size=16)
+    assert trainer(images, tmp_path, recipe).run() == 100
+    (record,) = log_of(tmp_path)
+    assert (record["step"], record["accuracy"]) == (40, 100)
+    state = newest(tmp_path)
+    written = read_weights(tmp_path / "best.safetensors").state_dict
+    assert written.keys() == Classifier(recipe, 3).backbone.state_dict().keys()
+    for name, value in written.items():
+        assert torch.equal(value, state["average"][f"module.backbone.{name}"])
+    name = "stages.0.0.weight"
+    assert not torch.equal(written[name], state["model"][f"backbone.{name}"])
+
+
+@pytest.mark.usefixtures("_small_backbone")
+def test_every_twentieth_image_is_held_out(images, tmp_path):
+    made = trainer(images, tmp_path)
+    assert list(made.val_set.indices) == [0, 20, 40]
+    assert set(made.loader.dataset.dataset.indices) == set(range(60)) - {0, 20, 40}
+
+
+@pytest.mark.usefixtures("_small_backbone")
+@pytest.mark.parametrize("step", [2, 3, 6], ids=["between", "at a validation", "at the end"])
+def test_stopped_run_ends_as_if_it_had_not_been(images, tmp_path, monkeypatch, step):
+    trainer(images, tmp_path / "whole").run()
+    train_step = BackboneTrainer._train_step
+
+    def stop(running, *arguments):
+        if running.step == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(running, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BackboneTrainer, "_train_step", stop)
+        with pytest.raises(Terminated, match=f"checkpoint saved at step {step}$"):
+            trainer(images, tmp_path, resume=True).run()
+    assert newest(tmp_path)["step"] == step
+    trainer(images, tmp_path, resume=True, workers=1).run()
+    assert same(newest(tmp_path), newest(tmp_path / "whole"))
+    assert log_of(tmp_path) == log_of(tmp_path / "whole")
+    assert same(best_of(tmp_path).state_dict, best_of(tmp_path / "whole").state_dict)
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        trainer(images, tmp_path)
+    other = dataclasses.replace(SMALL, learning_rate=1.0)
+    with pytest.raises(ValueError, match=r"has learning_rate 0\.002, not 1\.0$"):
+        trainer(images, tmp_path, other, resume=True)
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    """The folder of a run of one step, with the backbone that networks have."""
+    run_dir = tmp_path_factory.mktemp("runs")
+    trainer(images, run_dir, dataclasses.replace(SMALL, steps=1)).run()
+    return run_dir
+
+
+@pytest.mark.parametrize("kind", ["file", "checkpoint", "network", "torchvision"])
+def test_files_initialise_a_backbone(finished, weights_file, tmp_path, kind):
+    from torchvision.models import resnet18
+
+    theirs = resnet18().state_dict()
+    torch.save(theirs, tmp_path / "resnet18.pth")
+    path, expected = {
+        "file": (
+            finished / "best.safetensors",
+            read_weights(finished / "best.safetensors").state_dict["layer4.1.conv2.weight"],
+        ),
+        "checkpoint": (
+            finished / "checkpoints" / "step-00000001.pt",
+            newest(finished)["model"]["backbone.layer4.1.conv2.weight"],
+        ),
+        "network": (
+            weights_file,
+            read_weights(weights_file).state_dict["backbone.layer4.1.conv2.weight"],
+        ),
+        "torchvision": (tmp_path / "resnet18.pth", theirs["layer4.1.conv2.weight"]),
+    }[kind]
+    model = ccnet_resnet18(weights_backbone=path, num_classes=3)
+    assert torch.equal(model.backbone.layer4[1].conv2.weight, expected)
+    assert model.card_details.get("license") == (
+        "CC-BY-4.0" if kind in ("file", "checkpoint") else None
+    )
+
+
+def test_backbone_computes_the_same_in_a_network(finished):
+    weights = read_weights(finished / "best.safetensors")
+    classifier = Classifier(SMALL, 3)
+    classifier.backbone.load_state_dict(weights.state_dict)
+    stride = {"output_stride": SMALL.output_stride}
+    path = str(finished / "best.safetensors")
+    model = ccnet_resnet18(weights_backbone=path, num_classes=3, backbone_options=stride)
+    batch = model.transforms()(torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8))
+    with torch.no_grad():
+        ours, same_one = model.eval().backbone(batch)[1], classifier.eval().backbone(batch)[1]
+    assert torch.equal(ours, same_one)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preprocessing": {"channel_order": "BGR"}}, "has preprocessing .*RGB.*, not .*BGR"),
+        ({"backbone_options": {"stem_widths": [8, 16]}}, r"stem\.0\.weight is .* instead of"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(weights_file, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        ccnet_resnet18(weights_backbone=weights_file, **options)
+    assert str(weights_file) in str(caught.value)
+
+
+def test_learning_rate_rises_linearly_and_falls_with_the_cosine():
+    recipe = dataclasses.replace(SMALL, steps=12, warmup_steps=4)
+    factors = [one_cycle(step, recipe) for step in range(13)]
+    assert factors[:5] == [0.25, 0.5, 0.75, 1, 1]
+    assert factors[8] == pytest.approx(0.5)
+    assert factors[12] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("backbone", "vgg", "backbone must be one of"),
+        ("output_stride", 4, "output_stride must be one of"),
+        ("precision", "float16", "precision must be one of"),
+        ("steps", 0, r"steps must be in 1\.\.inf, not 0"),
+        ("scale_low", 1.5, r"scale_low must be in 0\.\.1, not 1\.5"),
+        ("learning_rate", -1.0, r"learning_rate must be in 0\.\.inf, not -1"),
+        ("average_decay", float("nan"), "average_decay must be in"),
+    ],
+)
+def test_invalid_fields_are_named(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **{field: value})
+
+
+@pytest.mark.usefixtures("_small_backbone")
+def test_kernels_alone_decay(images, tmp_path):
+    kernels, others = trainer(images, tmp_path).optimizer.param_groups
+    assert [group["weight_decay"] for group in (kernels, others)] == [0.05, 0.0]
+    assert {p.dim() for p in kernels["params"]} == {2, 4}
+    assert {p.dim() for p in others["params"]} == {1}
+    assert len(kernels["params"]) + len(others["params"]) == 3 * 3 + 2
