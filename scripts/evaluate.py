@@ -2,6 +2,8 @@ r"""Evaluates weights on a data set and confirms their published mIoU.
 
     python scripts/evaluate.py camvid --root CamVid --confirm
     python scripts/evaluate.py cityscapes --root cityscapes --weights all --report results
+    python scripts/evaluate.py camvid --root CamVid --split train --only 0006R0 --weights mine.pt
+    python scripts/evaluate.py labelmefacade --root LabelMeFacade --only palma,puigpunyent
     python scripts/evaluate.py street-scenes --mode slide --crop 240,320 --flip
     torchrun --nproc-per-node 8 scripts/evaluate.py cityscapes --root cityscapes --confirm
 
@@ -24,7 +26,15 @@ from tqdm import tqdm
 import ccnet
 from ccnet.classes import LabelSet
 from ccnet.console import prepare_console, require_extra
-from ccnet.datasets import CamVid, Cityscapes, MaskFolder, StreetScenes
+from ccnet.datasets import (
+    CamVid,
+    Cityscapes,
+    LabelMeFacade,
+    MaskFolder,
+    Renumbered,
+    StreetScenes,
+    select,
+)
 from ccnet.datasets.mask_folder import ClassesFile
 from ccnet.distributed import all_gather, from_rank_zero, process_group, rank, rank_zero_first
 from ccnet.evaluation import Samples, Scores, evaluate, own_indices, save_label_ids
@@ -45,15 +55,34 @@ SHOWN = 6
 PUBLIC = {"camvid": (CamVid, "CAMVID_ROOT"), "cityscapes": (Cityscapes, "CITYSCAPES_DATASET")}
 """Data sets with splits, and the environment variables with their folders."""
 
+OTHERS = ("street-scenes", "labelmefacade", "folder")
+"""Data sets without splits."""
+
 
 @dataclass(frozen=True)
 class Data:
-    """Images with labels, their classes, their names, and a title such as "CamVid val"."""
+    """Images with labels.
+
+    Attributes:
+        images: the images with their labels.
+        label_set: the classes that the labels number.
+        names: the names of the images.
+        title: such as "CamVid val".
+        classes: the numbers of the classes that the labels distinguish; None for all.
+    """
 
     images: Samples
     label_set: LabelSet
     names: Sequence[str]
     title: str
+    classes: Sequence[int] | None = None
+
+    def numbered_as(self, label_set: LabelSet) -> "Data":
+        """Returns the data with the labels of a network that may have more classes."""
+        if self.label_set.categories == label_set.categories:
+            return self
+        images = Renumbered(self.images, self.label_set, label_set)
+        return Data(images, label_set, self.names, self.title, images.classes)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -62,13 +91,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("dataset", choices=[*PUBLIC, "street-scenes", "folder"], help="folder: a MaskFolder")
+    add("dataset", choices=[*PUBLIC, *OTHERS], help="folder: a MaskFolder")
     add(
         "--root",
         type=user_path,
         help="folder of the data set; or CAMVID_ROOT, or CITYSCAPES_DATASET",
     )
     add("--split", help="split of CamVid or Cityscapes (default: val)")
+    add("--only", metavar="PARTS", help="only images whose names contain one of PARTS: a,b,...")
     add("--limit", type=int, metavar="N", help="evaluate only the first N images")
     add("--network", choices=NETWORKS, help="default: one that has weights for the data set")
     add("--weights", default="DEFAULT", help="name, path, or all of the registry for the data set")
@@ -100,17 +130,23 @@ def open_data(arguments: argparse.Namespace) -> Data:
         dataset, title = StreetScenes(100, seed=UNSEEN_SEED), "StreetScenes"
     elif arguments.root is None:
         raise ValueError("the folder of images and masks is missing: give --root")
+    elif arguments.dataset == "labelmefacade":
+        dataset, title = LabelMeFacade(arguments.root), "LabelMeFacade"
     else:
         dataset, title = open_folder(arguments), str(arguments.root)
-    if arguments.limit is None:
-        return Data(dataset, dataset.label_set, dataset.names, title)
-    if arguments.limit < 1:
-        raise ValueError(f"--limit {arguments.limit} must be positive")
-    if arguments.confirm:
-        raise ValueError("--confirm needs all images: remove --limit")
-    images = Subset(dataset, range(min(arguments.limit, len(dataset))))
-    title = f"{title}, the first {len(images)}"
-    return Data(images, dataset.label_set, dataset.names[: len(images)], title)
+    chosen = list(range(len(dataset)))
+    if arguments.only is not None:
+        chosen = select(dataset.names, arguments.only)
+        title = f"{title}, {arguments.only}"
+    if arguments.limit is not None:
+        if arguments.limit < 1:
+            raise ValueError(f"--limit {arguments.limit} must be positive")
+        chosen = chosen[: arguments.limit]
+        title = f"{title}, the first {len(chosen)}"
+    if arguments.confirm and (arguments.only, arguments.limit) != (None, None):
+        raise ValueError("--confirm needs all images: remove --limit and --only")
+    names = [dataset.names[index] for index in chosen]
+    return Data(Subset(dataset, chosen), dataset.label_set, names, title)
 
 
 def open_folder(arguments: argparse.Namespace) -> MaskFolder:
@@ -157,7 +193,7 @@ def measure(
                 save_label_ids(result.labels, data.label_set, path)
             bar.update()
 
-        scores = evaluate(model, data.images, protocol=protocol, each=each)
+        scores = evaluate(model, data.images, protocol=protocol, classes=data.classes, each=each)
     mious = {index: miou for part in all_gather(mious) for index, miou in part.items()}
     device = next(model.parameters()).device
     return Report(
@@ -196,6 +232,11 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
             protocol = choose_protocol(candidate, data, given, confirm=arguments.confirm)
             with rank_zero_first():
                 model = candidate.load(data.label_set).to(device)
+            numbered = data.numbered_as(model.label_set)
+            if arguments.save_label_ids and numbered.classes is not None:
+                raise ValueError(
+                    f"--save-label-ids needs weights of the same classes as {data.title}"
+                )
         except (OSError, ValueError) as error:
             problem = str(error)
         problems = [found for found in all_gather(problem) if found]
@@ -204,11 +245,11 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
             continue
         folder = str(candidate) if len(candidates) > 1 else ""
         label_ids = arguments.save_label_ids and arguments.save_label_ids / folder
-        report = measure(model, candidate, data, protocol, label_ids)
+        report = measure(model, candidate, numbered, protocol, label_ids)
         if is_first:
             print(f"{report.summary()}\n")
         if is_first and arguments.report:
-            samples = worst_samples(report, model, data)
+            samples = worst_samples(report, model, numbered)
             save_report(report, arguments.report / folder, samples)
         if arguments.confirm and not report.is_confirmed(arguments.tolerance):
             failures.append(

@@ -50,11 +50,11 @@ class Candidate:
         """Builds the model.
 
         Args:
-            label_set: the classes that it must have; None for any.
+            label_set: the classes that it must have, and may have more; None for any.
 
         Raises:
             FileNotFoundError: if the weights are not found; names the places tried.
-            ValueError: if there are no such weights, or they have other classes.
+            ValueError: if there are no such weights, or they lack classes.
         """
         if self.meta and label_set:
             self._check(self.meta["categories"], label_set)
@@ -64,7 +64,7 @@ class Candidate:
         return model
 
     def _check(self, categories: Sequence[str], label_set: LabelSet) -> None:
-        if tuple(categories) != label_set.categories:
+        if not set(label_set.categories) <= set(categories):
             raise ValueError(
                 f"{self} has {len(categories)} classes ({', '.join(categories)}), but the data "
                 f"set has {len(label_set)} ({', '.join(label_set.categories)})"
@@ -92,7 +92,7 @@ def find_candidates(
         for member in choice
         if network in (f"ccnet_{backbone}", None)
         and label_set is not None
-        and tuple(member.meta["categories"]) == label_set.categories
+        and set(label_set.categories) <= set(member.meta["categories"])
     ]
     if weights == "all":
         if label_set is None:

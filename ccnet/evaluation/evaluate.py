@@ -1,7 +1,7 @@
 """Evaluation of a model on a data set, on any number of processes; label-id export."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -31,6 +31,7 @@ def evaluate(
     dataset: Samples,
     *,
     protocol: InferenceProtocol | None = None,
+    classes: Sequence[int] | None = None,
     each: Callable[[int, Segmentation, Scores], None] | None = None,
 ) -> Scores:
     """Segments every image at its own size and compares it with its labels.
@@ -43,6 +44,7 @@ def evaluate(
         model: with the classes of the labels.
         dataset: images and labels.
         protocol: the options of inference; None for whole images at their own size.
+        classes: the numbers of the classes that the labels distinguish; None for all.
         each: called with the index of an image, its segmentation and its own scores, on the rank
             that evaluated it.
 
@@ -53,17 +55,17 @@ def evaluate(
         ValueError: if the labels hold classes that the model does not know.
     """
     label_set = model.label_set
-    classes = len(label_set)
+    count = len(label_set)
     device = next(model.parameters()).device
-    total = torch.zeros(classes, classes, dtype=torch.int64, device="cpu")
+    total = torch.zeros(count, count, dtype=torch.int64, device="cpu")
     for index in own_indices(len(dataset)):
         image, labels = (tensor.as_subclass(Tensor) for tensor in dataset[index])
         result = model.predict(image, protocol)
-        confusion = confusion_matrix(labels, result.labels, classes)
+        confusion = confusion_matrix(labels, result.labels, count)
         total += confusion
         if each is not None:
-            each(index, result, Scores(confusion, label_set))
-    return Scores(all_reduce_sum(total.to(device)).cpu(), label_set)
+            each(index, result, Scores(confusion, label_set, classes))
+    return Scores(all_reduce_sum(total.to(device)).cpu(), label_set, classes)
 
 
 def own_indices(count: int) -> range:

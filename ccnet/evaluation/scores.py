@@ -1,6 +1,7 @@
 """Scores: confusion matrix, IoU, mIoU, accuracies."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +22,25 @@ class Scores:
     Attributes:
         confusion: (K, K), int64: number of pixels of class `row` that were predicted as `column`.
         label_set: the K classes.
+        classes: the numbers of the classes that have an IoU; None for all. Predictions of others
+            are errors.
     """
 
     confusion: Tensor
     label_set: LabelSet
+    classes: Sequence[int] | None = None
 
     @property
     def iou(self) -> Tensor:
         """(K,), float64, percent: intersection over union; NaN for classes that never occur."""
         hits = self.confusion.diagonal()
         union = self.confusion.sum(0) + self.confusion.sum(1) - hits
-        return 100 * hits.double() / union
+        iou = 100 * hits.double() / union
+        if self.classes is None:
+            return iou
+        chosen = torch.full_like(iou, math.nan)
+        chosen[list(self.classes)] = iou[list(self.classes)]
+        return chosen
 
     @property
     def miou(self) -> float:
@@ -56,8 +65,11 @@ class Scores:
     def table(self) -> str:
         """Markdown table of the IoU of every class and their mean."""
         rows = ["| class | IoU (%) |", "| --- | ---: |"]
-        for name, iou in zip(self.label_set.categories, self.iou.tolist(), strict=True):
-            rows.append(f"| {cell(name)} | {iou:.1f} |")
+        for number, (name, iou) in enumerate(
+            zip(self.label_set.categories, self.iou.tolist(), strict=True)
+        ):
+            if self.classes is None or number in self.classes:
+                rows.append(f"| {cell(name)} | {iou:.1f} |")
         rows.append(f"| **mean (mIoU)** | **{self.miou:.2f}** |")
         return "\n".join(rows)
 

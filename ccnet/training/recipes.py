@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from ccnet.backbone import BACKBONES
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "dataset": ("camvid", "cityscapes", "folder", "street-scenes"),
+    "dataset": ("camvid", "cityscapes", "folder", "labelmefacade", "street-scenes"),
     "backbone": BACKBONES,
     "optimizer": ("adamw", "sgd"),
     "norm": ("batch", "inplace"),
@@ -25,7 +25,11 @@ class Recipe:
     """The hyper-parameters of a training run.
 
     Attributes:
-        dataset: "camvid", "cityscapes", "folder" (your own `MaskFolder`) or "street-scenes".
+        dataset: "camvid", "cityscapes", "folder" (your own `MaskFolder`), "labelmefacade" or
+            "street-scenes".
+        leave_out: parts of names, separated by commas, such as "0006R0,0001TP": the images of the
+            training set whose names contain one are not trained but validated on; empty for the
+            usual validation set.
         backbone: the backbone of `CCNet`.
         recurrence: number of criss-cross attention loops; 0 for no attention.
         output_stride: output stride of the backbone; weights fit every output stride.
@@ -75,6 +79,7 @@ class Recipe:
     """
 
     dataset: str = "camvid"
+    leave_out: str = ""
     backbone: str = "resnet18"
     recurrence: int = 2
     output_stride: int = 8

@@ -1,14 +1,14 @@
 """Set-up of a training run: the data sets and the model of a recipe."""
 
 import os
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ccnet import datasets
 from ccnet.classes import CAMVID, LabelSet
-from ccnet.datasets import Sample, StreetScenes
+from ccnet.datasets import LabeledImages, Sample, StreetScenes, select
 from ccnet.datasets.mask_folder.pairing import in_short
 from ccnet.distributed import from_rank_zero
 from ccnet.model import CCNet
@@ -35,7 +35,8 @@ def open_datasets(
     """Opens the recipe's data sets.
 
     Args:
-        recipe: names the data set, and the number of rendered scenes to add to the training set.
+        recipe: names the data set, the images to leave out of the training set, and the number of
+            rendered scenes to add to it.
         root: the folder of the data set; rendered scenes need none.
         val_root: for a `MaskFolder`, the validation folder; None to hold out every fifth image.
 
@@ -44,10 +45,17 @@ def open_datasets(
 
     Raises:
         FileNotFoundError: if files or folders are missing.
-        ValueError: if a folder is needed and not given, its contents are wrong, or scenes are added
-            to a data set with other classes.
+        ValueError: if a folder is needed and not given, its contents are wrong, scenes are added
+            to a data set with other classes, or no images are left out or none left.
     """
     train_set, val_set, label_set = _open(recipe, root, val_root)
+    if recipe.leave_out and val_root is not None:
+        raise ValueError(
+            f"the images of {recipe.leave_out!r} are the validation set: "
+            f"leave the validation folder {val_root} out, or leave_out empty"
+        )
+    if recipe.leave_out or val_set is None:
+        train_set, val_set = _split(train_set, recipe.leave_out, len(label_set))
     if recipe.scenes:
         scenes = StreetScenes(recipe.scenes, seed=recipe.seed)
         if label_set.categories != scenes.label_set.categories:
@@ -63,7 +71,8 @@ def _open(
     recipe: Recipe,
     root: str | os.PathLike[str] | None,
     val_root: str | os.PathLike[str] | None,
-) -> Datasets:
+) -> tuple[Dataset[Sample], Dataset[Sample] | None, LabelSet]:
+    """Opens the data sets; that to validate on is None if it is part of that to train on."""
     if recipe.dataset == "street-scenes":
         size = recipe.crop_height, recipe.crop_width
         train_set = StreetScenes(TRAIN_SCENES, size=size, seed=recipe.seed)
@@ -75,31 +84,40 @@ def _open(
     if recipe.dataset == "cityscapes":
         train, val = (datasets.Cityscapes(root, split) for split in ("train", "val"))
         return train, val, train.label_set
-    return _open_folder(root, val_root)
-
-
-def _open_folder(root: str | os.PathLike[str], val_root: str | os.PathLike[str] | None) -> Datasets:
-    folder = from_rank_zero(lambda: datasets.MaskFolder(root))
+    if recipe.dataset == "labelmefacade":
+        folder: LabeledImages = datasets.LabelMeFacade(root, pseudo=True)
+    else:
+        folder = from_rank_zero(lambda: datasets.MaskFolder(root))
     label_set = folder.label_set
-    if val_root is not None:
-        other = from_rank_zero(lambda: datasets.MaskFolder(val_root, label_set=label_set))
-        return folder, other, label_set
-    if len(folder) < 2:
+    if val_root is None:
+        return folder, None, label_set
+    other = from_rank_zero(lambda: datasets.MaskFolder(val_root, label_set=label_set))
+    return folder, other, label_set
+
+
+def _split(dataset: Any, leave_out: str, classes: int) -> tuple[Dataset[Sample], Dataset[Sample]]:
+    """Splits off the images to validate on: those left out, or else every fifth one."""
+    count, rule = len(dataset), f"every {VALIDATION_SHARE}th image is for validation"
+    if leave_out:
+        held_out = select(dataset.names, leave_out)
+        rule = f"those of leave_out {leave_out!r} are for validation"
+    elif count < 2:
         raise ValueError(
-            f"{Path(root)} holds only one image: "
+            f"there is only one image, {dataset.names[0]}: "
             "add another one, or give a validation folder (--val-root)"
         )
-    held_out = range(0, len(folder), VALIDATION_SHARE)
-    rest = [index for index in range(len(folder)) if index not in held_out]
-    train_set, val_set = Subset(folder, rest), Subset(folder, held_out)
-    for part, use in ((train_set, "train"), (val_set, "validate")):
-        if not class_pixels(part, len(label_set)).any():
+    else:
+        held_out = list(range(0, count, VALIDATION_SHARE))
+    rest = sorted(set(range(count)).difference(held_out))
+    if not rest:
+        raise ValueError(f"leave_out {leave_out!r} leaves no image to train on")
+    for part, use in ((rest, "train"), (held_out, "validate")):
+        if not any(class_pixels(Subset(dataset, [index]), classes).any() for index in part):
             raise ValueError(
-                f"no pixel of the {len(part)} images to {use} on has a class (every "
-                f"{VALIDATION_SHARE}th image of {Path(root)} is for validation): give a "
+                f"no pixel of the {len(part)} images to {use} on has a class ({rule}): give a "
                 "validation folder (--val-root), or leave such images out"
             )
-    return train_set, val_set, label_set
+    return Subset(dataset, rest), Subset(dataset, held_out)
 
 
 def describe(train_set: Dataset[Sample], label_set: LabelSet) -> str:

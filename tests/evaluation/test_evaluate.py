@@ -88,6 +88,22 @@ def test_class_that_is_only_predicted_counts_as_missed():
     assert scores.miou == 40.0
 
 
+def test_classes_that_the_labels_do_not_distinguish_have_no_iou():
+    """Predictions of them are errors all the same."""
+    labels, predicted = torch.tensor([[0] * 10], dtype=torch.uint8), [0] * 6 + [1] + [2] * 3
+    confusion = confusion_matrix(labels[0], torch.tensor(predicted, dtype=torch.uint8), 3)
+    scores = Scores(confusion, LabelSet.numbered(3), classes=[0, 1])
+    assert scores.iou[:2].tolist() == [60.0, 0.0]
+    assert scores.iou[2].isnan()
+    assert (scores.miou, scores.pixel_accuracy) == (30.0, 60.0)
+    rows = scores.table().splitlines()
+    assert rows[2:] == [
+        "| class 0 | 60.0 |",
+        "| class 1 | 0.0 |",
+        "| **mean (mIoU)** | **30.00** |",
+    ]
+
+
 def test_scores_are_exact_beyond_32_bits():
     many = 2**53 - 1
     scores = Scores(torch.tensor([[many, 1], [0, 0]]), LabelSet.numbered(2))

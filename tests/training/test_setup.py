@@ -9,7 +9,7 @@ from PIL import Image
 from small_runs import Scenes, small_backbones, small_model, write_mask_folder
 
 from ccnet.classes import CAMVID
-from ccnet.datasets import StreetScenes
+from ccnet.datasets import CamVid, StreetScenes
 from ccnet.training.recipes import RECIPES
 from ccnet.training.setup import build_model, describe, open_datasets
 from ccnet.weights import ModelWeights, write_weights
@@ -74,6 +74,63 @@ def test_classes_without_a_pixel_are_few_words(tmp_path):
     text = describe(train_set, label_set)
     assert text.startswith("4 images to train on, 39 classes: class 0 50 %, class 38 50 %; without")
     assert text.endswith("class 5, and 32 more")
+
+
+@pytest.fixture(scope="module")
+def camvid(folder, tmp_path_factory):
+    """Six scenes of three sequences to train on, and one to validate on, in CamVid's layout."""
+    root = tmp_path_factory.mktemp("camvid")
+    masks = {"train": folder / "images", "trainannot": folder / "masks"}
+    for split, source in masks.items():
+        (root / split).mkdir()
+        for index, path in enumerate(sorted(source.iterdir())):
+            shutil.copy(path, root / split / f"{'ABC'[index // 2]}_{index}.png")
+    for split in ("", "annot"):
+        (root / f"val{split}").mkdir()
+        shutil.copy(root / f"train{split}" / "A_0.png", root / f"val{split}" / "D_0.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "trained", "validated"),
+    [
+        ("", range(6), range(1)),
+        ("B_", [0, 1, 4, 5], [2, 3]),
+        ("A_,C_5", [2, 3, 4], [0, 1, 5]),
+    ],
+)
+@pytest.mark.parametrize("scenes", [0, 2])
+def test_named_images_are_left_out_and_validated_on(camvid, leave_out, trained, validated, scenes):
+    recipe = dataclasses.replace(RECIPES["camvid-r18"], leave_out=leave_out, scenes=scenes)
+    train_set, val_set, label_set = open_datasets(recipe, camvid)
+    whole = CamVid(camvid, "train" if leave_out else "val")
+    assert label_set.categories == CAMVID.categories
+    assert len(train_set) == len(trained) + scenes
+    for position, index in enumerate(trained):
+        assert torch.equal(train_set[position][0], CamVid(camvid, "train")[index][0])
+    assert len(val_set) == len(validated)
+    for position, index in enumerate(validated):
+        assert torch.equal(val_set[position][0], whole[index][0])
+
+
+def test_images_of_a_folder_are_left_out(folder):
+    recipe = dataclasses.replace(RECIPE, leave_out="3,5")
+    train_set, val_set, _ = open_datasets(recipe, folder)
+    assert (list(train_set.indices), list(val_set.indices)) == ([0, 1, 2, 4], [3, 5])
+    with pytest.raises(ValueError, match="images of '3,5' are the validation set: leave the"):
+        open_datasets(recipe, folder, folder)
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "message"),
+    [
+        ("0006R0", "no name of the 6 samples contains '0006R0'; they are such as"),
+        ("0,1,2,3,4,5", "leaves no image to train on"),
+    ],
+)
+def test_leaving_out_nothing_or_everything_is_refused(folder, leave_out, message):
+    with pytest.raises(ValueError, match=message):
+        open_datasets(dataclasses.replace(RECIPE, leave_out=leave_out), folder)
 
 
 def test_rendered_scenes_are_added_to_the_training_set(folder):
