@@ -120,7 +120,8 @@ def ccnet_resnet50(*, weights="DEFAULT", **config):
         weights (str): a member of `ccnet.CCNet_ResNet50_Weights`, its name, the path of a
             .safetensors file or of a checkpoint of the authors, CCNet-Pure-Pytorch or OpenMMLab,
             "hf://owner/name@revision", or None for an untrained network.
-        weights_backbone (str): ImageNet weights of the backbone alone, for `weights=None`.
+        weights_backbone (str): weights of the backbone alone, for `weights=None`: ImageNet's
+            ("DEFAULT") or the path of a file.
         num_classes (int): K. If it is not that of the weights, the classifiers start untrained.
         recurrence (int): number of loops of criss-cross attention; 0 for none.
         config: further arguments of `ccnet.CCNet`.
@@ -149,7 +150,8 @@ def ccnet_resnet101(*, weights="DEFAULT", **config):
         weights (str): a member of `ccnet.CCNet_ResNet101_Weights`, its name, the path of a
             .safetensors file or of a checkpoint of the authors, CCNet-Pure-Pytorch or OpenMMLab,
             "hf://owner/name@revision", or None for an untrained network.
-        weights_backbone (str): ImageNet weights of the backbone alone, for `weights=None`.
+        weights_backbone (str): weights of the backbone alone, for `weights=None`: ImageNet's
+            ("DEFAULT") or the path of a file.
         num_classes (int): K. If it is not that of the weights, the classifiers start untrained.
         recurrence (int): number of loops of criss-cross attention; 0 for none.
         config: further arguments of `ccnet.CCNet`.

@@ -187,7 +187,7 @@ class BackboneTrainer:
             images, labels = (part.to(self.device) for part in batch)
             right = (self.average(images).argmax(1) == labels).sum()
             counts += torch.stack([right, torch.full_like(right, len(labels))])
-        right, total = distributed.all_reduce_sum(counts)
+        right, total = distributed.all_reduce_sum(counts).tolist()
         return float(100 * right / total)
 
     def _to_weights(self) -> ModelWeights:

@@ -3,13 +3,15 @@
 import dataclasses
 import os
 import signal
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import SmallBackbone, best_of, log_of, newest, same
+from small_runs import SmallBackbone, best_of, finish, log_of, newest, same, start
 
+from ccnet.distributed import all_gather, rank
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import ClassificationRecipe, Classifier, one_cycle
 from ccnet.training.pretraining import BackboneTrainer
@@ -98,6 +100,34 @@ def test_stopped_run_ends_as_if_it_had_not_been(images, tmp_path, monkeypatch, s
     other = dataclasses.replace(SMALL, learning_rate=1.0)
     with pytest.raises(ValueError, match=r"has learning_rate 0\.002, not 1\.0$"):
         trainer(images, tmp_path, other, resume=True)
+
+
+def two_ranks(images, run_dir, stopped_at):
+    """Runs on one of two ranks; SIGTERM reaches the second one alone."""
+    with mock.patch("ccnet.training.classification.Backbone", SmallBackbone):
+        running = trainer(images, run_dir, resume=True)
+    train_step = running._train_step
+
+    def stop(*arguments):
+        if running.step == stopped_at - 1 and rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(*arguments)
+
+    running._train_step = stop
+    try:
+        running.run()
+        assert stopped_at == 0
+    except Terminated:
+        assert running.step == stopped_at
+    average = {name: value.tolist() for name, value in running.average.state_dict().items()}
+    assert all_gather(average)[0] == average, "ranks hold different averages"
+
+
+def test_ranks_train_and_stop_together(images, tmp_path):
+    for stopped_at in (2, 0):
+        assert finish(start(two_ranks, images, tmp_path, stopped_at, ranks=2)) == [0, 0]
+        assert newest(tmp_path)["step"] == (stopped_at or SMALL.steps)
+    assert [record["step"] for record in log_of(tmp_path)] == [3, 6]
 
 
 @pytest.fixture(scope="module")
