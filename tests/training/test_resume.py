@@ -199,6 +199,7 @@ def test_temporary_files_of_a_killed_process_are_removed(finished, run_dir):
     (run_dir / "checkpoints" / ".step-00000006-a1b2c3d4.pt").write_bytes(b"half")
     (run_dir / ".best-a1b2c3d4.safetensors").write_bytes(b"half")
     (run_dir / ".log-a_b2c3d4.jsonl").write_bytes(b"half")
+    (run_dir / ".images-a1b2c3d4.npy").write_bytes(b"half")
     (run_dir / ".gitignore").write_bytes(b"*")
     trainer(run_dir, resume=True).run()
     (run_dir / ".gitignore").unlink()  # not written by the run
