@@ -12,77 +12,29 @@ each gets its own subfolder of the output folders.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 from tqdm import tqdm
 
 import ccnet
-from ccnet.classes import LabelSet
 from ccnet.console import prepare_console, require_extra
-from ccnet.datasets import (
-    CamVid,
-    Cityscapes,
-    LabelMeFacade,
-    MaskFolder,
-    Renumbered,
-    StreetScenes,
-    select,
-)
-from ccnet.datasets.mask_folder import ClassesFile
-from ccnet.distributed import all_gather, from_rank_zero, process_group, rank, rank_zero_first
-from ccnet.evaluation import Samples, Scores, evaluate, own_indices, save_label_ids
+from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
+from ccnet.evaluation import Scores, evaluate, own_indices, save_label_ids
 from ccnet.evaluation.candidates import Candidate, find_candidates
 from ccnet.evaluation.charts import Sample
+from ccnet.evaluation.data import DATASETS, Data, open_data
 from ccnet.evaluation.reports import Report, save_report
 from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.zoo import NETWORKS
 
-UNSEEN_SEED = 1_000_000
-"""Seed of the rendered scenes. Training uses small seeds, so no network was trained on them."""
-
 SHOWN = 6
 """Number of images with the lowest mIoU that the report shows."""
-
-PUBLIC = {"camvid": (CamVid, "CAMVID_ROOT"), "cityscapes": (Cityscapes, "CITYSCAPES_DATASET")}
-"""Data sets with splits, and the environment variables with their folders."""
-
-OTHERS = ("street-scenes", "labelmefacade", "folder")
-"""Data sets without splits."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images with labels.
-
-    Attributes:
-        images: the images with their labels.
-        label_set: the classes that the labels number.
-        names: the names of the images.
-        title: such as "CamVid val".
-        classes: the numbers of the classes that the labels distinguish; None for all.
-    """
-
-    images: Samples
-    label_set: LabelSet
-    names: Sequence[str]
-    title: str
-    classes: Sequence[int] | None = None
-
-    def numbered_as(self, label_set: LabelSet) -> "Data":
-        """Returns the data with the labels of a network that may have more classes."""
-        if self.label_set.categories == label_set.categories:
-            return self
-        images = Renumbered(self.images, self.label_set, label_set)
-        return Data(images, label_set, self.names, self.title, images.classes)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -91,7 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("dataset", choices=[*PUBLIC, *OTHERS], help="folder: a MaskFolder")
+    add("dataset", choices=DATASETS, help="folder: a MaskFolder")
     add(
         "--root",
         type=user_path,
@@ -113,50 +65,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
     return parsed, given_options(parsed)
 
 
-def open_data(arguments: argparse.Namespace) -> Data:
-    if arguments.dataset in PUBLIC:
-        kind, variable = PUBLIC[arguments.dataset]
-        split = arguments.split or "val"
-        root = arguments.root or os.environ.get(variable)
-        if not root:
-            raise ValueError(
-                f"the folder of {kind.__name__} is missing: "
-                f"give --root or set the variable {variable}"
-            )
-        dataset, title = kind(root, split), f"{kind.__name__} {split}"
-    elif arguments.split:
-        raise ValueError(f"{arguments.dataset} has no splits: remove --split {arguments.split}")
-    elif arguments.dataset == "street-scenes":
-        dataset, title = StreetScenes(100, seed=UNSEEN_SEED), "StreetScenes"
-    elif arguments.root is None:
-        raise ValueError("the folder of images and masks is missing: give --root")
-    elif arguments.dataset == "labelmefacade":
-        dataset, title = LabelMeFacade(arguments.root), "LabelMeFacade"
-    else:
-        dataset, title = open_folder(arguments), str(arguments.root)
-    chosen = list(range(len(dataset)))
-    if arguments.only is not None:
-        chosen = select(dataset.names, arguments.only)
-        title = f"{title}, {arguments.only}"
-    if arguments.limit is not None:
-        if arguments.limit < 1:
-            raise ValueError(f"--limit {arguments.limit} must be positive")
-        chosen = chosen[: arguments.limit]
-        title = f"{title}, the first {len(chosen)}"
+def choose_data(arguments: argparse.Namespace) -> Data:
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ValueError(f"--limit {arguments.limit} must be positive")
     if arguments.confirm and (arguments.only, arguments.limit) != (None, None):
         raise ValueError("--confirm needs all images: remove --limit and --only")
-    names = [dataset.names[index] for index in chosen]
-    return Data(Subset(dataset, chosen), dataset.label_set, names, title)
-
-
-def open_folder(arguments: argparse.Namespace) -> MaskFolder:
-    """Opens a folder of images and masks; its classes are those of the network if it names none."""
-    label_set = None
-    if not ClassesFile.read(arguments.root).names_classes:
-        candidate, *_ = find_candidates(arguments.weights, None, arguments.network)
-        with rank_zero_first():
-            label_set = candidate.load().label_set
-    return from_rank_zero(lambda: MaskFolder(arguments.root, label_set=label_set))
+    data = open_data(
+        arguments.dataset,
+        arguments.root,
+        arguments.split,
+        weights=arguments.weights,
+        network=arguments.network,
+    )
+    return data.some(arguments.only, arguments.limit)
 
 
 def choose_protocol(
@@ -220,7 +141,7 @@ def worst_samples(report: Report, model: ccnet.CCNet, data: Data) -> list[Sample
 
 def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.device) -> list[str]:
     """Evaluates all requested weights; returns the failures on rank 0."""
-    data = open_data(arguments)
+    data = choose_data(arguments)
     candidates = find_candidates(arguments.weights, data.label_set, arguments.network)
     is_first = rank() == 0
     if is_first and arguments.report:

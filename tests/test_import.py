@@ -49,13 +49,14 @@ ORDERS = {
         *("state_dicts", "measurement", "python_config", "openmmlab", "convert"),
     ],
     "datasets": [
-        *("label_maps", "labeled_images", "camvid", "cityscapes", "mask_folder", "street_scenes"),
+        *("label_maps", "labeled_images", "camvid", "cityscapes", "labelmefacade"),
+        *("mask_folder", "street_scenes", "renumbered", "selection"),
     ],
     "datasets.mask_folder": [
         *("pairing", "memory", "survey", "classes_file", "palettes", "numbering", "orientation"),
         *("judgement", "dataset"),
     ],
-    "evaluation": ["scores", "charts", "reports", "evaluate", "candidates"],
+    "evaluation": ["scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *("recipes", "command_line", "termination", "checkpoint", "history", "augmentation"),
         *("data", "optimization", "objective", "setup", "monitor", "engine"),

@@ -99,7 +99,7 @@ def test_missing_extra_is_named_before_the_evaluation(refused, camvid, tmp_path,
 
 
 def test_worst_samples_are_segmented_by_the_protocol(script, bundled, camvid):
-    data = script.open_data(script.parse_arguments(["camvid", "--root", str(camvid)])[0])
+    data = script.choose_data(script.parse_arguments(["camvid", "--root", str(camvid)])[0])
     protocol = InferenceProtocol("slide", crop=64, flip=True)
     (candidate,) = script.find_candidates("DEFAULT", CAMVID)
     report = script.measure(bundled, candidate, data, protocol, None)
