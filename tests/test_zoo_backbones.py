@@ -9,10 +9,6 @@ from ccnet.backbone import Backbone
 from ccnet.weights import BackboneWeights, ModelWeights
 from ccnet.zoo import ccnet_resnet18, ccnet_resnet50, ccnet_resnet101
 
-CLASSIFIERS = {
-    f"{head}.classifier.{kind}" for head in ("head", "aux_head") for kind in ("weight", "bias")
-}
-
 
 @pytest.mark.parametrize("choice", ["DEFAULT", "IMAGENET1K_V1", ResNet18_Weights.IMAGENET1K_V1])
 def test_plain_stem_takes_weights_of_torchvision(choice, monkeypatch):
