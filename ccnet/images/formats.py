@@ -1,12 +1,13 @@
 """Which files are pictures, and how Pillow opens them: by content, quietly, with named errors."""
 
 import ctypes
+import io
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,21 @@ def is_picture_name(path: str | Path) -> bool:
     return Path(path).suffix.lower() in picture_suffixes()
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(picture: Path | io.BytesIO) -> Image.Image:
     """Opens a picture by its content, whatever its suffix; its pixels are not read yet.
+
+    Args:
+        picture: its path, or the content of its file.
 
     Raises:
         ValueError: if the format needs a package that is missing.
         UnidentifiedImageError: if the file is no picture.
     """
     try:
-        return Image.open(path, formats=picture_formats())
+        return Image.open(picture, formats=picture_formats())
     except UnidentifiedImageError:
-        with path.open("rb") as file:
+        with picture.open("rb") if isinstance(picture, Path) else nullcontext(picture) as file:
+            file.seek(0)
             head = file.read(12)
         kind = ISO_BRANDS.get(head[8:]) if head[4:8] == b"ftyp" else None
         if kind == "HEIF":
@@ -85,7 +90,7 @@ def open_picture(path: Path) -> Image.Image:
         if not _has_reader(kind):
             raise ValueError(MISSING[kind]) from None
         try:
-            return Image.open(path, formats=[kind])
+            return Image.open(picture, formats=[kind])
         except UnidentifiedImageError:
             reason = f"it is damaged, or {kind} of a kind that Pillow does not read"
             raise UnidentifiedImageError(reason) from None

@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
-from ccnet.files import atomic_write
-from ccnet.transforms import UNREADABLE, decode_image
+from ccnet.files import atomic_write, user_path
+from ccnet.images import UNREADABLE, decode_image, is_picture_name
+from ccnet.images.formats import open_picture, quiet
 
 LONGEST_REPORT = 10
 """Maximum number of files that an error message lists."""
@@ -58,9 +58,9 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
         *,
         progress: bool = True,
     ) -> None:
-        source = Path(source)
+        source = user_path(source)
         with ExitStack() as stack:
-            stamps, read = _open(source, stack)
+            stamps, decode = _open(source, stack)
             names = sorted(name for name in stamps if _is_image(name))
             folders = _class_folders(source, names)
             self.classes = sorted(set(folders))
@@ -68,9 +68,9 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
             self.labels = [numbers[folder] for folder in folders]
             stamp = repr([size, *((name, stamps[name]) for name in names)])
             digest = hashlib.sha256(stamp.encode()).hexdigest()
-            path = Path(cache, f"images-{digest[:16]}.npy")
+            path = user_path(cache) / f"images-{digest[:16]}.npy"
             if not path.is_file():
-                _pack(path, source, names, read, size, progress)
+                _pack(path, source, names, decode, size, progress)
         self.images = np.load(path, mmap_mode="r")
 
     def __len__(self) -> int:
@@ -82,13 +82,13 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
 
 def _open(
     source: Path, stack: ExitStack
-) -> tuple[dict[str, tuple[int, int]], Callable[[str], bytes]]:
-    """Returns what tells each file's contents from others, by its name, and a reader of files."""
+) -> tuple[dict[str, tuple[int, int]], Callable[[str], Tensor]]:
+    """Returns what tells each file's contents from others, by its name, and a decoder of files."""
     if source.is_dir():
         files = [path for path in source.rglob("*") if path.is_file()]
         stats = {path.relative_to(source).as_posix(): path.stat() for path in files}
         stamps = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
-        return stamps, lambda name: (source / name).read_bytes()
+        return stamps, lambda name: decode_image(source / name)
     if not source.exists():
         raise FileNotFoundError(f"no folder or archive of classes at {source}")
     try:
@@ -96,13 +96,21 @@ def _open(
     except zipfile.BadZipFile as error:
         raise ValueError(f"{source} is neither a folder nor an intact zip archive") from error
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    return {entry.filename: (entry.file_size, entry.CRC) for entry in entries}, archive.read
+    stamps = {entry.filename: (entry.file_size, entry.CRC) for entry in entries}
+    return stamps, lambda name: _decode_entry(archive, name)
+
+
+def _decode_entry(archive: zipfile.ZipFile, name: str) -> Tensor:
+    try:
+        with quiet(), open_picture(io.BytesIO(archive.read(name))) as file:
+            return decode_image(file)
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
+        raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
 
 def _is_image(name: str) -> bool:
-    path, suffixes = PurePosixPath(name), Image.registered_extensions()
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return not hidden and suffixes.get(path.suffix.lower()) in Image.OPEN
+    parts = PurePosixPath(name).parts
+    return is_picture_name(name) and not any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 def _class_folders(source: Path, names: list[str]) -> list[str]:
@@ -122,7 +130,7 @@ def _pack(
     path: Path,
     source: Path,
     names: list[str],
-    read: Callable[[str], bytes],
+    decode: Callable[[str], Tensor],
     size: int,
     progress: bool,
 ) -> None:
@@ -133,10 +141,9 @@ def _pack(
 
         def store(index: int) -> str | None:
             try:
-                with Image.open(io.BytesIO(read(names[index]))) as file:
-                    packed[index] = _square(decode_image(file), size).numpy()
-            except (*UNREADABLE, zipfile.BadZipFile) as error:
-                return f"{names[index]}: {error}"
+                packed[index] = _square(decode(names[index]), size).numpy()
+            except (OSError, ValueError) as error:
+                return str(error)
             return None
 
         with ThreadPoolExecutor() as pool:

@@ -104,9 +104,19 @@ def test_unreadable_images_are_named_and_nothing_is_left(tmp_path):
     root = write(tmp_path / "images", [f"red/{index}.png" for index in range(12)] + ["blue/1.png"])
     for path in (root / "red").iterdir():
         path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ValueError, match=r"unreadable images:\n  red/0\.png: [^$]*and 2 more$"):
+    with pytest.raises(
+        ValueError, match=r"unreadable images:\n  .*red/0\.png cannot be [^$]*and 2 more$"
+    ):
         ClassFolder(root, tmp_path / "cache", 8)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("as_source", [lambda root: root, archived], ids=["folder", "archive"])
+def test_programs_named_as_images_are_not_run(tmp_path, as_source):
+    root = write(tmp_path / "images", ["red/1.png", "blue/1.png"])
+    Image.new("RGB", (8, 8)).save(root / "red" / "1.png", format="EPS")
+    with pytest.raises(ValueError, match=r"red/1\.png cannot be .*no format of a picture"):
+        ClassFolder(as_source(root), tmp_path / "cache", 8)
 
 
 def test_other_files_are_no_source(tmp_path):
