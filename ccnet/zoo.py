@@ -2,22 +2,21 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from torchvision.models import WeightsEnum, get_model_weights
 
 from ccnet.classes import complete_arguments
-from ccnet.files import user_path
 from ccnet.model import CCNet
+from ccnet.weights.assumptions import settle
+from ccnet.weights.backbones import is_file_name, read_backbone
 from ccnet.weights.conversion import convert_backbone
 from ccnet.weights.downloads import forget_if_changed, load_registered
 from ccnet.weights.model_card import inherited_details
 from ccnet.weights.registry import BackboneWeights
 from ccnet.weights.serialization import load_strictly
-from ccnet.weights.sources import CHECKPOINT_SUFFIXES, WeightsLike, load_weights, read_backbone
+from ccnet.weights.sources import WeightsLike, load_weights
 
 
 def ccnet_resnet18(
@@ -38,7 +37,7 @@ def ccnet_resnet18(
             `weights.ModelWeights`; or None for an untrained network.
         weights_backbone: weights of the backbone alone: ImageNet's, as a member of
             `BackboneWeights` or of torchvision's enum for this ResNet, its name, or "DEFAULT"; or
-            the path of a file that `sources.read_backbone` reads.
+            the path of a file that `weights.backbones.read_backbone` reads.
         num_classes: if it differs from that of the weights, the classifiers start untrained; the
             default is that of the weights, or 19.
         recurrence: number of loops of criss-cross attention; by default that of the weights, or 2.
@@ -124,9 +123,6 @@ def _load_backbone(
 
     A file must be of the same ResNet, and a network in it must have the same preprocessing.
     """
-    if not isinstance(weights, WeightsEnum) and _is_file(user_path(weights)):
-        _load_backbone_file(model, os.fspath(weights))
-        return
     name, stem = model.config["backbone"], list(model.backbone.stem_widths)
     candidates: Any = BackboneWeights if stem else get_model_weights(name)
     known = {
@@ -137,6 +133,9 @@ def _load_backbone(
     choice = weights.name if isinstance(weights, WeightsEnum) else weights
     if choice == "DEFAULT" and known:
         choice = list(known)[-1]
+    if not isinstance(choice, str) or (choice not in known and is_file_name(choice)):
+        _load_backbone_file(model, os.fspath(choice))
+        return
     if choice not in known or (isinstance(weights, WeightsEnum) and weights is not known[choice]):
         raise ValueError(
             f"unknown ImageNet weights {choice!r} for {name} with stem {stem or '7x7'}: "
@@ -152,13 +151,8 @@ def _load_backbone(
     load_strictly(model.backbone, convert_backbone(state_dict))
 
 
-def _is_file(path: Path) -> bool:
-    has_suffix = path.suffix in (".safetensors", *CHECKPOINT_SUFFIXES)
-    return has_suffix or Path(path, SAFETENSORS_SINGLE_FILE).is_file()
-
-
 def _load_backbone_file(model: CCNet, path: str) -> None:
-    weights = read_backbone(path)
+    weights = settle(read_backbone(path), model.config)
     ours, theirs = model.config, {**model.config, **weights.config}
     for field in ("backbone", "preprocessing"):
         if theirs[field] != ours[field]:

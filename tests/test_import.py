@@ -42,7 +42,7 @@ ORDERS = {
     ],
     "weights": [
         *("file_kinds", "pickles", "families", "registry", "serialization", "assumptions"),
-        *("conversion", "hub", "downloads", "sources", "model_card", "hub_mixin"),
+        *("conversion", "hub", "downloads", "sources", "backbones", "model_card", "hub_mixin"),
     ],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
     "weights.conversion": [

@@ -104,3 +104,6 @@ OWN = Family(
     assumed=(*OPENMMLAB.assumed, "negative_slope"),
 )
 FAMILIES = (AUTHORS, PURE_PYTORCH, OPENMMLAB, OWN)
+
+RESNETS = (Family("a ResNet", "layer4.1.conv2.weight", {}, {}),)
+"""Backbones alone; the marker is in ResNets of every depth."""

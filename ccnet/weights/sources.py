@@ -10,11 +10,10 @@ from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from torchvision.models import WeightsEnum
 
 from ccnet.files import user_path
-from ccnet.weights.conversion import complete, convert, convert_backbone, read_foreign
+from ccnet.weights.conversion import complete, read_foreign
 from ccnet.weights.downloads import UNREACHABLE, load_registered
 from ccnet.weights.file_kinds import is_safetensors
 from ccnet.weights.hub import read_repository
-from ccnet.weights.pickles import read_pickle
 from ccnet.weights.registry import REGISTRY
 from ccnet.weights.serialization import ModelWeights, read_weights
 
@@ -70,7 +69,7 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
         return load_registered(choice[name], progress=progress)
     if name.startswith("hf://"):
         return _from_hub(name, progress=progress)
-    path, entry = _split(name)
+    path, entry = split_entry(name)
     if name and Path(name, SAFETENSORS_SINGLE_FILE).is_file():
         return read_weights(name)
     if entry is None and (
@@ -89,40 +88,10 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
     )
 
 
-def _split(name: str) -> tuple[Path, str | None]:
+def split_entry(name: str) -> tuple[Path, str | None]:
     """Splits the path of a file from the name of a network in it, as in "run.ckpt#ema"."""
     path, mark, entry = name.rpartition("#")
     return (Path(path), entry) if mark and not Path(name).exists() else (Path(name), None)
-
-
-def read_backbone(path: str | os.PathLike[str]) -> ModelWeights:
-    """Reads the weights of a backbone from a file.
-
-    Args:
-        path: of a .safetensors file or a checkpoint, which holds a backbone of this project, a
-            ResNet of torchvision or timm, or a whole network, of which the backbone is taken.
-
-    Returns:
-        The weights, by the names of `Backbone`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or of no known kind.
-    """
-    name = str(user_path(path))
-    if name.endswith(".safetensors") or Path(name, SAFETENSORS_SINGLE_FILE).is_file():
-        found = read_weights(name)
-    else:
-        checkpoint = read_pickle(name)
-        is_resnet = not {"conv1.weight", "conv1.0.weight"}.isdisjoint(checkpoint)
-        converted = ModelWeights(checkpoint, {}) if is_resnet else convert(checkpoint)
-        found = replace(converted, source=name)
-    inside = {
-        part.removeprefix("backbone."): tensor
-        for part, tensor in found.state_dict.items()
-        if part.startswith("backbone.")
-    }
-    return replace(found, state_dict=convert_backbone(inside or found.state_dict))
 
 
 def _from_hub(address: str, *, progress: bool) -> ModelWeights:

@@ -17,7 +17,6 @@ from ccnet.training.classification import ClassificationRecipe, Classifier, one_
 from ccnet.training.pretraining import BackboneTrainer
 from ccnet.training.termination import Terminated
 from ccnet.weights import read_weights
-from ccnet.zoo import ccnet_resnet18
 
 SMALL = ClassificationRecipe(
     size=16,
@@ -128,68 +127,6 @@ def test_ranks_train_and_stop_together(images, tmp_path):
         assert finish(start(two_ranks, images, tmp_path, stopped_at, ranks=2)) == [0, 0]
         assert newest(tmp_path)["step"] == (stopped_at or SMALL.steps)
     assert [record["step"] for record in log_of(tmp_path)] == [3, 6]
-
-
-@pytest.fixture(scope="module")
-def finished(images, tmp_path_factory):
-    """The folder of a run of one step, with the backbone that networks have."""
-    run_dir = tmp_path_factory.mktemp("runs")
-    trainer(images, run_dir, dataclasses.replace(SMALL, steps=1)).run()
-    return run_dir
-
-
-@pytest.mark.parametrize("kind", ["file", "checkpoint", "network", "torchvision"])
-def test_files_initialise_a_backbone(finished, weights_file, tmp_path, kind):
-    from torchvision.models import resnet18
-
-    theirs = resnet18().state_dict()
-    torch.save(theirs, tmp_path / "resnet18.pth")
-    path, expected = {
-        "file": (
-            finished / "best.safetensors",
-            read_weights(finished / "best.safetensors").state_dict["layer4.1.conv2.weight"],
-        ),
-        "checkpoint": (
-            finished / "checkpoints" / "step-00000001.pt",
-            newest(finished)["model"]["backbone.layer4.1.conv2.weight"],
-        ),
-        "network": (
-            weights_file,
-            read_weights(weights_file).state_dict["backbone.layer4.1.conv2.weight"],
-        ),
-        "torchvision": (tmp_path / "resnet18.pth", theirs["layer4.1.conv2.weight"]),
-    }[kind]
-    model = ccnet_resnet18(weights_backbone=path, num_classes=3)
-    assert torch.equal(model.backbone.layer4[1].conv2.weight, expected)
-    assert model.card_details.get("license") == (
-        "CC-BY-4.0" if kind in ("file", "checkpoint") else None
-    )
-
-
-def test_backbone_computes_the_same_in_a_network(finished):
-    weights = read_weights(finished / "best.safetensors")
-    classifier = Classifier(SMALL, 3)
-    classifier.backbone.load_state_dict(weights.state_dict)
-    stride = {"output_stride": SMALL.output_stride}
-    path = str(finished / "best.safetensors")
-    model = ccnet_resnet18(weights_backbone=path, num_classes=3, backbone_options=stride)
-    batch = model.transforms()(torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8))
-    with torch.no_grad():
-        ours, same_one = model.eval().backbone(batch)[1], classifier.eval().backbone(batch)[1]
-    assert torch.equal(ours, same_one)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"preprocessing": {"channel_order": "BGR"}}, "has preprocessing .*RGB.*, not .*BGR"),
-        ({"backbone_options": {"stem_widths": [8, 16]}}, r"stem\.0\.weight is .* instead of"),
-    ],
-)
-def test_files_that_do_not_fit_are_refused(weights_file, options, message):
-    with pytest.raises(ValueError, match=message) as caught:
-        ccnet_resnet18(weights_backbone=weights_file, **options)
-    assert str(weights_file) in str(caught.value)
 
 
 def test_learning_rate_rises_linearly_and_falls_with_the_cosine():

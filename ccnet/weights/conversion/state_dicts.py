@@ -4,7 +4,7 @@ A network is found by a parameter's name that its family has and no other. What 
 name is the prefix of all its names.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,18 +36,23 @@ class StateDict:
     others: tuple[str, ...] = ()
 
 
-def find_state_dict(checkpoint: Mapping[str, Any], entry: str | None = None) -> StateDict:
+def find_state_dict(
+    checkpoint: Mapping[str, Any],
+    entry: str | None = None,
+    families: Sequence[Family] = FAMILIES,
+) -> StateDict:
     """Finds the network in a checkpoint.
 
     Args:
         checkpoint: what `read_pickle` returns.
         entry: of the network to take, if there are several.
+        families: what to look for.
 
     Raises:
         ValueError: if there is none, or several of which none was chosen, or if a tensor is not of
             real numbers that the file holds.
     """
-    found = list(_state_dicts(checkpoint))
+    found = list(_state_dicts(checkpoint, families))
     if entry is not None:
         chosen = [one for one in found if one.entry == entry]
     else:
@@ -62,23 +67,27 @@ def find_state_dict(checkpoint: Mapping[str, Any], entry: str | None = None) -> 
             f"there are several networks in it: {names}; choose one by its name after the path, as "
             f'in weights="FILE#{found[-1].entry}"'
         )
-    raise ValueError(_describe_unknown(checkpoint))
+    raise ValueError(_describe_unknown(checkpoint, families))
 
 
-def _state_dicts(content: Mapping[Any, Any], keys: tuple[str, ...] = ()) -> Iterator[StateDict]:
+def _state_dicts(
+    content: Mapping[Any, Any], families: Sequence[Family], keys: tuple[str, ...] = ()
+) -> Iterator[StateDict]:
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors and all(isinstance(name, str) for name in tensors):
-        yield from _networks(_unwrapped(tensors), keys)
+        yield from _networks(_unwrapped(tensors), families, keys)
     if len(keys) < _DEPTH:
         for key, value in content.items():
             if isinstance(value, Mapping):
-                yield from _state_dicts(value, (*keys, str(key)))
+                yield from _state_dicts(value, families, (*keys, str(key)))
 
 
-def _networks(tensors: Mapping[str, Tensor], keys: tuple[str, ...]) -> Iterator[StateDict]:
+def _networks(
+    tensors: Mapping[str, Tensor], known: Sequence[Family], keys: tuple[str, ...]
+) -> Iterator[StateDict]:
     found: dict[str, list[Family]] = {}
     for name in tensors:
-        for family in FAMILIES:
+        for family in known:
             if f".{name}".endswith(f".{family.marker}"):
                 found.setdefault(name.removesuffix(family.marker), []).append(family)
     for prefix, families in found.items():
@@ -122,7 +131,7 @@ def _is_copy(one: StateDict, other: StateDict) -> bool:
     )
 
 
-def _describe_unknown(checkpoint: Mapping[str, Any]) -> str:
+def _describe_unknown(checkpoint: Mapping[str, Any], families: Sequence[Family]) -> str:
     candidates = list(_tensor_mappings(checkpoint))
     if not candidates:
         keys = sorted(map(str, checkpoint))[:10]
@@ -132,7 +141,7 @@ def _describe_unknown(checkpoint: Mapping[str, Any]) -> str:
     return (
         f"unknown checkpoint family with parameter names such as {', '.join(names[:5])}; "
         "known families: "
-        + ", ".join(f"{family.name} (with {family.marker})" for family in FAMILIES)
+        + ", ".join(f"{family.name} (with {family.marker})" for family in families)
     )
 
 
