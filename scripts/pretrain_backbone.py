@@ -13,11 +13,12 @@ ccnet.training.classification.
 
 import argparse
 import logging
-from pathlib import Path
 
 import torch
 
 from ccnet import distributed
+from ccnet.console import prepare_console
+from ccnet.files import user_path
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import CHOICES, ClassificationRecipe
 from ccnet.training.command_line import add_recipe_options, given_fields
@@ -31,8 +32,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("images", type=Path, help="folder or zip archive of classes")
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder of the run")
+    parser.add_argument("images", type=user_path, help="folder or zip archive of classes")
+    parser.add_argument("--run-dir", type=user_path, required=True, help="folder of the run")
     parser.add_argument(
         "--resume",
         choices=("auto", "never"),
@@ -72,6 +73,7 @@ def pretrain(arguments: argparse.Namespace, device: torch.device) -> None:
 
 
 def main() -> None:
+    prepare_console()
     arguments = parse_arguments()
     try:
         with distributed.process_group(arguments.device) as device:

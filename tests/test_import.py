@@ -58,8 +58,8 @@ ORDERS = {
     ],
     "evaluation": ["scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *("recipes", "command_line", "termination", "checkpoint", "history", "augmentation"),
-        *("data", "optimization", "objective", "setup", "monitor", "engine"),
+        *("recipes", "command_line", "termination", "precision", "checkpoint", "history"),
+        *("augmentation", "data", "optimization", "objective", "setup", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],
 }

@@ -13,6 +13,7 @@ import ccnet
 from ccnet.datasets import CamVid
 from ccnet.files import user_path
 from ccnet.inference.image_files import find_jobs
+from ccnet.training.class_folder import ClassFolder
 from ccnet.training.setup import build_model, open_datasets
 from ccnet.transforms import decode_image
 from ccnet.weights import CCNet_ResNet18_Weights, read_weights
@@ -51,7 +52,12 @@ PLACES = {
     ),
     "weights": lambda: ccnet_resnet18(weights="~/mine.safetensors"),
     "weights by their path": lambda: read_weights(Path("~/mine.safetensors")),
+    "weights of a backbone": lambda: ccnet_resnet18(weights_backbone="~/mine.safetensors"),
+    "weights of a run's backbone": lambda: build_model(
+        changed(weights_backbone="~/mine.safetensors"), CamVid("~/camvid").label_set
+    ),
     "a checkpoint": lambda: read_pickle("~/mine.pth"),
+    "images of classes": lambda: ClassFolder("~/camvid", "~/cache", 8),
 }
 
 
@@ -95,11 +101,15 @@ def test_scripts_take_them(home, repository, monkeypatch, given):
     assert (home / "report" / "report.md").exists()
 
 
-@pytest.mark.parametrize("name", ["predict", "train", "visualize_attention", "convert_checkpoint"])
+@pytest.mark.parametrize(
+    "name",
+    ["predict", "train", "pretrain_backbone", "visualize_attention", "convert_checkpoint"],
+)
 def test_every_path_option_is_expanded(home, repository, monkeypatch, name):
     given = {
         "predict": ["a.png", "--output=~/out"],
         "train": ["camvid-r18", "--run-dir=~/run", "--root=~/camvid", "--val-root=~/val"],
+        "pretrain_backbone": ["~/images.zip", "--run-dir=~/run"],
         "visualize_attention": ["~/a.png", "--output=~/out/a.png"],
         "convert_checkpoint": ["~/a.pth", "--output=~/out"],
     }

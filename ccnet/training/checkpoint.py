@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import Tensor
 
+from ccnet import distributed
 from ccnet.files import atomic_write
 from ccnet.weights.pickles import read_pickle, save_sealed
 
@@ -63,8 +65,34 @@ class Checkpoints:
         return None, None
 
 
-def remove_unfinished(run_dir: Path) -> None:
-    """Removes temporary files that a killed process left in the folder of a run."""
+def state_to_resume(run_dir: Path, resume: bool) -> dict[str, Any] | None:
+    """Loads the newest intact checkpoint of a run, the same on all ranks. Every rank must call.
+
+    Temporary files that a killed process left in the folder of the run are removed.
+
+    Returns:
+        The state; None if the folder holds no run.
+
+    Raises:
+        FileExistsError: if it holds one and `resume` is false.
+    """
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    if checkpoints.paths() and not resume:
+        raise FileExistsError(
+            f"{run_dir} already holds a run: resume it (--resume auto) or choose another folder"
+        )
+    path, state = None, None
+    if distributed.rank() == 0:
+        _remove_unfinished(run_dir)
+        path, state = checkpoints.newest()
+    path = distributed.all_gather(path)[0]
+    if path is None:
+        return None
+    logger.info("resuming from %s", path)
+    return state or load_checkpoint(path)
+
+
+def _remove_unfinished(run_dir: Path) -> None:
     for suffix in ("json", "jsonl", "npy", "pt", "safetensors"):
         for path in run_dir.rglob(f".*-????????.{suffix}"):
             path.unlink()
@@ -84,6 +112,16 @@ def refuse_changes(run_dir: Path, saved: Mapping[str, Any], current: Mapping[str
     ]
     if changed:
         raise ValueError(f"the run in {run_dir} has {'; '.join(changed)}")
+
+
+def refuse_infinite(state_dict: Mapping[str, Tensor], step: int) -> None:
+    """Refuses to save weights from which no run could go on.
+
+    Raises:
+        FloatingPointError: if a value is not finite.
+    """
+    if not all(tensor.isfinite().all() for tensor in state_dict.values()):
+        raise FloatingPointError(f"after step {step} weights are not finite")
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn, optim
 from torchvision.transforms import v2
 
 from ccnet.backbone import BACKBONES, OUTPUT_STRIDES, Backbone
+from ccnet.training.precision import autocast
 from ccnet.transforms import Preprocessing
 
 
@@ -29,7 +30,8 @@ class ClassificationRecipe:
         label_smoothing: share of the target spread over all classes.
         average_decay: decay per step of the moving average of the weights, which is what is
             validated and written.
-        precision: "float32" or "bfloat16" (autocast).
+        precision: "float32"; "bfloat16" (autocast); or "auto": bfloat16 where the device is faster
+            at it. A resumed run keeps its precision.
         validate_every: optimiser steps between validations; each has a checkpoint.
         seed: random seed of initial weights, data order and augmentation.
 
@@ -49,7 +51,7 @@ class ClassificationRecipe:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     average_decay: float = 0.999
-    precision: str = "bfloat16"
+    precision: str = "auto"
     validate_every: int = 500
     seed: int = 0
 
@@ -67,7 +69,7 @@ class ClassificationRecipe:
 CHOICES = {
     "backbone": BACKBONES,
     "output_stride": OUTPUT_STRIDES,
-    "precision": ("float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
 """The allowed values of fields that have only a few."""
 
@@ -78,7 +80,12 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 class Classifier(nn.Module):
-    """Backbone, global average pooling and a linear classifier of uint8 images (N, 3, H, W)."""
+    """Backbone, global average pooling and a linear classifier of uint8 images (N, 3, H, W).
+
+    Args:
+        recipe: gives the backbone, and the precision, not "auto".
+        num_classes: K.
+    """
 
     def __init__(self, recipe: ClassificationRecipe, num_classes: int) -> None:
         super().__init__()
@@ -89,8 +96,7 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Returns the logits (N, K), float32."""
         batch = self.preprocessing(images).contiguous(memory_format=torch.channels_last)
-        enabled = self.precision == "bfloat16"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
+        with autocast(images.device, self.precision):
             logits: Tensor = self.classifier(self.backbone(batch)[1].mean((-2, -1)))
         return logits.float()
 

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,17 @@ from ccnet.model import CCNet
 from ccnet.training.augmentation import training_augmentation
 from ccnet.training.checkpoint import (
     Checkpoints,
-    load_checkpoint,
     refuse_changes,
-    remove_unfinished,
+    refuse_infinite,
     saving,
+    state_to_resume,
 )
 from ccnet.training.data import combined_seed, iterate, training_loader
 from ccnet.training.history import History
 from ccnet.training.monitor import Monitor
-from ccnet.training.objective import autocast, choose_precision, make_objective, prepare
+from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
+from ccnet.training.precision import autocast, choose_precision
 from ccnet.training.recipes import Recipe
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import write_weights
@@ -84,9 +85,10 @@ class Trainer:
         self.environment = environment or {}
         self.device = next(model.parameters()).device
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
-        state = self._checkpoint_to_resume(resume)
+        state = state_to_resume(run_dir, resume)
         started_with = state["recipe"].get("precision") if state else None
-        recipe = self.recipe = choose_precision(recipe, self.device, started_with)
+        precision = choose_precision(recipe.precision, self.device, started_with)
+        recipe = self.recipe = replace(recipe, precision=precision)
         self.model = prepare(model, recipe)
         self.objective = make_objective(self.model, self.train_set, recipe)
         self.optimizer = make_optimizer(self.objective.parameters(), recipe)
@@ -172,7 +174,7 @@ class Trainer:
                 raise stopped
 
         try:
-            with autocast(self.device, self.recipe):
+            with autocast(self.device, self.recipe.precision):
                 scores = evaluate(self.model, self.val_set, each=show)  # type: ignore[arg-type]
         except RuntimeError as error:
             if not self.termination.requested:
@@ -218,8 +220,7 @@ class Trainer:
 
     def _save(self) -> None:
         state = self.model.state_dict()
-        if not all(tensor.isfinite().all() for tensor in state.values()):
-            raise FloatingPointError(f"after step {self.step} weights are not finite")
+        refuse_infinite(state, self.step)
         if distributed.rank() == 0:
             self.checkpoints.save(
                 {
@@ -235,23 +236,6 @@ class Trainer:
                     "details": self.model.card_details,
                 }
             )
-
-    def _checkpoint_to_resume(self, resume: bool) -> dict[str, Any] | None:
-        """Loads the newest intact checkpoint in the folder, if there is one."""
-        if self.checkpoints.paths() and not resume:
-            raise FileExistsError(
-                f"{self.run_dir} already holds a run: "
-                "resume it (--resume auto) or choose another folder"
-            )
-        path, state = None, None
-        if distributed.rank() == 0:
-            remove_unfinished(self.run_dir)
-            path, state = self.checkpoints.newest()
-        path = distributed.all_gather(path)[0]
-        if path is None:
-            return None
-        logger.info("resuming from %s", path)
-        return state or load_checkpoint(path)
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))

@@ -1,8 +1,6 @@
 """Training objective: preprocessing, forward pass and loss of a recipe."""
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +11,8 @@ from ccnet.datasets import Sample
 from ccnet.losses import CategoryConsistentLoss, OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.model import CCNet
 from ccnet.norm import InPlaceABN, convert_inplace_abn, convert_sync_batchnorm
-from ccnet.precision import HALVES, describe_slowness, fast_precision
 from ccnet.training.optimization import log_balanced_weights
+from ccnet.training.precision import autocast
 from ccnet.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -44,7 +42,7 @@ class Objective(nn.Module):
         batch = self.preprocessing(images.to(parameter.device, non_blocking=True))
         batch = batch.to(parameter.dtype).contiguous(memory_format=torch.channels_last)
         labels = labels.to(parameter.device, non_blocking=True)
-        with autocast(parameter.device, self.recipe):
+        with autocast(parameter.device, self.recipe.precision):
             outputs = self.model(batch, return_rcca=self.loss.consistency is not None)
         loss: Tensor = self.loss({name: _at_least_float(x) for name, x in outputs.items()}, labels)
         return loss
@@ -52,41 +50,6 @@ class Objective(nn.Module):
 
 def _at_least_float(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def autocast(device: torch.device, recipe: Recipe) -> AbstractContextManager[None]:
-    """Returns a context manager in which networks compute in the recipe's precision."""
-    if recipe.precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, HALVES[recipe.precision])
-
-
-def choose_precision(recipe: Recipe, device: torch.device, started_with: str | None) -> Recipe:
-    """Replaces the precision "auto" and says so in the log; warns of a precision that is slow.
-
-    All ranks must call this, and train in the precision that rank 0 chooses.
-
-    Args:
-        recipe: the recipe that was asked for.
-        device: the device of the model.
-        started_with: the precision of the run to resume; None for a new run.
-    """
-    chosen, why = recipe.precision, ""
-    is_first = distributed.rank() == 0
-    if chosen == "auto" and started_with is not None:
-        chosen, why = started_with, "with which the run was started"
-    elif chosen == "auto":
-        if is_first:
-            chosen = fast_precision(device)
-            slowness = describe_slowness("bfloat16", device, training=True)
-            why = slowness or f"at which this {device.type} device is faster than at float32"
-        chosen = distributed.all_gather(chosen)[0]
-    if is_first:
-        if why:
-            logger.info("precision: %s (%s)", chosen, why)
-        if slowness := describe_slowness(chosen, device, training=True):
-            logger.warning("training will be slow: %s", slowness)
-    return replace(recipe, precision=chosen)
 
 
 def prepare(model: CCNet, recipe: Recipe) -> CCNet:

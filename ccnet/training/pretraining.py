@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from ccnet import distributed
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, user_path
 from ccnet.training.checkpoint import (
     Checkpoints,
-    load_checkpoint,
     refuse_changes,
-    remove_unfinished,
+    refuse_infinite,
     saving,
+    state_to_resume,
 )
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import (
@@ -34,6 +34,7 @@ from ccnet.training.classification import (
     one_cycle,
 )
 from ccnet.training.data import iterate, training_loader
+from ccnet.training.precision import choose_precision
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import ModelWeights, write_weights
 
@@ -44,7 +45,7 @@ VALIDATION_SHARE = 20
 
 
 class BackboneTrainer:
-    """A classification run in a folder, on one process or on all ranks that torchrun started.
+    """A classification run in a folder, on one process or on all ranks that were joined.
 
     All random numbers depend on seed, step and sample only, so a resumed run continues as if it had
     never stopped. The folder gets `checkpoints`, `log.jsonl` (the validations) and
@@ -61,8 +62,9 @@ class BackboneTrainer:
 
     Raises:
         FileExistsError: if the folder holds a run and `resume` is false.
-        ValueError: if that run has another recipe or other classes, or the batch is too small for
-            the world size.
+        ValueError: if that run has another recipe or other classes, the batch is too small for the
+            world size, or other processes were started with this one and have not been joined (see
+            `ccnet.distributed.process_group`).
     """
 
     def __init__(
@@ -76,7 +78,13 @@ class BackboneTrainer:
         resume: bool = False,
         details: Mapping[str, str] | None = None,
     ) -> None:
-        self.recipe, self.run_dir, self.device = recipe, run_dir, torch.device(device)
+        distributed.refuse_stray()
+        self.run_dir, self.device = user_path(run_dir), torch.device(device)
+        self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
+        state = state_to_resume(self.run_dir, resume)
+        started_with = state["recipe"].get("precision") if state else None
+        precision = choose_precision(recipe.precision, self.device, started_with)
+        recipe = self.recipe = replace(recipe, precision=precision)
         self.details = details or {}
         self.config: dict[str, Any] = {"classes": images.classes, "images": len(images)}
         held_out = range(0, len(images), VALIDATION_SHARE)
@@ -91,8 +99,8 @@ class BackboneTrainer:
         self.optimizer = make_optimizer(self.model, recipe)
         self.step, self.losses, self.records = 0, list[float](), list[dict[str, float]]()
         self.termination = Termination()
-        self.checkpoints = Checkpoints(run_dir / "checkpoints")
-        self._resume(resume)
+        if state:
+            self._resume(state)
         self.loader = training_loader(
             train_set,
             augmentation(recipe),
@@ -110,7 +118,8 @@ class BackboneTrainer:
             The last accuracy on the held-out images, in percent.
 
         Raises:
-            FloatingPointError: if the loss is not finite; the last checkpoint stays.
+            FloatingPointError: if the loss, or a weight to save, is not finite; the last checkpoint
+                stays.
             OSError: if a file of the run cannot be written; the last checkpoint stays.
             Terminated: on SIGTERM, after saving a checkpoint.
         """
@@ -162,7 +171,15 @@ class BackboneTrainer:
 
     def _validate(self) -> None:
         """Validates the averaged weights of this step, which are already in a checkpoint."""
-        accuracy, loss = self._accuracy(), sum(self.losses) / len(self.losses)
+        stopped = Terminated(f"stopped while validating; checkpoint saved at step {self.step}")
+        try:
+            accuracy = self._accuracy(stopped)
+        except RuntimeError as error:
+            if not self.termination.requested:
+                raise
+            # A rank that stopped sends no counts, so the collective fails on the others.
+            raise stopped from error
+        loss = sum(self.losses) / len(self.losses)
         best = max([-math.inf, *(record["accuracy"] for record in self.records)])
         self.records.append({"step": self.step, "loss": loss, "accuracy": accuracy})
         self.losses.clear()
@@ -177,13 +194,17 @@ class BackboneTrainer:
                     write_weights(path, self._to_weights())
 
     @torch.no_grad()
-    def _accuracy(self) -> float:
-        """Returns the accuracy of the averaged weights on the held-out images, in percent."""
+    def _accuracy(self, stopped: Terminated) -> float:
+        """Returns the accuracy of the averaged weights on the held-out images, in percent.
+
+        Raises:
+            Terminated: `stopped`, on SIGTERM.
+        """
         counts = torch.zeros(2, device=self.device)
         self.average.eval()
         for batch in DataLoader(self.val_set, self.recipe.batch_size):
             if self.termination.requested:
-                raise Terminated(f"stopped while validating; checkpoint saved at step {self.step}")
+                raise stopped
             images, labels = (part.to(self.device) for part in batch)
             right = (self.average(images).argmax(1) == labels).sum()
             counts += torch.stack([right, torch.full_like(right, len(labels))])
@@ -203,6 +224,7 @@ class BackboneTrainer:
         )
 
     def _save(self) -> None:
+        refuse_infinite(self.model.state_dict(), self.step)
         for buffer in self.average.buffers():
             if buffer.is_floating_point():  # ranks have seen different images
                 buffer.copy_(distributed.all_reduce_mean(buffer))
@@ -221,21 +243,7 @@ class BackboneTrainer:
                 }
             )
 
-    def _resume(self, resume: bool) -> None:
-        """Resumes the run in the folder, if there is one."""
-        if self.checkpoints.paths() and not resume:
-            raise FileExistsError(
-                f"{self.run_dir} already holds a run: "
-                "resume it (--resume auto) or choose another folder"
-            )
-        path, state = None, None
-        if distributed.rank() == 0:
-            remove_unfinished(self.run_dir)
-            path, state = self.checkpoints.newest()
-        path = distributed.all_gather(path)[0]
-        if path is None:
-            return
-        state = state or load_checkpoint(path)
+    def _resume(self, state: Mapping[str, Any]) -> None:
         refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
         refuse_changes(self.run_dir, state["config"], self.config)
         self.model.load_state_dict(state["model"])
@@ -244,4 +252,3 @@ class BackboneTrainer:
         self.step, self.losses, self.records = (
             state[name] for name in ("step", "losses", "records")
         )
-        logger.info("resuming from %s", path)

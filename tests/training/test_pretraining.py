@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from small_runs import SmallBackbone, best_of, finish, log_of, newest, same, start
 
+from ccnet import precision
 from ccnet.distributed import all_gather, rank
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import ClassificationRecipe, Classifier, one_cycle
@@ -101,6 +102,47 @@ def test_stopped_run_ends_as_if_it_had_not_been(images, tmp_path, monkeypatch, s
         trainer(images, tmp_path, other, resume=True)
 
 
+@pytest.mark.usefixtures("_small_backbone")
+@pytest.mark.parametrize("fast", ["bfloat16", "float32"])
+def test_a_resumed_run_keeps_its_precision(images, tmp_path, monkeypatch, caplog, fast):
+    caplog.set_level("INFO", "ccnet")
+    automatic = dataclasses.replace(SMALL, precision="auto")
+    factors = {"bfloat16": 0.5 if fast == "bfloat16" else 9.0}
+    monkeypatch.setattr(precision, "slowdown", lambda name, *_, **__: factors.get(name, 1.0))
+    running, seen = trainer(images, tmp_path, automatic), set()
+    running.model.classifier.register_forward_hook(lambda *passed: seen.add(str(passed[2].dtype)))
+    running.run()
+    assert seen == {f"torch.{fast}"}
+    assert newest(tmp_path)["recipe"]["precision"] == fast
+    factors["bfloat16"] = 1 / factors["bfloat16"]
+    assert trainer(images, tmp_path, automatic, resume=True).recipe.precision == fast
+    assert f"precision: {fast} (with which the run was started)" in caplog.text
+    other = dataclasses.replace(SMALL, precision="float32" if fast == "bfloat16" else "bfloat16")
+    with pytest.raises(ValueError, match=f"has precision '{fast}', not '"):
+        trainer(images, tmp_path, other, resume=True)
+
+
+@pytest.mark.usefixtures("_small_backbone")
+def test_run_of_before_seals_and_automatic_precision_is_resumed(images, tmp_path, caplog):
+    trainer(images, tmp_path, dataclasses.replace(SMALL, steps=3, precision="bfloat16")).run()
+    path = tmp_path / "checkpoints" / "step-00000003.pt"
+    state = dict(newest(tmp_path))
+    state["recipe"] = {**state["recipe"], "steps": SMALL.steps}
+    torch.save(state, path)
+    trainer(images, tmp_path, dataclasses.replace(SMALL, precision="auto"), resume=True).run()
+    assert f"{path} was written before checkpoints had a checksum" in caplog.text
+    assert [record["step"] for record in log_of(tmp_path)] == [3, 6]
+
+
+@pytest.mark.usefixtures("_small_backbone")
+def test_processes_that_have_not_joined_are_refused(images, tmp_path, monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "::1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", "1")
+    with pytest.raises(ValueError, match="2 processes were started together"):
+        trainer(images, tmp_path)
+
+
 def two_ranks(images, run_dir, stopped_at):
     """Runs on one of two ranks; SIGTERM reaches the second one alone."""
     with mock.patch("ccnet.training.classification.Backbone", SmallBackbone):
@@ -127,6 +169,41 @@ def test_ranks_train_and_stop_together(images, tmp_path):
         assert finish(start(two_ranks, images, tmp_path, stopped_at, ranks=2)) == [0, 0]
         assert newest(tmp_path)["step"] == (stopped_at or SMALL.steps)
     assert [record["step"] for record in log_of(tmp_path)] == [3, 6]
+
+
+def stopped_ranks(images, run_dir):
+    """SIGTERM reaches the second rank before it validates, and the first while it does."""
+
+    def stopping(call):
+        def stop(*arguments):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return call(*arguments)
+
+        return stop
+
+    with mock.patch("ccnet.training.classification.Backbone", SmallBackbone):
+        running = trainer(images, run_dir)
+    if rank() == 1:
+        running._validate = stopping(running._validate)
+    else:
+        running.average.forward = stopping(running.average.forward)
+    with pytest.raises(Terminated, match="stopped while validating; checkpoint saved at step 3"):
+        running.run()
+
+
+def test_ranks_stop_while_validating(images, tmp_path):
+    assert finish(start(stopped_ranks, images, tmp_path, ranks=2)) == [0, 0]
+
+
+@pytest.mark.usefixtures("_small_backbone")
+def test_infinite_weights_are_not_saved(images, tmp_path):
+    running = trainer(images, tmp_path, dataclasses.replace(SMALL, validate_every=1))
+    running.optimizer.register_step_post_hook(
+        lambda *_: torch.nn.init.constant_(running.model.classifier.bias, float("inf"))
+    )
+    with pytest.raises(FloatingPointError, match="after step 1 weights are not finite"):
+        running.run()
+    assert newest(tmp_path) is None
 
 
 def test_learning_rate_rises_linearly_and_falls_with_the_cosine():
