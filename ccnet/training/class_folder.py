@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import logging
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,9 +19,12 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
+from ccnet.distributed import rank
 from ccnet.files import atomic_write, user_path
 from ccnet.images import UNREADABLE, decode_image, is_picture_name
 from ccnet.images.formats import open_picture, quiet
+
+logger = logging.getLogger(__name__)
 
 LONGEST_REPORT = 10
 """Maximum number of files that an error message lists."""
@@ -61,7 +66,13 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
         source = user_path(source)
         with ExitStack() as stack:
             stamps, decode = _open(source, stack)
-            names = sorted(name for name in stamps if _is_image(name))
+            shown = [name for name in stamps if not _is_hidden(name)]
+            names = sorted(filter(is_picture_name, shown))
+            suffixes = (PurePosixPath(name).suffix for name in set(shown).difference(names))
+            others = Counter(suffix or "without a suffix" for suffix in suffixes)
+            if others and rank() == 0:
+                kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+                logger.warning("%s: left out what is no picture by its suffix: %s", source, kinds)
             folders = _class_folders(source, names)
             self.classes = sorted(set(folders))
             numbers = {name: number for number, name in enumerate(self.classes)}
@@ -101,16 +112,12 @@ def _open(
 
 
 def _decode_entry(archive: zipfile.ZipFile, name: str) -> Tensor:
-    try:
-        with quiet(), open_picture(io.BytesIO(archive.read(name))) as file:
-            return decode_image(file)
-    except (*UNREADABLE, zipfile.BadZipFile) as error:
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+    with quiet(), open_picture(io.BytesIO(archive.read(name))) as file:
+        return decode_image(file)
 
 
-def _is_image(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return is_picture_name(name) and not any(part.startswith((".", "__MACOSX")) for part in parts)
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
 def _class_folders(source: Path, names: list[str]) -> list[str]:
@@ -142,8 +149,8 @@ def _pack(
         def store(index: int) -> str | None:
             try:
                 packed[index] = _square(decode(names[index]), size).numpy()
-            except (OSError, ValueError) as error:
-                return str(error)
+            except (*UNREADABLE, zipfile.BadZipFile) as error:
+                return f"{names[index]}: {str(error).removeprefix(f'{source / names[index]} ')}"
             return None
 
         with ThreadPoolExecutor() as pool:

@@ -59,6 +59,14 @@ def test_class_is_the_first_folder_that_differs(tmp_path, as_source, names, clas
         assert (image.amax((1, 2)).int() - expected).abs().max() <= 2
 
 
+def test_other_files_are_left_out_and_said(tmp_path, caplog):
+    root = write(tmp_path / "images", ["red/1.png", "blue/1.png", "red/1.txt", "red/2.txt"])
+    (root / "red-notes").write_text("no image")
+    ClassFolder(root, tmp_path / "cache", 8)
+    expected = f"{root}: left out what is no picture by its suffix: 2 .txt, 1 without a suffix"
+    assert caplog.messages == [expected]
+
+
 @pytest.mark.parametrize(("size", "shape"), [(8, (8, 12)), (8, (30, 8)), (16, (8, 16))])
 def test_middle_of_an_image_is_kept(tmp_path, size, shape):
     root = write(tmp_path / "images", ["red/1.png", "blue/1.png"])
@@ -104,9 +112,7 @@ def test_unreadable_images_are_named_and_nothing_is_left(tmp_path):
     root = write(tmp_path / "images", [f"red/{index}.png" for index in range(12)] + ["blue/1.png"])
     for path in (root / "red").iterdir():
         path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(
-        ValueError, match=r"unreadable images:\n  .*red/0\.png cannot be [^$]*and 2 more$"
-    ):
+    with pytest.raises(ValueError, match=r"unreadable images:\n  red/0\.png: [^$]*and 2 more$"):
         ClassFolder(root, tmp_path / "cache", 8)
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -115,7 +121,7 @@ def test_unreadable_images_are_named_and_nothing_is_left(tmp_path):
 def test_programs_named_as_images_are_not_run(tmp_path, as_source):
     root = write(tmp_path / "images", ["red/1.png", "blue/1.png"])
     Image.new("RGB", (8, 8)).save(root / "red" / "1.png", format="EPS")
-    with pytest.raises(ValueError, match=r"red/1\.png cannot be .*no format of a picture"):
+    with pytest.raises(ValueError, match=r"red/1\.png: .*no format of a picture"):
         ClassFolder(as_source(root), tmp_path / "cache", 8)
 
 
