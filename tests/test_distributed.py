@@ -144,8 +144,8 @@ def test_processes_of_any_launcher_join(run_python, repository, tmp_path):
 @pytest.fixture
 def variables(monkeypatch):
     """Sets variables of the environment, without those of any launcher."""
-    names = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS", *HERE, *LAUNCHERS}
-    for name in names.union(*LAUNCHERS.values()):
+    names = {"RANK", "WORLD_SIZE", "LOCAL_RANK", *HERE}
+    for name in names.union(*LAUNCHERS) - {""}:
         monkeypatch.delenv(name, raising=False)
     return lambda **values: [monkeypatch.setenv(*item) for item in values.items()]
 
@@ -159,6 +159,9 @@ def variables(monkeypatch):
         {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"},  # one interactive step of a larger job
         {"SLURM_NTASKS": "4", "RANK": "0", "WORLD_SIZE": "1"},
         {"OMPI_COMM_WORLD_SIZE": "1"},
+        {name: "0" for one in LAUNCHERS for name in (one.rank, one.local_rank) if name},
+        {"WORLD_SIZE": "1"},
+        {"TORCHELASTIC_MAX_RESTARTS": ""},
         {"PMI_SIZE": "2", "RANK": "0", "WORLD_SIZE": "1"},
     ],
 )
@@ -175,8 +178,17 @@ def test_single_process(variables, values):
     ("values", "message"),
     [
         *(
-            ({name: "3"}, rf"{name} is 3, but RANK .* RANK=\${rank}, .* LOCAL_RANK=\${local},")
-            for name, (rank, local) in LAUNCHERS.items()
+            ({name: "3"}, rf"{name} is 3, .* each work alone: set RANK=\${one.rank}, WORLD_SIZE")
+            for one in LAUNCHERS
+            for name in (one.size, one.rank)
+            if name
+        ),
+        ({"SLURM_NPROCS": "4", "SLURM_PROCID": "0"}, r".* LOCAL_RANK=\$SLURM_LOCALID, MASTER"),
+        ({"WORLD_SIZE": "1", "SLURM_NTASKS": "4"}, "SLURM_NTASKS is 4, but RANK and .* not both"),
+        ({"TORCHELASTIC_MAX_RESTARTS": "abc"}, "TORCHELASTIC_MAX_RESTARTS is 'abc': it must be"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "99999"},
+            "MASTER_PORT is 99999: it must be from 1 to 65535",
         ),
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "SLURM_NTASKS is 4, .* each work alone"),
         ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}, "SLURM_NTASKS is 4"),
@@ -211,6 +223,16 @@ def test_lost_meeting_place_is_one_line(variables, monkeypatch):
     message = r"^rank 1 of 2 cannot join .* localhost:29500: The client socket has timed out\.$"
     with pytest.raises(ConnectionError, match=message), process_group("cpu"):
         pass
+
+
+def test_unknown_address_is_told_at_once(variables, monkeypatch, caplog):
+    """And awaited, as the names of clusters come to be known late."""
+    variables(RANK="1", WORLD_SIZE="2", MASTER_ADDR="nowhere.invalid", MASTER_PORT="29500")
+    monkeypatch.setattr("socket.getaddrinfo", raiser(socket.gaierror(-2, "unknown")))
+    monkeypatch.setattr("torch.distributed.init_process_group", raiser(RuntimeError("lost")))
+    with pytest.raises(ConnectionError, match="lost"), process_group("cpu"):
+        pass
+    assert "MASTER_ADDR is 'nowhere.invalid', which is not found" in caplog.text
 
 
 def test_trainer_refuses_to_train_alone_beside_others(variables, tmp_path):
