@@ -51,8 +51,14 @@ def segment(
 
     Raises:
         FileNotFoundError: if there is no file at the path.
-        ValueError: if the image cannot be read or is not one image.
+        ValueError: if the image cannot be read or is not one image, the model has no values, or a
+            part of it cannot be put in evaluation mode (see `evaluation_replica`).
     """
+    if next(model.parameters()).is_meta:
+        raise ValueError(
+            "the network has no values (it is on the meta device): "
+            'call to_empty(device="cpu") and load weights first'
+        )
     protocol = protocol or InferenceProtocol()
     pixels = decode_image(image)
     if isinstance(image, Tensor) or not pixels.is_contiguous():

@@ -115,6 +115,11 @@ def test_results_are_on_the_cpu_whatever_the_default_device(model, pixels):
     assert result.probabilities.isfinite().all()
 
 
+def test_network_without_values_is_refused(make_model, pixels):
+    with pytest.raises(ValueError, match=r"^the network has no values .* meta device"):
+        make_model().to("meta").predict(pixels)
+
+
 def test_bfloat16_network_predicts_nearly_the_same(make_model, pixels):
     exact = make_model().predict(pixels, return_probabilities=True)
     rounded = make_model().bfloat16().predict(pixels, return_probabilities=True)
