@@ -30,7 +30,7 @@ from ccnet.training.checkpoint import (
 )
 from ccnet.training.data import combined_seed, iterate, training_loader
 from ccnet.training.history import History
-from ccnet.training.monitor import Monitor
+from ccnet.training.monitor import Monitor, refuse_unreadable_name
 from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
 from ccnet.training.precision import autocast, choose_precision
@@ -61,9 +61,10 @@ class Trainer:
 
     Raises:
         FileExistsError: if the folder holds a run and `resume` is false.
-        ValueError: if that run has another recipe or model, the batch is too small for the world
-            size, the recipe is invalid for the model, or other processes were started with this
-            one and have not been joined (see `ccnet.distributed.process_group`).
+        ValueError: if that run has another recipe or model, the name of the folder is not UTF-8,
+            the batch is too small for the world size, the recipe is invalid for the model, or other
+            processes were started with this one and have not been joined (see
+            `ccnet.distributed.process_group`).
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Trainer:
     ) -> None:
         distributed.refuse_stray()
         run_dir = user_path(run_dir)
+        refuse_unreadable_name(run_dir)
         self.run_dir, self.workers = run_dir, workers
         self.train_set, self.val_set = train_set, val_set
         self.environment = environment or {}

@@ -113,6 +113,21 @@ class Monitor:
             self._handler.close()
 
 
+def refuse_unreadable_name(run_dir: Path) -> None:
+    """Refuses a folder whose name holds bytes that are not UTF-8: TensorBoard cannot write there.
+
+    Raises:
+        ValueError: says which.
+    """
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the name of the run folder, {printable(run_dir)}, is not UTF-8, which TensorBoard "
+            "needs: give another name"
+        ) from error
+
+
 def versions() -> dict[str, Any]:
     """Returns library versions, devices, number of threads and world size."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

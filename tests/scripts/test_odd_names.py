@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from small_runs import Scenes, small_backbones, write_mask_folder
+from small_runs import Scenes, small_backbones, trainer, write_mask_folder
 
 ODD = ["new\nline", "\x1b[31mred", "\u9053\u8def", "bytes \udcff"]
 """The last one is no text: a byte that is not UTF-8."""
@@ -49,6 +49,12 @@ def test_predict_segments_all(run, draw, tmp_path, weights_file):
     assert len(list((tmp_path / "out").iterdir())) == 2 * len(ODD)
     single = run("predict", tmp_path / "in" / f"{ODD[0]}.png", *arguments[1:], "--overwrite")
     assert f"  picture     {tmp_path}/in/{SHOWN[0]}.png" in single.out.splitlines()
+
+
+def test_run_folder_without_a_readable_name_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"run folder, .*run \\udcff, is not UTF-8"):
+        trainer(tmp_path / "run \udcff")
+    assert not list(tmp_path.iterdir())
 
 
 def test_train_and_evaluate_on_a_folder(run, tmp_path):
