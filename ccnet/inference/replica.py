@@ -72,8 +72,9 @@ def _shallow_copy(module: nn.Module, replicate: Callable[[nn.Module], nn.Module]
             module._forward_pre_hooks, partial(_prepare, module)
         )
     for name, value in list(state.items()):
-        if isinstance(value, MethodType | partial):
-            state[name] = _rebound(value, module, replica)
+        if not callable(value):
+            continue
+        state[name] = _rebound(value, module, replica)
         # Those who replace `forward` keep it as `_old_forward` or the like.
         if name.endswith("forward") and any(map(_any_training, _held_modules(state[name]))):
             raise ValueError(
