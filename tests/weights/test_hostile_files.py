@@ -67,6 +67,27 @@ def test_compressed_archive_is_refused(tmp_path):
         ccnet.ccnet_resnet18(weights=bomb)
 
 
+def test_tensor_that_the_archive_calls_a_folder_is_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.randn(9)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"a/data/0") - 46 + 38] ^= 0x10  # in the directory, the attributes
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pth is damaged.*calls a file in it a folder"):
+        read_pickle(path)
+
+
+def test_archive_that_was_packed_again_with_folders_is_read(tmp_path):
+    torch.save({"a": torch.arange(9)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as source:
+        source.extractall(tmp_path)
+    with zipfile.ZipFile(tmp_path / "b.pth", "w") as target:
+        for path in [tmp_path / "a", *sorted((tmp_path / "a").rglob("*"))]:
+            target.write(path, path.relative_to(tmp_path))
+    assert any(entry.external_attr & 0x10 for entry in zipfile.ZipFile(tmp_path / "b.pth").filelist)
+    assert torch.equal(read_pickle(tmp_path / "b.pth")["a"], torch.arange(9))
+
+
 @pytest.mark.parametrize("name", ["conv1.weight", "bn1.weight", "unexpected"])
 def test_expanded_tensor_is_refused(name):
     """`expand` makes a tensor of any size from four bytes; nothing may compute on it."""

@@ -34,6 +34,9 @@ _OTHER_ARCHIVES = {
 }
 """How the name of an entry ends in zip archives that are no checkpoints."""
 
+_FOLDER = 0x10
+"""Attribute of folders in an archive: torch.load leaves the tensors of such entries unset."""
+
 _MAGIC = MAGIC_NUMBER.to_bytes(10, "little")
 
 _NUMPY_CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
@@ -109,6 +112,8 @@ def _check_archive(file: io.BytesIO, size: int, sealed: bool) -> None:
             raise ValueError("it is compressed, which torch.save never does")
         if len(set(names)) < len(names) or sum(entry.file_size for entry in entries) > size:
             raise ValueError("its entries are more than the file")
+        if any(entry.external_attr & _FOLDER and not entry.is_dir() for entry in entries):
+            raise ValueError("it calls a file in it a folder")
         if not sealed:
             for entry in entries:
                 _check_entry(archive, entry)
