@@ -17,6 +17,9 @@ from ccnet.files import atomic_write, sha256_of, user_path
 from ccnet.weights.file_kinds import foreign_kind, is_pickle
 from ccnet.weights.registry import REGISTRY, details_of
 
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Dtypes of weights: what others hold needs a scale first."""
+
 
 @dataclass(frozen=True, eq=False)
 class ModelWeights:
@@ -177,7 +180,8 @@ def load_strictly(
             them.
 
     Raises:
-        ValueError: if tensors are missing, unexpected, of another shape, or not finite; names them.
+        ValueError: if tensors are missing, unexpected, of another shape, not finite, or of a dtype
+            that weights are quantised to; names them.
     """
     kept = tuple(fresh)
     targets = module.state_dict()
@@ -188,14 +192,9 @@ def load_strictly(
     problems = [f"missing {name} {own[name]}" for name in own.keys() - given.keys()]
     problems += [f"unexpected {name} {given[name]}" for name in given.keys() - own.keys()]
     problems += [
-        f"{name} has values that are not finite"
-        for name, tensor in state_dict.items()
-        if own.get(name) == given[name] and not tensor.isfinite().all()
-    ]
-    problems += [
-        f"{name} is {given[name]} instead of {own[name]}"
+        f"{name} {fault}"
         for name in own.keys() & given.keys()
-        if own[name] != given[name]
+        if (fault := _fault(state_dict[name], targets[name]))
     ]
     if problems:
         shown = "\n  ".join(sorted(problems)[:20])
@@ -208,3 +207,14 @@ def load_strictly(
         module.load_state_dict(state_dict, assign=True)
     else:
         module.load_state_dict(state_dict, strict=not kept)
+
+
+def _fault(tensor: Tensor, target: Tensor) -> str | None:
+    """Says why a tensor cannot be the value of another; None if it can."""
+    if tensor.shape != target.shape:
+        return f"is {tuple(tensor.shape)} instead of {tuple(target.shape)}"
+    if tensor.dtype in _FLOATS:
+        return None if tensor.isfinite().all() else "has values that are not finite"
+    if target.is_floating_point():
+        return f"is {tensor.dtype}: the network needs floating-point numbers of 16 bits or more"
+    return None

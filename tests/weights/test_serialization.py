@@ -149,6 +149,21 @@ def test_every_wrong_tensor_is_named():
     assert_equal(dict(module.state_dict()), before)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "bool", "float8_e4m3fn", "float8_e5m2", "complex64"])
+def test_quantised_weights_are_not_taken_for_weights(dtype):
+    module = nn.BatchNorm2d(4)
+    state = {name: value.to(getattr(torch, dtype)) for name, value in module.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"weight is torch\.{dtype}: the network needs floating"):
+        load_strictly(module, state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_other_precision_are_taken(dtype):
+    module = nn.BatchNorm2d(4)
+    load_strictly(module, {key: value.to(dtype) + 1 for key, value in module.state_dict().items()})
+    assert (module.weight.tolist(), module.num_batches_tracked.tolist()) == ([2.0] * 4, 1)
+
+
 def test_fresh_parts_keep_their_values():
     module = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 3)})
     before = {name: value.clone() for name, value in module.state_dict().items()}
