@@ -23,7 +23,8 @@ _OUTPUT_STRIDES = {
 }
 """By the strides and dilations of the four stages."""
 
-_NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN", "NaiveSyncBN", "BatchNorm2d", "SyncBatchNorm")
+_NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN", "NaiveSyncBN", "BatchNorm2d", "SyncBatchNorm", None)
+_CONVOLUTIONS = (None, "Conv2d", "Conv")
 
 _ONLY: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "backbone": {
@@ -36,6 +37,8 @@ _ONLY: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "multi_grid": (None,),
         "plugins": (None, []),
         "dcn": (None,),
+        "conv_cfg": _CONVOLUTIONS,
+        "norm_cfg": _NORMS,
     },
     "decode_head": {
         "type": ("CCHead", "FCNHead"),
@@ -46,9 +49,15 @@ _ONLY: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "concat_input": (True,),
         "input_transform": (None,),
         "upsample_input": (False,),
+        "conv_cfg": _CONVOLUTIONS,
+        "norm_cfg": _NORMS,
+        "act_cfg": ("ReLU", "LeakyReLU"),
     },
 }
-"""Values that this network can have, of the options that its tensors do not tell."""
+"""Values that this network can have, of the options that its tensors do not tell.
+
+The first is that of an option that is not recorded. Of mappings it is their `type`.
+"""
 
 
 @dataclass
@@ -91,9 +100,9 @@ def read_record(checkpoint: Mapping[str, Any], num_classes: int | None = None) -
             recorded.config[name] = head[name]
     if "dropout_ratio" in head:
         recorded.config["dropout"] = max(0.0, float(head["dropout_ratio"] or 0))
-    slope = _slope(_part(head, "act_cfg"))
-    if slope:
-        recorded.config["negative_slope"] = slope
+    activation = _part(head, "act_cfg")
+    if _short(activation.get("type")) == "LeakyReLU":
+        recorded.config["negative_slope"] = float(activation.get("negative_slope", 0.01))
     if options := _backbone_options(backbone):
         recorded.config["backbone_options"] = options
     if (pixels := _preprocessing(settings, model)) is not None:
@@ -134,29 +143,18 @@ def _short(type_name: Any) -> Any:
 
 def _check_supported(part: str, settings: Mapping[str, Any]) -> None:
     for name, allowed in _ONLY[part].items():
-        value = _short(settings[name]) if name in settings else allowed[0]
+        value = settings.get(name, allowed[0])
+        value = _short(value.get("type", allowed[0]) if isinstance(value, Mapping) else value)
         if value not in allowed:
             raise ValueError(
                 f"its {part} has {name}={value!r}, which this network cannot have: "
                 f"only {' or '.join(map(repr, allowed))}"
             )
-    norm = _part(settings, "norm_cfg")
-    kind, epsilon = _short(norm.get("type", "BN")), norm.get("eps", 1e-5)
-    if kind not in _NORMS:
-        raise ValueError(f"its {part} has the norm {kind}, which this network cannot have: only BN")
+    epsilon = _part(settings, "norm_cfg").get("eps", 1e-5)
     if epsilon != 1e-5:
         raise ValueError(f"its {part} has norms with eps={epsilon!r}; this network has 1e-5")
     if settings.get("out_channels") == 1:
         raise ValueError("it has one output channel for two classes, cut at a threshold")
-
-
-def _slope(activation: Mapping[str, Any]) -> float:
-    kind = _short(activation.get("type", "ReLU"))
-    if kind == "LeakyReLU":
-        return float(activation.get("negative_slope", 0.01))
-    if kind != "ReLU":
-        raise ValueError(f"its decode_head has the activation {kind}; this network has ReLU")
-    return 0.0
 
 
 def _backbone_options(backbone: Mapping[str, Any]) -> dict[str, Any]:

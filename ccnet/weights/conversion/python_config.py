@@ -1,7 +1,8 @@
 """Python configurations: the values in the source text of one, read without running it.
 
 OpenMMLab's checkpoints record their configuration as such a text. Literals, `dict(...)`, sums and
-products of numbers, and names that are assigned before are read; other values are left out.
+products of numbers, and names that are assigned before are read; other values are left out, and so
+are the variables in statements that may change them in a way that is not followed.
 """
 
 import ast
@@ -63,12 +64,21 @@ def _statements(text: str) -> list[ast.stmt]:
         return ast.parse(text).body
     except SyntaxError:
         statements = []
-        for part in re.split(r"^(?=\w+ *= )", text, flags=re.MULTILINE):
+        for part in re.split(r"^(?=[^\W\d])", text, flags=re.MULTILINE):
             with suppress(SyntaxError):
-                statements += ast.parse(part).body
-        if not statements:
+                statements += _parse(part)
+        if all(isinstance(one, ast.Delete) for one in statements):
             raise
         return statements
+
+
+def _parse(text: str) -> list[ast.stmt]:
+    """Parses the text of one statement; of one that is no Python, only that its name is changed."""
+    try:
+        return ast.parse(text).body
+    except SyntaxError:
+        name = re.match(r"\w+", text)
+        return ast.parse(f"del {name[0]}").body if name else []
 
 
 def _variables(text: str) -> dict[str, Any]:
@@ -76,16 +86,61 @@ def _variables(text: str) -> dict[str, Any]:
         body = _statements(text)
         names: dict[str, Any] = {}
         for statement in body:
-            if isinstance(statement, ast.Assign):
-                value = _value(statement.value, names)
-                for target in statement.targets:
-                    if isinstance(target, ast.Name):
-                        names[target.id] = value
-            elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Dict):
-                names |= _value(statement.value, names)
+            _run(statement, names)
     except (SyntaxError, RecursionError, MemoryError, ValueError, ArithmeticError) as error:
         raise ValueError(f"it is not Python: {error}") from error
     return {name: value for name, value in names.items() if value is not UNREADABLE}
+
+
+def _run(statement: ast.stmt, names: dict[str, Any]) -> None:
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Dict):
+        names |= _value(statement.value, names)
+    elif isinstance(statement, ast.Assign):
+        _assign(statement.targets, statement.value, names)
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        _assign([statement.target], statement.value, names)
+    elif isinstance(statement, ast.AugAssign):
+        changed = ast.BinOp(statement.target, statement.op, statement.value)
+        if _value(changed, names) is UNREADABLE:
+            _forget(statement.target, names)  # a list may be changed in its place
+        else:
+            _assign([statement.target], changed, names)
+    else:
+        _forget(statement, names)
+
+
+def _assign(targets: list[ast.expr], node: ast.expr, names: dict[str, Any]) -> None:
+    value = _value(node, names)
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            _forget(call.func, names)  # its method may change it
+    for target in targets:
+        if isinstance(target, ast.Name):
+            names[target.id] = value
+        elif isinstance(target, ast.Subscript) and not isinstance(value, (dict, list, tuple)):
+            _set_item(target, value, names)
+        else:
+            _forget(target, names)
+
+
+def _set_item(target: ast.Subscript, value: Any, names: dict[str, Any]) -> None:
+    place, key = _value(target.value, names), _value(target.slice, names)
+    if not isinstance(place, dict) or not isinstance(key, str):
+        _forget(target, names)
+    elif value is UNREADABLE:
+        place.pop(key, None)
+    else:
+        place[key] = value
+
+
+def _forget(node: ast.AST, names: dict[str, Any]) -> None:
+    """Makes the variables in a node unreadable, and also what others share with them."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and part.id in names:
+            value = names[part.id]
+            if isinstance(value, (dict, list)):
+                value.clear()
+            names[part.id] = UNREADABLE
 
 
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
@@ -96,6 +151,10 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         return names.get(node.id, _NAMES.get(node.id, node.id))
     if isinstance(node, ast.Attribute):
         return node.attr
+    if isinstance(node, ast.Subscript):
+        place, key = _value(node.value, names), _value(node.slice, names)
+        is_found = isinstance(place, dict) and isinstance(key, str) and key in place
+        return place[key] if is_found else UNREADABLE
     if isinstance(node, (ast.List, ast.Tuple)):
         items = [_value(item, names) for item in node.elts]
         if UNREADABLE in items:
