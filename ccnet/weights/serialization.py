@@ -1,6 +1,8 @@
 """Reading and writing weights: safetensors files and folders, strict loading."""
 
+import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +18,11 @@ from torch import Tensor, nn
 from ccnet.files import atomic_write, sha256_of, user_path
 from ccnet.weights.file_kinds import foreign_kind, is_pickle
 from ccnet.weights.registry import REGISTRY, details_of
+
+logger = logging.getLogger(__name__)
+
+_CHECKSUM = "sha256"
+"""Key of the checksum over tensors, configuration and details in a header; others have none."""
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Dtypes of weights: what others hold needs a scale first."""
@@ -96,14 +103,30 @@ def read_files(
         if is_pickle(weights_path):
             reason = f"a checkpoint of PyTorch: rename it to {weights_path.stem}.pth"
         raise ValueError(f"{weights_path} is not an intact safetensors file: {reason}") from error
-    if config_path is None:
-        config = _parse_mapping(header.get("config", "{}"), f"the configuration in {weights_path}")
-    else:
-        config = _parse_mapping(config_path.read_bytes(), str(config_path))
+    if _CHECKSUM in header and header[_CHECKSUM] != _checksum(state_dict, header):
+        raise ValueError(
+            f"{weights_path} is damaged: its checksum is wrong (if a program of yours changed it, "
+            f"leave {_CHECKSUM} out of its metadata)"
+        )
+    config = _parse_mapping(header.get("config", "{}"), f"the configuration in {weights_path}")
+    if config_path is not None:
+        embedded, config = config, _parse_mapping(config_path.read_bytes(), str(config_path))
+        if embedded and embedded != config:
+            logger.warning("%s is used, though %s has another one", config_path, weights_path.name)
     if details is None:
         details = _parse_mapping(header.get("details", "{}"), f"the details in {weights_path}")
-        details = details or _registered_details(weights_path)
+        if not details and _CHECKSUM not in header:
+            details = _registered_details(weights_path)
     return ModelWeights(state_dict, config, details, source)
+
+
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """The SHA-256 of contiguous tensors on the CPU, configuration and details, in hexadecimal."""
+    digest = hashlib.sha256(json.dumps([header.get("config"), header.get("details")]).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), *tensor.shape]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _registered_details(path: Path) -> dict[str, Any]:
@@ -124,7 +147,7 @@ def _parse_mapping(text: str | bytes, place: str) -> dict[str, Any]:
 
 
 def write_weights(path: str | os.PathLike[str], weights: ModelWeights) -> None:
-    """Writes a safetensors file; configuration and details go into its header.
+    """Writes a safetensors file; configuration, details and a checksum go into its header.
 
     Raises:
         OSError: if it cannot be written; an older file stays.
@@ -136,6 +159,7 @@ def write_weights(path: str | os.PathLike[str], weights: ModelWeights) -> None:
     header = {"format": "pt", "config": json.dumps(weights.config)}
     if weights.details:
         header["details"] = json.dumps(weights.details)
+    header[_CHECKSUM] = _checksum(tensors, header)
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=header)
         _sort_header(temporary)

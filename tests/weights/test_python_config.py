@@ -34,6 +34,7 @@ UNKNOWN = {
     "together": "model, x = dict(decode_head=dict(recurrence=5)), 3",
     "attribute": "model.decode_head.recurrence = 5",
     "deletion": "del head['recurrence']",
+    "unknown name": "model = dict(decode_head=dict(recurrence=size, norm_cfg=norm, act_cfg=a.b))",
     "no Python": "model = dict(decode_head=<object>)",
     "itself": "model['decode_head'] = model",
 }
@@ -46,7 +47,7 @@ def state():
 
 @pytest.mark.parametrize(("text", "recurrence"), KNOWN.values(), ids=KNOWN)
 def test_what_a_statement_changes_is_followed(text, recurrence, state):
-    found = convert({"meta": {"cfg": BASE + text}, "state_dict": state})
+    found = convert({"meta": {"cfg": f"\ufeff{BASE}{text}"}, "state_dict": state})
     assert found.config["recurrence"] == recurrence
     assert "recurrence" not in found.assumed
 

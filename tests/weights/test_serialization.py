@@ -194,6 +194,35 @@ def test_file_holds_tensors_of_any_layout_configuration_and_details(tmp_path):
     assert (loaded.config, loaded.details, loaded.source) == (config, details, str(path))
 
 
+def test_changed_bit_is_noticed(tmp_path):
+    state = {"a": torch.randn(9), "b": torch.ones(3, dtype=torch.bfloat16), "n": torch.tensor(3)}
+    path = tmp_path / "a.safetensors"
+    write_weights(path, ModelWeights(state, {"recurrence": 2}, {"license": "MIT"}))
+    content = path.read_bytes()
+    noticed = 0
+    for index in range(len(content)):
+        changed = bytearray(content)
+        changed[index] ^= 1 << index % 8
+        path.write_bytes(changed)
+        try:
+            found = read_weights(path)
+        except ValueError:
+            noticed += 1
+        else:
+            assert_equal(found.state_dict, state)
+            assert (found.config, found.details) == ({"recurrence": 2}, {"license": "MIT"})
+    assert noticed > 0.8 * len(content)
+
+
+def test_configuration_beside_the_file_is_used_and_said(folder, caplog):
+    config = (folder / "config.json").read_text()
+    assert CCNet.from_pretrained(folder).config["recurrence"] == 1
+    assert not caplog.text
+    (folder / "config.json").write_text(config.replace('"recurrence": 1', '"recurrence": 3'))
+    assert CCNet.from_pretrained(folder).config["recurrence"] == 3
+    assert "config.json is used, though model.safetensors has another one" in caplog.text
+
+
 def test_failure_while_writing_leaves_the_older_files(folder, pristine, make_model, monkeypatch):
     def write_half(tensors, path, metadata):
         path.write_bytes(b"half of the file")

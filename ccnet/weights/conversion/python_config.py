@@ -1,8 +1,8 @@
 """Python configurations: the values in the source text of one, read without running it.
 
 OpenMMLab's checkpoints record their configuration as such a text. Literals, `dict(...)`, sums and
-products of numbers, and names that are assigned before are read; other values are left out, and so
-are the variables in statements that may change them in a way that is not followed.
+products of numbers, names that are assigned before, and those of types are read. Other values are
+left out, and so are variables that a statement may change in a way that is not followed.
 """
 
 import ast
@@ -43,7 +43,7 @@ def parse_config(text: str) -> dict[str, Any]:
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"it has {len(text)} characters")
     merged: dict[str, Any] = {}
-    for part in _files(text):
+    for part in _files(text.removeprefix("\ufeff")):
         merged = _merge(merged, _variables(part))
     return merged
 
@@ -148,9 +148,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
-        return names.get(node.id, _NAMES.get(node.id, node.id))
-    if isinstance(node, ast.Attribute):
-        return node.attr
+        return names.get(node.id, _NAMES.get(node.id, UNREADABLE))
     if isinstance(node, ast.Subscript):
         place, key = _value(node.value, names), _value(node.slice, names)
         is_found = isinstance(place, dict) and isinstance(key, str) and key in place
@@ -181,6 +179,8 @@ def _mapping(pairs: Any, names: Mapping[str, Any]) -> Any:
     found: dict[Any, Any] = {}
     for key, node in pairs:
         value = _value(node, names)
+        if key == "type" and isinstance(node, (ast.Name, ast.Attribute)):
+            value = node.id if isinstance(node, ast.Name) else node.attr
         if key is None:
             found |= value if isinstance(value, dict) else {}
         elif isinstance(key, (str, int)) and value is not UNREADABLE:
