@@ -46,7 +46,8 @@ ORDERS = {
     ],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
     "weights.conversion": [
-        *("state_dicts", "measurement", "python_config", "openmmlab", "convert"),
+        *("state_dicts", "measurement", "python_config", "recorded_classes"),
+        *("openmmlab", "convert"),
     ],
     "datasets": [
         *("label_maps", "labeled_images", "camvid", "cityscapes", "labelmefacade"),

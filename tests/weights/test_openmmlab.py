@@ -159,6 +159,16 @@ ONE_RECORD = {
         {"cfg": "model = dict(auxiliary_head=dict(align_corners=True, recurrence=4))"},
         *("align_corners", False),
     ),
+    "number for a truth": (with_head(align_corners=1), "align_corners", True),
+    "whole number": (with_head(recurrence=3.0), "recurrence", 3),
+    "same stage by another index": (
+        {"cfg": "model = dict(backbone=dict(out_indices=(2, 3)), decode_head=dict(in_index=1))"},
+        *("recurrence", 2),
+    ),
+    "network of a slide with gaps": (
+        {"cfg": "test_cfg = dict(mode='slide', crop_size=(64, 96), stride=(64, 200))"},
+        *("recurrence", 2),
+    ),
     "leaky": (
         with_head(act_cfg={"type": "LeakyReLU", "negative_slope": 0.1}),
         *("negative_slope", 0.1),
@@ -207,13 +217,6 @@ def test_what_is_not_recorded_is_assumed_and_said(save, caplog):
         assert words in caplog.text
 
 
-def test_names_of_other_classes_are_not_used(state, caplog):
-    found = converted(state, CLASSES=["one", "two"], PALETTE=None)
-    assert found.config["label_set"]["categories"][0] == "class 0"
-    assert "label_set" in found.assumed
-    assert "records 2 class names for 4 classes" in caplog.text
-
-
 @pytest.mark.parametrize("text", ["a b (", "x = " + "(" * 5000, "x = " + "-" * 50_000 + "1"])
 def test_record_that_cannot_be_read_is_said(text, state, caplog):
     assert "recurrence" in converted(state, config=text).assumed
@@ -229,6 +232,8 @@ OTHERS = {
     "decode_head=dict(act_cfg=None)": "act_cfg=None",
     "decode_head=dict(conv_cfg=dict(type='ConvWS'))": "conv_cfg='ConvWS'",
     "backbone=dict(conv_cfg=dict(type='DCNv2', deform_groups=1))": "conv_cfg='DCNv2'",
+    "backbone=dict(out_indices=(1, 2)), decode_head=dict(in_index=-1)": "in_index=2",
+    "decode_head=dict(in_index=2)": "in_index=2",
     "decode_head=dict(concat_input=False)": "concat_input=False",
     "decode_head=dict(num_classes=2, out_channels=1)": "one output channel",
     "backbone=dict(type='ResNetV1d')": "type='ResNetV1d'",

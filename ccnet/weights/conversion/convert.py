@@ -86,7 +86,7 @@ def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWei
             given.pop("backbone_options", None)
         if recorded.protocol is not None:
             details["protocol"] = recorded.protocol.to_config()
-        assumed -= given.keys()
+        assumed -= given.keys() - recorded.guesses
     words = {name: _words(name, config) for name in family.assumed if name in assumed}
     if family is OWN and any(_may_be_in_place(state_dict)):
         words["norm"] = (

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ccnet.classes import LABEL_SETS, LabelSet
 from ccnet.inference import InferenceProtocol
 from ccnet.transforms import Preprocessing
 from ccnet.weights.conversion.python_config import parse_config
+from ccnet.weights.conversion.recorded_classes import part_of, recorded_label_set
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _ONLY: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     },
     "decode_head": {
         "type": ("CCHead", "FCNHead"),
-        "in_index": (3, -1),
+        "in_index": (3,),
         "num_convs": (2,),
         "kernel_size": (3,),
         "dilation": (1,),
@@ -67,10 +67,12 @@ class Recorded:
     Attributes:
         config: arguments of `CCNet`; only those that are recorded.
         protocol: the options of inference.
+        guesses: arguments in `config` that are not what is recorded, which cannot be used.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
     protocol: InferenceProtocol | None = None
+    guesses: set[str] = field(default_factory=set)
 
 
 def read_record(checkpoint: Mapping[str, Any], num_classes: int | None = None) -> Recorded:
@@ -88,19 +90,20 @@ def read_record(checkpoint: Mapping[str, Any], num_classes: int | None = None) -
         return Recorded()
     recorded = Recorded()
     settings = _settings(meta)
-    model = _part(settings, "model")
-    backbone, head = _part(model, "backbone"), model.get("decode_head", {})
+    model = part_of(settings, "model")
+    backbone, head = part_of(model, "backbone"), model.get("decode_head", {})
     if isinstance(head, Sequence) and not isinstance(head, str):
         raise ValueError(f"it has a cascade of {len(head)} decode heads; this network has one")
     head = head if isinstance(head, Mapping) else {}
     _check_supported("backbone", backbone)
-    _check_supported("decode_head", head)
+    _check_supported("decode_head", {**head, "in_index": _stage(backbone, head)})
     for name, kind in (("recurrence", int), ("align_corners", bool)):
-        if type(head.get(name)) is kind:
-            recorded.config[name] = head[name]
+        value = head.get(name)
+        if isinstance(value, (int, float)) and kind(value) == value:
+            recorded.config[name] = kind(value)
     if "dropout_ratio" in head:
         recorded.config["dropout"] = max(0.0, float(head["dropout_ratio"] or 0))
-    activation = _part(head, "act_cfg")
+    activation = part_of(head, "act_cfg")
     if _short(activation.get("type")) == "LeakyReLU":
         recorded.config["negative_slope"] = float(activation.get("negative_slope", 0.01))
     if options := _backbone_options(backbone):
@@ -108,10 +111,12 @@ def read_record(checkpoint: Mapping[str, Any], num_classes: int | None = None) -
     if (pixels := _preprocessing(settings, model)) is not None:
         recorded.config["preprocessing"] = pixels.to_config()
     if num_classes is not None:
-        labels = _label_set(meta, num_classes)
+        labels, is_guess = recorded_label_set(meta, settings, num_classes)
         if labels is not None:
             recorded.config["label_set"] = labels.to_config()
-    recorded.protocol = _protocol(_part(model, "test_cfg") or _part(settings, "test_cfg"))
+        if is_guess:
+            recorded.guesses.add("label_set")
+    recorded.protocol = _protocol(part_of(model, "test_cfg") or part_of(settings, "test_cfg"))
     return recorded
 
 
@@ -131,11 +136,6 @@ def _settings(meta: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def _part(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = settings.get(name)
-    return part if isinstance(part, Mapping) else {}
-
-
 def _short(type_name: Any) -> Any:
     """The last part of the dotted name of a type."""
     return type_name.rpartition(".")[2] if isinstance(type_name, str) else type_name
@@ -150,7 +150,7 @@ def _check_supported(part: str, settings: Mapping[str, Any]) -> None:
                 f"its {part} has {name}={value!r}, which this network cannot have: "
                 f"only {' or '.join(map(repr, allowed))}"
             )
-    epsilon = _part(settings, "norm_cfg").get("eps", 1e-5)
+    epsilon = part_of(settings, "norm_cfg").get("eps", 1e-5)
     if epsilon != 1e-5:
         raise ValueError(f"its {part} has norms with eps={epsilon!r}; this network has 1e-5")
     if settings.get("out_channels") == 1:
@@ -175,19 +175,19 @@ def _backbone_options(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 def _preprocessing(settings: Mapping[str, Any], model: Mapping[str, Any]) -> Preprocessing | None:
     """Returns the recorded normalisation: of the model, its test pipeline, or the data set."""
-    recorded = _part(model, "data_preprocessor") or _part(settings, "data_preprocessor")
+    recorded = part_of(model, "data_preprocessor") or part_of(settings, "data_preprocessor")
     if recorded:
         swaps = bool(recorded.get("bgr_to_rgb") or recorded.get("rgb_to_bgr"))
         mean = recorded.get("mean") or (0.0, 0.0, 0.0)
         std = recorded.get("std") or (1.0, 1.0, 1.0)
     else:
         pipelines = (
-            _part(_part(settings, "data"), "test").get("pipeline"),
+            part_of(part_of(settings, "data"), "test").get("pipeline"),
             settings.get("test_pipeline"),
-            _part(_part(settings, "data"), "val").get("pipeline"),
+            part_of(part_of(settings, "data"), "val").get("pipeline"),
         )
         steps = (step for pipeline in pipelines for step in _steps(pipeline))
-        recorded = next(steps, _part(settings, "img_norm_cfg"))
+        recorded = next(steps, part_of(settings, "img_norm_cfg"))
         if "mean" not in recorded or "std" not in recorded:
             return None
         swaps = bool(recorded.get("to_rgb", True))
@@ -206,38 +206,20 @@ def _steps(pipeline: Any) -> Iterator[Mapping[str, Any]]:
         yield from _steps(pipeline.get("transforms"))
 
 
-def _label_set(meta: Mapping[str, Any], num_classes: int) -> LabelSet | None:
-    dataset = _part(meta, "dataset_meta")
-    found = {**meta, **{str(key).upper(): value for key, value in dataset.items()}}
-    names, colors = found.get("CLASSES"), found.get("PALETTE")
-    if names is None or isinstance(names, str):
-        return None
-    names = [str(name) for name in names]
-    if len(names) != num_classes:
-        logger.warning(
-            "the checkpoint records %d class names for %d classes: they are not used",
-            *(len(names), num_classes),
-        )
-        return None
-    colors = None if colors is None else [list(map(int, color)) for color in colors]
-    if colors is None or len(colors) != num_classes:
-        colors = None
-    known = next((one for one in LABEL_SETS.values() if list(one.categories) == names), None)
-    config: dict[str, Any] = {"categories": names}
-    if known is not None:
-        config = known.to_config()
-    elif found.get("REDUCE_ZERO_LABEL"):
-        config["label_ids"] = list(range(1, num_classes + 1))
-    try:
-        return LabelSet.from_config({**config, **({"colors": colors} if colors else {})})
-    except ValueError as error:
-        logger.warning("the recorded classes are not used: %s", error)
-        return None
+def _stage(backbone: Mapping[str, Any], head: Mapping[str, Any]) -> Any:
+    """Returns the number of the stage that the head reads."""
+    stages, index = backbone.get("out_indices", (0, 1, 2, 3)), head.get("in_index", -1)
+    is_one = type(index) is int and -len(stages) <= index < len(stages)
+    return stages[index] if is_one else index
 
 
 def _protocol(test: Mapping[str, Any]) -> InferenceProtocol | None:
     if test.get("mode") == "whole":
         return InferenceProtocol()
-    if test.get("mode") == "slide" and "crop_size" in test:
+    if test.get("mode") != "slide" or "crop_size" not in test:
+        return None
+    try:
         return InferenceProtocol("slide", crop=test["crop_size"], stride=test.get("stride"))
-    return None
+    except (TypeError, ValueError) as error:
+        logger.warning("the recorded test_cfg is not used: %s", error)
+        return None
