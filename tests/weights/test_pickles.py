@@ -95,7 +95,11 @@ FOREIGN = {
     ),
     "beside the tensors": ({**STATE, "args": argparse.Namespace()}, "argparse.Namespace"),
     "whole module": (Network(), "test_pickles.Network"),
-    "module under a key": ({"model": Network(), "epoch": 3}, "test_pickles.Network"),
+    "module beside the tensors": ({**STRANGE, "x": torch.nn.Linear(1, 1)}, "nn.modules.linear"),
+    "module under a key": (
+        {"model": Network(), "scores": {"a": np.float64(3)}},
+        "test_pickles.Network",
+    ),
 }
 
 

@@ -61,6 +61,12 @@ WRAPPED = {
         "hyper_parameters": {"lr": 0.1},
         "pytorch-lightning_version": "2.5.0",
     },
+    "beside a number for a name": lambda state: {**state, 5: torch.ones(1)},
+    "NumPy": lambda state: {name: value.numpy() for name, value in state.items()},
+    "NumPy of other bytes": lambda state: {
+        name: value.numpy().astype(value.numpy().dtype.newbyteorder(">"))
+        for name, value in state.items()
+    },
     "twice the same": lambda state: {"model": state, "state_dict": prefixed("module.", state)},
 }
 

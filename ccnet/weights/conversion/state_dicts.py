@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,13 +74,26 @@ def find_state_dict(
 def _state_dicts(
     content: Mapping[Any, Any], families: Sequence[Family], keys: tuple[str, ...] = ()
 ) -> Iterator[StateDict]:
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    if tensors and all(isinstance(name, str) for name in tensors):
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    tensors = {name: _tensor(value) for name, value in named.items() if _is_tensor(value)}
+    if tensors:
         yield from _networks(_unwrapped(tensors), families, keys)
     if len(keys) < _DEPTH:
         for key, value in content.items():
             if isinstance(value, Mapping):
                 yield from _state_dicts(value, families, (*keys, str(key)))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (
+        isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+    )
+
+
+def _tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
 
 
 def _networks(
@@ -146,7 +160,7 @@ def _describe_unknown(checkpoint: Mapping[str, Any], families: Sequence[Family])
 
 
 def _tensor_mappings(content: Mapping[Any, Any], depth: int = _DEPTH) -> Iterator[list[Any]]:
-    names = [name for name, value in content.items() if isinstance(value, Tensor)]
+    names = [name for name, value in content.items() if _is_tensor(value)]
     if names:
         yield names
     for value in content.values():

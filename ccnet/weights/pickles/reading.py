@@ -190,15 +190,21 @@ def _what_to_keep(content: Any) -> str:
     if not isinstance(content, dict):
         return "c.get('state_dict', c)"
     blamed = [key for key, value in content.items() if _holds_foreign(value)]
-    for key in blamed:
+    has_others = any(_has_tensors(content[key]) for key in content.keys() - set(blamed))
+    for key in [] if has_others else blamed:
         value = content[key]
         if isinstance(value, Foreign) and "_modules" in (value.state or ()):
             return f"c[{key!r}].state_dict()"
-        if isinstance(value, dict) and any(type(one) is Stub for one in value.values()):
+        if _has_tensors(value):
             return f"{{k: v for k, v in c[{key!r}].items() if isinstance(v, torch.Tensor)}}"
     if not blamed:
         return "c"
     return f"{{k: v for k, v in c.items() if k not in {blamed!r}}}"
+
+
+def _has_tensors(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else ()
+    return any(type(part) is Stub and "_rebuild_tensor" in part.name for part in parts)
 
 
 def _holds_foreign(value: Any, depth: int = 8) -> bool:
