@@ -20,6 +20,9 @@ def settle(weights: ModelWeights, given: Mapping[str, Any]) -> ModelWeights:
     Args:
         weights: whose `assumed` names the guesses in their configuration.
         given: arguments of `CCNet`.
+
+    Raises:
+        ValueError: if what is given contradicts the tensors.
     """
     config, open_ones = dict(weights.config), {}
     for name, words in weights.assumed.items():
@@ -30,6 +33,10 @@ def settle(weights: ModelWeights, given: Mapping[str, Any]) -> ModelWeights:
             labels = LabelSet.from_config(value)
             if len(labels) == config["num_classes"]:
                 config[name] = labels.to_config()
+        elif name == "recurrence" and value == 0:
+            raise ValueError(
+                f"recurrence must be 1 or more, not 0: {weights.source} has criss-cross attention"
+            )
         elif name != "backbone_options":  # given one by one
             config[name] = value
     if open_ones:

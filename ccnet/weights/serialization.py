@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from ccnet.files import atomic_write, sha256_of, user_path
@@ -20,6 +20,9 @@ from ccnet.weights.file_kinds import foreign_kind, is_pickle
 from ccnet.weights.registry import REGISTRY, details_of
 
 logger = logging.getLogger(__name__)
+
+NEEDED = {"backbone", "num_classes", "recurrence"}
+"""What every configuration of a network has."""
 
 _CHECKSUM = "sha256"
 """Key of the checksum over tensors, configuration and details in a header; others have none."""
@@ -95,9 +98,7 @@ def read_files(
     if not weights_path.is_file():
         raise FileNotFoundError(f"no weights at {weights_path}")
     try:
-        with torch.device("cpu"), safe_open(weights_path, framework="pt") as file:
-            header = file.metadata() or {}
-            state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header, state_dict = _read(weights_path)
     except SafetensorError as error:
         reason = foreign_kind(weights_path) or f"{error}"
         if is_pickle(weights_path):
@@ -108,16 +109,41 @@ def read_files(
             f"{weights_path} is damaged: its checksum is wrong (if a program of yours changed it, "
             f"leave {_CHECKSUM} out of its metadata)"
         )
-    config = _parse_mapping(header.get("config", "{}"), f"the configuration in {weights_path}")
+    config = _embedded(header, "config", weights_path)
+    if _CHECKSUM not in header and config and not config.keys() >= NEEDED:
+        missing = ", ".join(sorted(NEEDED - config.keys()))
+        logger.warning("the config in %s is not used: it has no %s", weights_path, missing)
+        config = {}
     if config_path is not None:
         embedded, config = config, _parse_mapping(config_path.read_bytes(), str(config_path))
         if embedded and embedded != config:
             logger.warning("%s is used, though %s has another one", config_path, weights_path.name)
     if details is None:
-        details = _parse_mapping(header.get("details", "{}"), f"the details in {weights_path}")
+        details = _embedded(header, "details", weights_path)
         if not details and _CHECKSUM not in header:
             details = _registered_details(weights_path)
     return ModelWeights(state_dict, config, details, source)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # a name that safetensors does not open
+        content = path.read_bytes()
+        state_dict = load(content)
+        size = int.from_bytes(content[:8], "little")
+        return json.loads(content[8:][:size]).get("__metadata__", {}), state_dict
+    with torch.device("cpu"), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _embedded(header: Mapping[str, str], key: str, path: Path) -> dict[str, Any]:
+    """Parses a part of a header, which another program may use for something else."""
+    try:
+        return _parse_mapping(header.get(key, "{}"), f"the {key} in {path}")
+    except ValueError as error:
+        logger.warning("%s, so it is not used", error)
+        return {}
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:

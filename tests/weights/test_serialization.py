@@ -1,5 +1,6 @@
 """Weights on disk: exact, strict, silent, all or nothing."""
 
+import os
 import re
 from dataclasses import replace
 from functools import partial
@@ -194,10 +195,22 @@ def test_file_holds_tensors_of_any_layout_configuration_and_details(tmp_path):
     assert (loaded.config, loaded.details, loaded.source) == (config, details, str(path))
 
 
+def test_file_name_need_not_be_utf8(tmp_path):
+    state, path = {"a": torch.randn(9)}, tmp_path / os.fsdecode(b"w\xff.safetensors")
+    write_weights(path, ModelWeights(state, {"recurrence": 2}, {"license": "MIT"}))
+    loaded = read_weights(path)
+    assert_equal(loaded.state_dict, state)
+    assert (loaded.config, loaded.details) == ({"recurrence": 2}, {"license": "MIT"})
+    path.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="is not an intact safetensors file"):
+        read_weights(path)
+
+
 def test_changed_bit_is_noticed(tmp_path):
     state = {"a": torch.randn(9), "b": torch.ones(3, dtype=torch.bfloat16), "n": torch.tensor(3)}
+    config, details = {"backbone": "resnet18", "num_classes": 2, "recurrence": 2}, {"license": "x"}
     path = tmp_path / "a.safetensors"
-    write_weights(path, ModelWeights(state, {"recurrence": 2}, {"license": "MIT"}))
+    write_weights(path, ModelWeights(state, config, details))
     content = path.read_bytes()
     noticed = 0
     for index in range(len(content)):
@@ -210,7 +223,7 @@ def test_changed_bit_is_noticed(tmp_path):
             noticed += 1
         else:
             assert_equal(found.state_dict, state)
-            assert (found.config, found.details) == ({"recurrence": 2}, {"license": "MIT"})
+            assert (found.config, found.details) == (config, details)
     assert noticed > 0.8 * len(content)
 
 

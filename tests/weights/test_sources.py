@@ -23,7 +23,7 @@ from ccnet.weights.downloads import load_registered
 from ccnet.weights.hub import fetch_file
 from ccnet.weights.sources import load_weights
 
-CONFIG = json.dumps({"backbone": "resnet18"})
+CONFIG = json.dumps({"backbone": "resnet18", "num_classes": 2, "recurrence": 0})
 WEIGHTS = {"a": torch.arange(70_000.0), "b": torch.ones(3, 2)}
 CONTENT = save(WEIGHTS, metadata={"config": CONFIG})
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -100,6 +100,31 @@ def test_tensors_alone_in_safetensors_give_the_network(
 
 
 @pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("config", "my.yaml", "is not JSON"),
+        ("config", "[1]", "is a list, not a mapping"),
+        ("config", "null", "is a NoneType, not a mapping"),
+        ("config", '{"lr": 0.1}', "is not used: it has no backbone, num_classes, recurrence"),
+        ("details", "3", "is a int, not a mapping"),
+    ],
+)
+def test_metadata_of_another_program_is_passed_over(key, text, message, state, tmp_path, caplog):
+    path = tmp_path / "mine.safetensors"
+    save_file(state, path, metadata={"format": "pt", key: text})
+    loaded = load_weights(path, "resnet18")
+    assert (loaded.config["num_classes"], loaded.config["aux_channels"]) == (3, 8)
+    assert f"the {key} in {path} {message}" in caplog.text
+
+
+def test_no_attention_contradicts_weights_that_have_it(state, save):
+    with pytest.raises(
+        ValueError, match=r"recurrence must be 1 or more.*mine\.pth has criss-cross"
+    ):
+        ccnet.ccnet_resnet18(weights=save(state, "mine.pth"), recurrence=0)
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [
         ("recurrence", "recurrence=2"),

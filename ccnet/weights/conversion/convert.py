@@ -25,7 +25,7 @@ from ccnet.weights.conversion.state_dicts import find_state_dict
 from ccnet.weights.families import OPENMMLAB, OWN, Family
 from ccnet.weights.file_kinds import is_safetensors
 from ccnet.weights.pickles import read_pickle
-from ccnet.weights.serialization import ModelWeights, read_weights
+from ccnet.weights.serialization import NEEDED, ModelWeights, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ _TIMM_BACKBONE_NAMES = {
     r"^bn1\.": "stem.7.",
 }
 _TORCHVISION_BACKBONE_NAMES = {r"^conv1\.": "stem.0.", r"^bn1\.": "stem.1."}
-_NEEDED = {"backbone", "num_classes", "recurrence"}
 
 
 def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWeights:
@@ -65,7 +64,7 @@ def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWei
     if found.others:
         logger.info("left aside: %s", ", ".join(found.others[:5]))
     family = found.family
-    if family is OWN and _keys(checkpoint.get("config")) >= _NEEDED:
+    if family is OWN and _keys(checkpoint.get("config")) >= NEEDED:
         return _from_training(found.tensors, checkpoint)
     state_dict = _renamed(found.tensors, lambda name: _rename(name, family.names))
     _fold(state_dict, family.in_place_norm)
