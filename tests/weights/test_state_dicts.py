@@ -99,6 +99,15 @@ def test_tensors_alone_in_safetensors_give_the_network(
     assert not [one for one in caplog.records if "assumed" in one.getMessage()]
 
 
+def test_average_without_names_is_said_to_be_left_aside(state, trained, save, caplog):
+    shadow = [value.detach().clone() for value in trained.parameters()]
+    generators = {"cuda": [torch.zeros(16, dtype=torch.uint8)] * 2}
+    load_weights(save({"model": state, **generators}), "resnet18")
+    assert "left aside" not in caplog.text
+    load_weights(save({"model": state, "ema": {"shadow_params": shadow}}), "resnet18")
+    assert "the tensors without names in ema.shadow_params, perhaps an average" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [

@@ -21,7 +21,7 @@ from torch import Tensor
 from ccnet.classes import CITYSCAPES, LabelSet
 from ccnet.weights.conversion.measurement import measure, measure_stem
 from ccnet.weights.conversion.openmmlab import Recorded, read_record
-from ccnet.weights.conversion.state_dicts import find_state_dict
+from ccnet.weights.conversion.state_dicts import find_state_dict, unnamed_copies
 from ccnet.weights.families import OPENMMLAB, OWN, Family
 from ccnet.weights.file_kinds import is_safetensors
 from ccnet.weights.pickles import read_pickle
@@ -63,6 +63,8 @@ def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWei
         raise
     if found.others:
         logger.info("left aside: %s", ", ".join(found.others[:5]))
+    for place in unnamed_copies(checkpoint, found.tensors):
+        logger.warning("left aside: the tensors without names in %s, perhaps an average", place)
     family = found.family
     if family is OWN and _keys(checkpoint.get("config")) >= NEEDED:
         return _from_training(found.tensors, checkpoint)

@@ -71,6 +71,27 @@ def find_state_dict(
     raise ValueError(_describe_unknown(checkpoint, families))
 
 
+def unnamed_copies(
+    content: Mapping[Any, Any], tensors: Mapping[str, Tensor], keys: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Yields where lists with tensors of a network's shapes are, such as averages of its weights.
+
+    Args:
+        content: of a checkpoint.
+        tensors: of the network.
+        keys: that lead to the content.
+    """
+    shapes = {tensor.shape for tensor in tensors.values()}
+    for key, value in content.items():
+        if isinstance(value, Mapping) and len(keys) < _DEPTH:
+            yield from unnamed_copies(value, tensors, (*keys, str(key)))
+        elif isinstance(value, (list, tuple)) and all(
+            isinstance(one, Tensor) and one.is_floating_point() and one.shape in shapes
+            for one in value or [None]
+        ):
+            yield ".".join((*keys, str(key)))
+
+
 def _state_dicts(
     content: Mapping[Any, Any], families: Sequence[Family], keys: tuple[str, ...] = ()
 ) -> Iterator[StateDict]:
