@@ -13,12 +13,13 @@ from torch.nn import functional as F
 from ccnet.backbone import BACKBONES, Backbone
 from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
 from ccnet.heads import FCNHead, RCCAHead
+from ccnet.images import ImageLike
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.segment import segment
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.reconfiguration import changed_config, changed_parts, compute_the_same
 from ccnet.schema import check, flag, integer, mapping, number, one_of
-from ccnet.transforms import ImageLike, Preprocessing
+from ccnet.transforms import Preprocessing
 from ccnet.weights.assumptions import settle
 from ccnet.weights.hub_mixin import StrictHubMixin
 from ccnet.weights.model_card import inherited_details, write_model_card

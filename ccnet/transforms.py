@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccnet.images import UNREADABLE, ImageLike, decode_image
+from ccnet.images import ImageLike, decode_image
 from ccnet.schema import check, mapping, number, one_of, several
-
-__all__ = ["UNREADABLE", "ImageLike", "Preprocessing", "decode_image"]
 
 _RULES = {
     "mean": several(3, 3, number(-1e6, 1e6)),

@@ -25,7 +25,7 @@ from ccnet.console import prepare_console, printable
 from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.files import atomic_write, user_path
-from ccnet.transforms import decode_image
+from ccnet.images import decode_image
 from ccnet.visualization import (
     HEAT_DECADES,
     capture_queries_and_keys,

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from ccnet.images import decode_image
 from ccnet.training.augmentation import training_augmentation
-from ccnet.transforms import Preprocessing, decode_image
+from ccnet.transforms import Preprocessing
 
 
 def as_array(pixels):

@@ -12,10 +12,10 @@ from small_runs import changed, trainer
 import ccnet
 from ccnet.datasets import CamVid
 from ccnet.files import user_path
+from ccnet.images import decode_image
 from ccnet.inference.image_files import find_jobs
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.setup import build_model, open_datasets
-from ccnet.transforms import decode_image
 from ccnet.weights import CCNet_ResNet18_Weights, read_weights
 from ccnet.weights.pickles import read_pickle
 from ccnet.zoo import ccnet_resnet18

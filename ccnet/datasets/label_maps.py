@@ -1,6 +1,5 @@
 """Label maps: the numbers that a lossless image file holds, one a pixel."""
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ccnet.images import UNREADABLE, restore_palette, stored_orientation
+from ccnet.images.formats import quiet
 from ccnet.images.tiff import layout_of
 
 LOSSLESS = ("PNG", "BMP", "GIF", "TIFF")
@@ -27,8 +27,6 @@ _STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 
 _EIGHT_BITS = {"LA", "RGB", "RGBA", "RGBX", "RGBa", "BGR", "BGRA", "BGRX", "XBGR", "R", "PA"}
 """Pillow's codings of several channels that it does not rescale."""
-
-_UNREADABLE = (*UNREADABLE, NotImplementedError, struct.error, EOFError)
 
 
 class _UnfitError(ValueError):
@@ -66,7 +64,7 @@ def read_label_map(path: Path) -> LabelMap:
     formats = [name for name in (*LOSSLESS, *_LOSSY) if name in Image.OPEN]
     try:
         # Pillow maps a file that it opens itself into memory, and some versions turn that wrongly.
-        with path.open("rb") as stream, Image.open(stream, formats=formats) as file:
+        with quiet(), path.open("rb") as stream, Image.open(stream, formats=formats) as file:
             _check_file(file)
             restore_palette(file)
             coding = _coding(file)
@@ -80,7 +78,7 @@ def read_label_map(path: Path) -> LabelMap:
         raise ValueError(f"{path} {error}") from error
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is no PNG, BMP, GIF or TIFF image: save it as PNG") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path} cannot be read as a PNG, BMP, GIF or TIFF image: {error}"
         ) from error

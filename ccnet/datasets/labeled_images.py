@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 
 from ccnet.classes import IGNORE_INDEX, LabelSet
 from ccnet.datasets.label_maps import read_label_map
-from ccnet.transforms import decode_image
+from ccnet.images import decode_image
 
 Sample = tuple[tv_tensors.Image, tv_tensors.Mask]
 Transforms = Callable[[tv_tensors.Image, tv_tensors.Mask], Sample]

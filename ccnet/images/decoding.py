@@ -87,16 +87,15 @@ def _from_samples(samples: Samples, name: str) -> Tensor:
                 "if it is not meant so, scale the values to 0..1 and pass the array instead of the "
                 "file"
             )
-    alpha = samples.alpha
-    if alpha is not None and alpha.getextrema() == (0, 0):
+    opacities = samples.alpha.getextrema() if samples.alpha is not None else (255, 255)
+    if opacities == (0, 0):
         _warn_once(
             f"{name} is transparent everywhere: its opacity is left out, and the colours are taken "
             "as they are stored; if that is right, save it without opacity"
         )
-        alpha = None
-    if alpha is not None:
+    elif samples.alpha is not None and opacities != (255, 255):
         color = color.copy() if color is samples.color else color
-        color.putalpha(alpha)
+        color.putalpha(samples.alpha)
         color = Image.alpha_composite(Image.new("RGBA", color.size, "white"), color)
         color = color.convert("RGB")
     bands = color.split()  # faster than a transpose from HWC in torch

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
+from ccnet.images import ImageLike, decode_image
 from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.replica import evaluation_replica
 from ccnet.inference.result import Segmentation
 from ccnet.inference.windows import View, resized, sliding, together, whole
 from ccnet.precision import warn_of_slow_inference
-from ccnet.transforms import ImageLike, Preprocessing, decode_image
+from ccnet.transforms import Preprocessing
 
 
 @torch.inference_mode(False)  # results are ordinary tensors, for callers in inference mode too

@@ -30,8 +30,8 @@ from ccnet.console import prepare_console
 from ccnet.datasets import Cityscapes, Sample
 from ccnet.datasets.street_scenes import render_scene
 from ccnet.files import user_path
+from ccnet.images import decode_image
 from ccnet.training.augmentation import RandomScaledCrop
-from ccnet.transforms import decode_image
 
 NAMES = {
     "pavement": "sidewalk",

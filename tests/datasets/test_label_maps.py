@@ -181,3 +181,13 @@ def test_other_files_are_refused(tmp_path, content, message):
 def test_the_suffix_is_that_of_any_format(tmp_path, suffix):
     root = write_masks(tmp_path / "own", [VALUES], suffix=suffix)
     assert MaskFolder(root).labels(0).tolist() == VALUES.tolist()
+
+
+def test_libtiff_does_not_write_to_the_standard_error(tmp_path, capfd):
+    content = bytearray(save(np.resize(VALUES, (99, 99)), "TIFF", compression="tiff_lzw"))
+    content[40:60] = bytes(range(200, 220))
+    root = folder_of(tmp_path, content)
+    (root / "images" / "0.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot be read as a PNG, BMP, GIF or TIFF image"):
+        MaskFolder(root)
+    assert capfd.readouterr().err == ""

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 
 from ccnet.classes import CAMVID, CITYSCAPES
 from ccnet.datasets import CamVid, Cityscapes
-from ccnet.transforms import decode_image
+from ccnet.images import decode_image
 
 
 def check_sample(dataset, index, pixels, labels):

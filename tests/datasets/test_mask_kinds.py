@@ -65,6 +65,7 @@ ACCEPTED = {
     ),
     "0 for no class, without names": (drawn(21), {"ignore": [0]}, 20),
     "numbers without names": (ellipses(5, 3), {"label_ids": [3, 5]}, 2),
+    "numbers far apart without names": (ellipses(100), {"label_ids": [0, 100]}, 2),
     **{f"{count} classes": (drawn(count), None, count) for count in (2, 3, 5, 8, 21, 34)},
     "150 classes": (drawn(150), None, 150),
     "171 classes and unlabelled pixels": ([*drawn(171), ellipse(9, 255)], None, 171),
@@ -167,6 +168,11 @@ REFUSED = {
         [*ellipses(1), ellipse(9, 255)],
         {"categories": ["a", "b"], "label_ids": [1, 2], "ignore": [0]},
         r"labels \[255\], .* if 255 means no class, add it",
+    ),
+    "a number beside those of some classes": (
+        [*ellipses(7, 23), ellipse(9, 0)],
+        {"categories": ["road", "walk", "sky"], "label_ids": [7, 8, 23]},
+        r'labels \[0\], .*; if these mean no class, give "ignore": \[0, 255\] in classes\.json',
     ),
     "colours": ([painted(VALUES, VOC).convert("RGB")], None, "has mode RGB; a mask must be a grey"),
     "colours in another order": (

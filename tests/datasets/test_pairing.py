@@ -17,7 +17,7 @@ def write(root, images, masks):
         for name in names:
             path = root / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix in (".txt", ".json", ".db"):
+            if path.suffix in (".txt", ".json", ".db", ".pdf", ".h5"):
                 path.write_text("no picture")
             else:
                 Image.fromarray(MASK).save(path)
@@ -95,11 +95,11 @@ def test_other_names_are_reported(tmp_path, images, masks, message):
 
 def test_what_is_left_out_or_guessed_is_said_once(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    images = [*named("N_left.jpg"), "notes.txt", "Thumbs.db", "sub/more.txt", ".hidden.txt"]
+    images = [*named("N_left.jpg"), "notes.txt", "a.pdf", "b.h5", "sub/more.txt", ".hidden.txt"]
     folder = MaskFolder(write(tmp_path, images, named("N_truth.png", "N_truth.json")))
     assert len(folder) == 40
     left_out, others, guess = [record.getMessage() for record in caplog.records]
-    assert left_out.endswith("images: left out what is no picture by its suffix: 1 .db, 2 .txt")
+    assert left_out.endswith("images: left out what is no picture by its suffix: 1 .h5, 1 .pdf, 2 .txt")
     assert others.endswith("masks: left out what is no picture by its suffix: 40 .json")
     assert guess.endswith("took NAME_left and NAME_truth for an image and its mask")
 

@@ -83,6 +83,7 @@ class MaskFolder(LabeledImages):
                 numbers,
                 is_named=label_set is not None or described.names_classes,
                 is_ignore_chosen="ignore" in described.fields,
+                are_ids_chosen="label_ids" in described.fields,
                 is_complete=label_set is None,
             )
             pairs.problems += judge(case, PROBLEMS)

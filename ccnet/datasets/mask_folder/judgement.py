@@ -39,6 +39,7 @@ class Case:
         label_set: the classes.
         is_named: whether someone named the classes; otherwise they follow from the masks.
         is_ignore_chosen: whether someone said which numbers mean "no class".
+        are_ids_chosen: whether someone said which numbers the classes have.
         is_complete: whether the classes are those of these masks; otherwise they are those of other
             data, and need not all occur here.
     """
@@ -47,6 +48,7 @@ class Case:
     label_set: LabelSet
     is_named: bool = True
     is_ignore_chosen: bool = False
+    are_ids_chosen: bool = False
     is_complete: bool = True
 
     @cached_property
@@ -161,6 +163,9 @@ def _advice(case: Case, unknown: list[int]) -> str:
     label_ids = list(case.label_set.label_ids)
     if case.is_interpolated:
         return f"; {_INTERPOLATED}"
+    if case.are_ids_chosen and not case.is_ignore_chosen:
+        ignore = sorted({*unknown, *case.label_set.ignore})
+        return f'; if these mean no class, give "ignore": {ignore} in classes.json'
     if unknown == [255] != case.classes:
         return '; if 255 means no class, add it to "ignore" in classes.json'
     if unknown == [len(label_ids)] and label_ids == list(range(len(label_ids))):
@@ -175,7 +180,8 @@ def _advice(case: Case, unknown: list[int]) -> str:
 
 def _far_above(case: Case) -> Iterator[str]:
     fewest, each = FAR_ABOVE
-    if case.is_named or len(case.classes) < 2 or case.is_interpolated:
+    is_said = case.is_named or case.are_ids_chosen
+    if is_said or len(case.classes) < 2 or case.is_interpolated:
         return
     count = case.classes[-1] + 1
     if count > min(max(fewest, each * len(case.classes)), MAX_CLASSES + len(case.ignored)):

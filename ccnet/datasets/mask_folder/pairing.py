@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from PIL import Image
+from ccnet.images import is_picture_name
 
 NAMED = 5
 """Maximum number of files that a line names."""
@@ -25,9 +25,6 @@ _MASK_WORDS = (
 
 _LAST_WORD = re.compile(r"^.*(?=[-_. ][^-_. ]*[^\W\d_][^-_. ]*$)")
 """What comes before the last word of a name, if that has a letter."""
-
-_FURTHER_PICTURES = {".heic", ".heif", ".avif"}
-"""Suffixes of pictures that Pillow reads only with a plug-in, or if it was built so."""
 
 Files = dict[str, Path]
 """Paths by their names: below the folder, and without a suffix."""
@@ -91,9 +88,8 @@ def in_short(names: Iterable[object]) -> str:
 def _find(folder: Path, pairs: Pairs) -> Files:
     files: Files = {}
     others: Counter[str] = Counter()
-    known = _FURTHER_PICTURES | Image.registered_extensions().keys()
     for path in _walk(folder):
-        if path.suffix.lower() not in known:
+        if not is_picture_name(path):
             others[path.suffix or "without a suffix"] += 1
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()

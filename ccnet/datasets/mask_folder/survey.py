@@ -1,8 +1,6 @@
 """Survey: reads every image and mask of a folder once, and remembers what they hold."""
 
 import os
-import struct
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,10 +14,13 @@ from tqdm import tqdm
 from ccnet.datasets.label_maps import read_label_map, stored_size
 from ccnet.datasets.mask_folder.memory import Memory
 from ccnet.distributed import rank
-from ccnet.images import stored_orientation
-from ccnet.transforms import UNREADABLE, decode_image
+from ccnet.images import UNREADABLE, decode_image, stored_orientation
+from ccnet.images.formats import open_picture, quiet
 
-_LOAD_SUFFICES = {"JPEG", "MPO", "PNG", "BMP", "WEBP"}, {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"}
+_LOADABLE = (
+    {"JPEG", "MPO", "PNG", "BMP", "WEBP"},
+    {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"},
+)
 """Formats and modes that `decode_image` takes whenever Pillow can load them."""
 
 ROWS = 500
@@ -58,7 +59,7 @@ class FileFacts:
 def survey(root: Path, images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, FileFacts]:
     """Inspects images and masks on all processors, but for those that have not changed.
 
-    A progress bar appears if it takes long. Warnings of Pillow, which name no file, are left out.
+    A progress bar appears if it takes long.
     """
     memory = Memory(root, FileFacts)
     inspect = dict.fromkeys(images, inspect_image) | dict.fromkeys(masks, inspect_mask)
@@ -66,21 +67,19 @@ def survey(root: Path, images: Sequence[Path], masks: Sequence[Path]) -> dict[Pa
     unknown = [path for path, facts in known.items() if facts is None]
     pool = ThreadPoolExecutor(_processors())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = pool.map(lambda path: inspect[path](path), unknown)
-            bar = tqdm(
-                zip(unknown, found, strict=True),
-                f"reading {root}",
-                total=len(unknown),
-                unit="file",
-                delay=1,
-                disable=True if rank() else None,
-            )
-            for path, facts in bar:
-                known[path] = facts
-                if not facts.problem:
-                    memory.keep(path, facts)
+        found = pool.map(lambda path: inspect[path](path), unknown)
+        bar = tqdm(
+            zip(unknown, found, strict=True),
+            f"reading {root}",
+            total=len(unknown),
+            unit="file",
+            delay=1,
+            disable=True if rank() else None,
+        )
+        for path, facts in bar:
+            known[path] = facts
+            if not facts.problem:
+                memory.keep(path, facts)
     finally:
         pool.shutdown(cancel_futures=True)
         memory.save()
@@ -99,15 +98,15 @@ def inspect_image(path: Path) -> FileFacts:
     """
     size, orientation, is_sound = None, 1, False
     try:
-        with Image.open(path) as file:
+        with quiet(), open_picture(path) as file:
             size = stored_size(file)
             file.draft(None, (max(1, file.width // 8), max(1, file.height // 8)))
-            formats, modes = _LOAD_SUFFICES
+            formats, modes = _LOADABLE
             if file.format in formats and file.mode in modes:
                 file.load()
                 is_sound = True
             orientation = stored_orientation(file)
-    except (*UNREADABLE, NotImplementedError, struct.error):
+    except UNREADABLE:
         is_sound = False  # unless `decode_image` knows better
     try:
         if not is_sound:
