@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ccnet.distributed import LAUNCHERS
+from ccnet.launchers import LAUNCHERS
 from ccnet.model import CCNet
 from ccnet.weights import write_weights
 

@@ -10,13 +10,12 @@ import pytest
 from small_runs import trainer
 
 from ccnet.distributed import (
-    LAUNCHERS,
     process_group,
     refuse_stray,
-    started_processes,
     usable_device,
     world_size,
 )
+from ccnet.launchers import LAUNCHERS, started_processes
 
 NEW_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 

@@ -8,7 +8,7 @@ import pytest
 
 ORDERS = {
     "": [
-        *("files", "schema", "console", "distributed", "precision"),
+        *("files", "schema", "console", "launchers", "distributed", "precision"),
         *("attention_kernel", "attention"),
         *("baselines", "norm", "classes", "losses", "images", "transforms", "visualization"),
         *("datasets", "inference", "weights", "backbone", "heads", "reconfiguration", "model"),

@@ -99,7 +99,9 @@ def test_what_is_left_out_or_guessed_is_said_once(tmp_path, caplog):
     folder = MaskFolder(write(tmp_path, images, named("N_truth.png", "N_truth.json")))
     assert len(folder) == 40
     left_out, others, guess = [record.getMessage() for record in caplog.records]
-    assert left_out.endswith("images: left out what is no picture by its suffix: 1 .h5, 1 .pdf, 2 .txt")
+    assert left_out.endswith(
+        "images: left out what is no picture by its suffix: 1 .h5, 1 .pdf, 2 .txt"
+    )
     assert others.endswith("masks: left out what is no picture by its suffix: 40 .json")
     assert guess.endswith("took NAME_left and NAME_truth for an image and its mask")
 
