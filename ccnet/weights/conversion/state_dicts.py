@@ -85,11 +85,10 @@ def unnamed_copies(
     for key, value in content.items():
         if isinstance(value, Mapping) and len(keys) < _DEPTH:
             yield from unnamed_copies(value, tensors, (*keys, str(key)))
-        elif isinstance(value, (list, tuple)) and all(
-            isinstance(one, Tensor) and one.is_floating_point() and one.shape in shapes
-            for one in value or [None]
-        ):
-            yield ".".join((*keys, str(key)))
+        elif isinstance(value, (list, tuple)):
+            copies = [one for one in value if isinstance(one, Tensor) and one.shape in shapes]
+            if len(copies) == len(value) and any(map(torch.is_floating_point, copies)):
+                yield ".".join((*keys, str(key)))
 
 
 def _state_dicts(
