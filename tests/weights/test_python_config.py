@@ -47,7 +47,7 @@ def state():
 
 @pytest.mark.parametrize(("text", "recurrence"), KNOWN.values(), ids=KNOWN)
 def test_what_a_statement_changes_is_followed(text, recurrence, state):
-    found = convert({"meta": {"cfg": f"\ufeff{BASE}{text}"}, "state_dict": state})
+    found = convert({"meta": {"cfg": BASE + text}, "state_dict": state})
     assert found.config["recurrence"] == recurrence
     assert "recurrence" not in found.assumed
 
@@ -57,3 +57,8 @@ def test_what_cannot_be_followed_is_unknown(text, state):
     found = convert({"meta": {"cfg": BASE + text}, "state_dict": state})
     assert found.config["recurrence"] == 2
     assert "recurrence" in found.assumed
+
+
+def test_byte_order_mark_is_no_part_of_a_name(state):
+    found = convert({"meta": {"cfg": f"\ufeff{BASE}"}, "state_dict": state})
+    assert found.config["recurrence"] == 3
