@@ -11,7 +11,7 @@ from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from ccnet.files import user_path
 from ccnet.weights.conversion import convert, convert_backbone
 from ccnet.weights.conversion.state_dicts import find_state_dict
-from ccnet.weights.families import RESNETS
+from ccnet.weights.families import OPTION, RESNETS
 from ccnet.weights.file_kinds import is_safetensors
 from ccnet.weights.pickles import read_pickle
 from ccnet.weights.serialization import ModelWeights, read_weights
@@ -57,7 +57,12 @@ def read_backbone(path: str | os.PathLike[str]) -> ModelWeights:
         if name.startswith("backbone.")
     }
     return replace(
-        found, state_dict=convert_backbone(inside or found.state_dict), source=os.fspath(path)
+        found,
+        state_dict=convert_backbone(inside or found.state_dict),
+        source=os.fspath(path),
+        assumed={  # the network that takes a backbone has options of its own
+            name: words for name, words in found.assumed.items() if not name.startswith(OPTION)
+        },
     )
 
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+OPTION = "backbone_options."
+"""What stands before an option of the backbone where arguments are named one by one."""
+
 _CAFFE_PIXELS = {
     "mean": [104.00698793, 116.66876762, 122.67891434],
     "std": [1.0, 1.0, 1.0],
@@ -52,7 +55,8 @@ class Family:
         names: regular expressions of the parameter names, and their replacements.
         config: the arguments of `CCNet` that the family implies.
         in_place_norm: whether normalisation scales by |w| + eps.
-        assumed: the arguments of `CCNet` that neither the family nor the tensors tell.
+        assumed: the arguments of `CCNet` that neither the family nor the tensors tell; options of
+            the backbone after `OPTION`.
     """
 
     name: str
@@ -89,19 +93,35 @@ OPENMMLAB = Family(
     {
         "backbone_options": {
             "stem_widths": [32, 32, 64],
+            "output_stride": 8,
             "contract_dilation": True,
             "ceil_mode": False,
         },
         "align_corners": False,
     },
-    assumed=("recurrence", "label_set", "align_corners", "preprocessing", "backbone_options"),
+    assumed=(
+        *("recurrence", "label_set", "align_corners", "preprocessing"),
+        *(f"{OPTION}output_stride", f"{OPTION}contract_dilation"),
+    ),
 )
 OWN = Family(
     "this project",
     "head.classifier.weight",
     {},
-    {"align_corners": True, "negative_slope": 0.0},
-    assumed=(*OPENMMLAB.assumed, "negative_slope"),
+    {
+        "backbone_options": {
+            "output_stride": 8,
+            "contract_dilation": False,
+            "ceil_mode": True,
+            "negative_slope": 0.0,
+        },
+        "align_corners": True,
+        "negative_slope": 0.0,
+    },
+    assumed=(
+        *(*OPENMMLAB.assumed, "negative_slope"),
+        *(f"{OPTION}ceil_mode", f"{OPTION}negative_slope"),
+    ),
 )
 FAMILIES = (AUTHORS, PURE_PYTORCH, OPENMMLAB, OWN)
 

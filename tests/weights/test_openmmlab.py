@@ -191,6 +191,14 @@ def test_record_is_found(meta, name, value, state):
     assert converted(state, **meta).config[name] == value
 
 
+def test_contract_dilation_beside_recorded_strides_is_the_default_there(state):
+    text = "model = dict(backbone=dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)))"
+    found = converted(state, cfg=text)
+    assert found.config["backbone_options"]["contract_dilation"] is False
+    assert found.assumed["backbone_options.contract_dilation"] == '"contract_dilation": False'
+    assert "backbone_options.output_stride" not in found.assumed
+
+
 def test_zero_label_that_was_left_out_gives_the_label_ids(state):
     meta = {"classes": NAMES, "palette": None, "reduce_zero_label": True}
     found = converted(state, dataset_meta=meta).config["label_set"]
@@ -212,7 +220,8 @@ def test_what_is_not_recorded_is_assumed_and_said(save, caplog):
     assert ccnet.ccnet_resnet18(weights=path).config["label_set"] == CITYSCAPES.to_config()
     for words in (
         *("recurrence=2", "the names of the 19 classes (Cityscapes')", "align_corners=False"),
-        *("ImageNet's mean and std, RGB", "output_stride=8, contract_dilation=True"),
+        "ImageNet's mean and std, RGB",
+        'backbone_options={"output_stride": 8, "contract_dilation": True}',
     ):
         assert words in caplog.text
 

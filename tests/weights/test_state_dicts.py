@@ -16,7 +16,12 @@ SETTINGS = {
     "align_corners": False,
     "negative_slope": 0.1,
     "preprocessing": {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "channel_order": "BGR"},
-    "backbone_options": {"output_stride": 16, "ceil_mode": False},
+    "backbone_options": {
+        "output_stride": 16,
+        "contract_dilation": True,
+        "ceil_mode": False,
+        "negative_slope": 0.1,
+    },
 }
 
 
@@ -140,13 +145,27 @@ def test_no_attention_contradicts_weights_that_have_it(state, save):
         ("categories", "the names of the 3 classes (just numbered)"),
         ("align_corners", "align_corners=True"),
         ("negative_slope", "negative_slope=0.0"),
-        ("preprocessing", "preprocessing=ImageNet's mean and std, RGB"),
-        ("backbone_options", "output_stride=8"),
+        ("preprocessing", "preprocessing with ImageNet's mean and std, RGB"),
+        (
+            "backbone_options",
+            'backbone_options={"output_stride": 8, "contract_dilation": False, "ceil_mode": True, '
+            '"negative_slope": 0.0}',
+        ),
+        ("output_stride", 'backbone_options={"output_stride": 8}'),
+        ("contract_dilation", 'backbone_options={"contract_dilation": False}'),
+        ("ceil_mode", 'backbone_options={"ceil_mode": True}'),
+        ("backbone's negative_slope", 'backbone_options={"negative_slope": 0.0}'),
     ],
 )
 def test_what_is_not_known_is_assumed_and_said(given, words, state, save, caplog):
     path = save(state, "mine.pth")
     others = {name: value for name, value in SETTINGS.items() if name != given}
+    if given not in SETTINGS:
+        others["backbone_options"] = {
+            name: value
+            for name, value in SETTINGS["backbone_options"].items()
+            if name != given.removeprefix("backbone's ")
+        }
     ccnet.ccnet_resnet18(weights=path, **others)
     (message,) = (one.getMessage() for one in caplog.records if "assumed" in one.getMessage())
     start = f"{path} does not tell everything; assumed, where no argument says otherwise"

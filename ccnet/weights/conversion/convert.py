@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ccnet.classes import CITYSCAPES, LabelSet
+from ccnet.weights.assumptions import in_words, one_by_one
 from ccnet.weights.conversion.measurement import measure, measure_stem
 from ccnet.weights.conversion.openmmlab import Recorded, read_record
 from ccnet.weights.conversion.state_dicts import find_state_dict, unnamed_copies
@@ -80,15 +81,12 @@ def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWei
     assumed = set(family.assumed) - ({"recurrence"} if not config["recurrence"] else set())
     if family is OPENMMLAB:
         recorded = _read_record(checkpoint, config["num_classes"])
-        given = {name: value for name, value in recorded.config.items() if name in assumed}
-        options = {**config["backbone_options"], **given.get("backbone_options", {})}
+        options = {**config["backbone_options"], **recorded.config.get("backbone_options", {})}
         config |= {**recorded.config, "backbone_options": options}
-        if options.keys() < {"output_stride", "contract_dilation", *options}:
-            given.pop("backbone_options", None)
         if recorded.protocol is not None:
             details["protocol"] = recorded.protocol.to_config()
-        assumed -= given.keys() - recorded.guesses
-    words = {name: _words(name, config) for name in family.assumed if name in assumed}
+        assumed -= one_by_one(recorded.config).keys() - recorded.guesses
+    words = {name: in_words(name, config) for name in family.assumed if name in assumed}
     if family is OWN and any(_may_be_in_place(state_dict)):
         words["norm"] = (
             "plain batch norm, though some of its weights are negative (an in-place norm takes "
@@ -213,20 +211,6 @@ def _fold(state_dict: dict[str, Tensor], in_place_norm: bool) -> None:
 def _label_set(num_classes: int, family: Family) -> LabelSet:
     is_cityscapes = family is not OWN and num_classes == len(CITYSCAPES)
     return CITYSCAPES if is_cityscapes else LabelSet.numbered(num_classes)
-
-
-def _words(name: str, config: Mapping[str, Any]) -> str:
-    """Says in words what is assumed."""
-    if name == "label_set":
-        first = config["label_set"]["categories"][0]
-        whose = "Cityscapes'" if first == "road" else "just numbered"
-        return f"the names of the {config['num_classes']} classes ({whose})"
-    if name == "preprocessing":
-        return "preprocessing=ImageNet's mean and std, RGB"
-    if name == "backbone_options":
-        options = {"output_stride": 8, **config["backbone_options"]}
-        return ", ".join(f"{key}={value}" for key, value in options.items() if key != "stem_widths")
-    return f"{name}={config[name]!r}"
 
 
 def _may_be_in_place(state_dict: Mapping[str, Tensor]) -> Iterator[bool]:

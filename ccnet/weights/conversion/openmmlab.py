@@ -13,6 +13,7 @@ from ccnet.inference import InferenceProtocol
 from ccnet.transforms import Preprocessing
 from ccnet.weights.conversion.python_config import parse_config
 from ccnet.weights.conversion.recorded_classes import part_of, recorded_label_set
+from ccnet.weights.families import OPTION
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,9 @@ def read_record(checkpoint: Mapping[str, Any], num_classes: int | None = None) -
     if _short(activation.get("type")) == "LeakyReLU":
         recorded.config["negative_slope"] = float(activation.get("negative_slope", 0.01))
     if options := _backbone_options(backbone):
-        recorded.config["backbone_options"] = options
+        recorded.config["backbone_options"] = {"contract_dilation": False, **options}
+        if "contract_dilation" not in options:  # its default there
+            recorded.guesses.add(f"{OPTION}contract_dilation")
     if (pixels := _preprocessing(settings, model)) is not None:
         recorded.config["preprocessing"] = pixels.to_config()
     if num_classes is not None:
