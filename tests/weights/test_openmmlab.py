@@ -1,11 +1,14 @@
 """OpenMMLab's checkpoints: what they record is used, and what is not recorded is said."""
 
+import numpy as np
 import pytest
 import torch
 from families import OPENMMLAB, difference, forward, random_input, random_state
+from PIL import Image
 
 import ccnet
-from ccnet.classes import CITYSCAPES
+from ccnet.classes import CITYSCAPES, LabelSet
+from ccnet.datasets import MaskFolder
 from ccnet.weights.conversion import convert
 
 NAMES = ["water", "crop", "forest", "town"]
@@ -147,6 +150,13 @@ ONE_RECORD = {
         },
         *("recurrence", 4),
     ),
+    "file that replaces the one before": (
+        {
+            "config": "/base.py\nmodel = dict(decode_head=dict(align_corners=True))\n"
+            "/own.py\nmodel = dict(decode_head=dict(_delete_=True, recurrence=4))\n"
+        },
+        *("align_corners", False),
+    ),
     "beside what is no Python": (
         {"cfg": "hook = <function f at 0x1>\nmodel = dict(decode_head=dict(recurrence=4))"},
         *("recurrence", 4),
@@ -199,10 +209,24 @@ def test_contract_dilation_beside_recorded_strides_is_the_default_there(state):
     assert "backbone_options.output_stride" not in found.assumed
 
 
-def test_zero_label_that_was_left_out_gives_the_label_ids(state):
+def test_zero_label_that_was_left_out_gives_the_label_ids(state, tmp_path):
     meta = {"classes": NAMES, "palette": None, "reduce_zero_label": True}
     found = converted(state, dataset_meta=meta).config["label_set"]
     assert (found["categories"], found["label_ids"]) == (NAMES, [1, 2, 3, 4])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (6, 1)).save(tmp_path / "images" / "a.png")
+    mask = Image.fromarray(np.uint8([[0, 1, 2, 3, 4, 255]]))
+    mask.save(tmp_path / "masks" / "a.png")
+    labels = MaskFolder(tmp_path, label_set=LabelSet.from_config(found)).labels(0)
+    assert labels.tolist() == [[255, 0, 1, 2, 3, 255]]
+
+
+def test_zero_label_that_was_left_out_of_all_numbers():
+    names = [f"kind {index}" for index in range(255)]
+    state = random_state(OPENMMLAB, "resnet18", num_classes=255)
+    found = converted(state, dataset_meta={"classes": names, "reduce_zero_label": True})
+    assert found.config["label_set"]["ignore"] == [0]
 
 
 def test_recorded_classes_of_cityscapes_have_its_label_ids():

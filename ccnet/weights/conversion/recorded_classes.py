@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ccnet.classes import LABEL_SETS, LabelSet
+from ccnet.classes import IGNORE_INDEX, LABEL_SETS, LabelSet
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,9 @@ def _label_set(classes: Mapping[str, Any], num_classes: int) -> LabelSet | None:
     if known is not None:
         config = known.to_config()
     elif classes.get("REDUCE_ZERO_LABEL"):
-        config["label_ids"] = list(range(1, num_classes + 1))
+        label_ids = range(1, num_classes + 1)
+        config["label_ids"] = list(label_ids)
+        config["ignore"] = [label for label in (0, IGNORE_INDEX) if label not in label_ids]
     try:
         labels = LabelSet.from_config(config)
     except ValueError as error:
