@@ -2,12 +2,15 @@
 
 Weights are taken from the first of these places that has them. Files with a published hash are
 checked against it. Converted ones have none: that of the first conversion is kept beside it and
-compared at every load, with that of the file that it was made from.
+compared at every load, with that of the file that it was made from. One that was kept without is
+downloaded again, or taken with a warning where it cannot be.
 """
 
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,16 +108,37 @@ def _at_the_origin(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
     origin = weights.meta["origin"]
     if origin is None:
         return None
-    url = origin["url"]
     cached = Path(constants.HF_HOME, "ccnet", weights.meta["file"])
     sums = _read_sums(cached)
-    if cached.is_file():
-        try:
-            if sha256_of(cached) != sums.get(cached.name):
-                raise ValueError(f"{cached} is not as it was kept")
-            return read_files(cached, None, str(cached), details_of(weights))
-        except ValueError as error:
-            logger.warning("downloading again: %s", error)
+    if not cached.is_file():
+        return _fetched(weights, cached, sums, progress)
+    is_known = cached.name in sums
+    try:
+        if not is_known:
+            raise ValueError(f"{cached} is unverified: no hash was kept beside it")
+        if sha256_of(cached) != sums[cached.name]:
+            raise ValueError(f"{cached} is not as it was kept")
+        return read_files(cached, None, str(cached), details_of(weights))
+    except ValueError as error:
+        logger.warning("%s", error)
+    try:
+        return _fetched(weights, cached, sums, progress)
+    except FileNotFoundError:
+        if is_known:
+            raise
+        loaded = read_files(cached, None, str(cached), details_of(weights))
+    logger.warning("%s is taken unverified, since it cannot be downloaded again", cached)
+    with suppress(OSError):
+        _keep_sums(cached, cached)
+    return loaded
+
+
+def _fetched(
+    weights: WeightsEnum, cached: Path, sums: Mapping[str, str], progress: bool
+) -> ModelWeights:
+    """Downloads weights from their origin, converts them and keeps the converted ones."""
+    origin = weights.meta["origin"]
+    url = origin["url"]
     if constants.HF_HUB_OFFLINE:
         raise FileNotFoundError(f"{cached}\n{url}: skipped, because HF_HUB_OFFLINE is set")
     with tempfile.TemporaryDirectory() as folder:
@@ -130,16 +154,16 @@ def _at_the_origin(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
             raise ValueError(f"{url} is not the published file: {error}") from error
         loaded = _converted(path, weights)
         try:
-            _keep(cached, loaded, path)
+            write_weights(cached, loaded)
+            _keep_sums(cached, cached, path)
         except OSError as error:
             logger.warning("%s could not be kept, and will be downloaded again: %s", cached, error)
     return replace(loaded, source=url)
 
 
-def _keep(cached: Path, weights: ModelWeights, origin: Path) -> None:
-    """Writes converted weights and, beside them, the SHA-256 of both files, as sha256sum does."""
-    write_weights(cached, weights)
-    lines = [f"{sha256_of(path)}  {path.name}\n" for path in (cached, origin)]
+def _keep_sums(cached: Path, *paths: Path) -> None:
+    """Writes the SHA-256 of some files beside converted weights, as sha256sum does."""
+    lines = [f"{sha256_of(path)}  {path.name}\n" for path in paths]
     with atomic_write(_sums_of(cached)) as temporary:
         temporary.write_text("".join(lines))
 
