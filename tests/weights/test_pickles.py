@@ -183,6 +183,13 @@ def test_pickle_that_would_take_all_memory_is_refused(attack, tmp_path):
         read_pickle(tmp_path / "a.pth")
 
 
+@pytest.mark.parametrize("attack", ["storage", "size", "offset", "stride"])
+def test_size_beyond_the_file_is_found_before_anything_is_made(attack, tmp_path):
+    (tmp_path / "a.pth").write_bytes(pickled(ATTACKS[attack]))
+    with pytest.raises(ValueError, match=r"a\.pth is damaged.* a size in it is beyond"):
+        read_pickle(tmp_path / "a.pth")
+
+
 def test_archive_that_the_attacks_change_is_read(tmp_path):
     (tmp_path / "a.pth").write_bytes(pickled(tensor(4, 4), b"s"))
     assert torch.equal(read_pickle(tmp_path / "a.pth")["a"], torch.zeros(4))

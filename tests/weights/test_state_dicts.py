@@ -113,6 +113,13 @@ def test_average_without_names_is_said_to_be_left_aside(state, trained, save, ca
     assert "the tensors without names in ema.shadow_params, perhaps an average" in caplog.text
 
 
+def test_average_under_flat_names_is_said_to_be_left_aside(state, save, caplog):
+    average = {f"ema_{name.replace('.', '_')}": value + 1 for name, value in state.items()}
+    loaded = load_weights(save({"state_dict": {**state, **average}}), "resnet18")
+    assert loaded.state_dict.keys() == state.keys()
+    assert "left aside: an average of the weights, ema_aux_head_classifier_bias" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [

@@ -64,6 +64,8 @@ def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWei
         raise
     if found.others:
         logger.info("left aside: %s", ", ".join(found.others[:5]))
+    if found.averages:
+        logger.warning("left aside: an average of the weights, %s ...", found.averages[0])
     for place in unnamed_copies(checkpoint, found.tensors):
         logger.warning("left aside: the tensors without names in %s, perhaps an average", place)
     family = found.family

@@ -29,12 +29,14 @@ class StateDict:
         family: the code base of the network.
         tensors: by name, without the prefix.
         others: names of tensors beside them that do not have the prefix.
+        averages: names of tensors beside them that are an average of the weights.
     """
 
     entry: str
     family: Family
     tensors: Mapping[str, Tensor] = field(repr=False)
     others: tuple[str, ...] = ()
+    averages: tuple[str, ...] = ()
 
 
 def find_state_dict(
@@ -133,10 +135,12 @@ def _networks(
             for name, value in tensors.items()
             if name.startswith(prefix) and not (nested and name.startswith(nested))
         }
+        averages = {f"ema_{name.replace('.', '_')}" for name in own} & own.keys()  # as mmcv's hook
+        own = {name: value for name, value in own.items() if name not in averages}
         _check_plain(own)
         others = [name for name in tensors if not name.startswith(tuple(found))]
         entry = ".".join((*keys, *filter(None, [prefix.removesuffix(".")])))
-        yield StateDict(entry, families[0], own, tuple(others))
+        yield StateDict(entry, families[0], own, tuple(others), tuple(sorted(averages)))
 
 
 def _check_plain(tensors: Mapping[str, Tensor]) -> None:
