@@ -73,3 +73,11 @@ def test_deep_stem_takes_weights_of_timm(choice, monkeypatch):
 def test_backbone_weights_of_another_network_are_refused(name):
     with pytest.raises(ValueError, match=r"unknown ImageNet weights .* for resnet50"):
         ccnet_resnet50(weights_backbone=name, aux_channels=0)
+
+
+def test_backbone_of_a_network_takes_the_options_of_the_one_it_is_for(tmp_path, caplog):
+    whole = ccnet_resnet18(num_classes=3, aux_channels=8)
+    torch.save(whole.state_dict(), tmp_path / "mine.pth")
+    model = ccnet_resnet18(weights_backbone=tmp_path / "mine.pth")
+    assert torch.equal(model.backbone.stem[0].weight, whole.backbone.stem[0].weight)
+    assert "assumed" not in caplog.text

@@ -196,3 +196,12 @@ def test_training_checkpoint_of_this_project_is_taken(make_model, save, norm):
             weight = name.replace("running_mean", "weight")
             expected[weight] = expected[weight].abs() + 1e-5
     torch.testing.assert_close(model.state_dict(), expected, rtol=0, atol=0)
+
+
+def test_option_that_is_not_recorded_states_how_the_weights_were_trained(save):
+    state = random_state(OPENMMLAB, "resnet18")
+    meta = {"cfg": "model = dict(test_cfg=dict(mode='whole'))"}
+    path = save({"meta": meta, "state_dict": state})
+    model = ccnet.ccnet_resnet18(weights=path, backbone_options={"output_stride": 16})
+    assert model.config["backbone_options"]["output_stride"] == 16
+    assert model.card_details["protocol"]["mode"] == "whole"
