@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ccnet.classes import Color
+from ccnet.datasets.label_maps import is_grey
 from ccnet.datasets.mask_folder.survey import FileFacts
 
 _GREY_LEVELS = bytes(level for level in range(256) for _ in range(3)).hex()
@@ -128,4 +129,4 @@ def _numbers_by_color(palette: str) -> dict[Color, frozenset[int]]:
 
 
 def _is_grey(palette: str) -> bool:
-    return bool(palette) and all(len(set(color)) == 1 for color in _entries(palette))
+    return is_grey(bytes.fromhex(palette))
