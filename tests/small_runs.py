@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import multiprocessing
 import os
 import tempfile
 import warnings
@@ -14,6 +13,7 @@ from unittest import mock
 
 import pytest
 import torch
+from forked_python import processes
 from PIL import Image
 from torch import nn
 
@@ -41,11 +41,6 @@ FILES = {
     *("config.json", "environment.json", "recipe.json", "results.json"),
 }
 """What a finished run leaves in its folder."""
-
-processes = multiprocessing.get_context("forkserver")
-"""Starts processes that share no state with this one and need not import everything again."""
-
-processes.set_forkserver_preload(["ccnet.training.engine", "torch.utils.tensorboard"])
 
 
 class SmallBackbone(nn.Module):

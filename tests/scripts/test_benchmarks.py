@@ -5,11 +5,11 @@ import os
 import re
 
 
-def test_operator_benchmark_reports_every_case(repository, run_python, tmp_path):
+def test_operator_benchmark_reports_every_case(repository, run_forked, tmp_path):
     script = repository / "scripts" / "benchmarks" / "attention_operator.py"
     arguments = ["--sizes", "4x4", "5x5", "--batches", 1, "--dtypes", "float32"]
     arguments += ["--layouts", "channels_last", "--seconds", 0.001, "--output", "measured"]
-    run_python(script, *arguments, cwd=tmp_path)
+    run_forked(script, *arguments, cwd=tmp_path)
     names = {path.name for path in (tmp_path / "measured").iterdir()}
     assert names == {"operator.md", "operator.json", "operator.png"}
     report = json.loads((tmp_path / "measured" / "operator.json").read_text())
@@ -41,7 +41,7 @@ class CrissCrossAttention(nn.Module):
 """
 
 
-def test_operator_benchmark_takes_mmcv_where_it_is(repository, run_python, tmp_path):
+def test_operator_benchmark_takes_mmcv_where_it_is(repository, run_forked, tmp_path):
     """A package of that name with the interface of mmcv's module stands in for it."""
     package = tmp_path / "packages" / "mmcv"
     (package / "ops").mkdir(parents=True)
@@ -50,15 +50,15 @@ def test_operator_benchmark_takes_mmcv_where_it_is(repository, run_python, tmp_p
     script = repository / "scripts" / "benchmarks" / "attention_operator.py"
     arguments = ["--sizes", "4x6", "--batches", 2, "--layouts", "NCHW", "--seconds", 0.001]
     path = os.pathsep.join(map(str, (repository, package.parent)))
-    run_python(script, *arguments, "--output", "measured", cwd=tmp_path, PYTHONPATH=path)
+    run_forked(script, *arguments, "--output", "measured", cwd=tmp_path, PYTHONPATH=path)
     report = json.loads((tmp_path / "measured" / "operator.json").read_text())
     found = {(row["dtype"], row["pass"]) for row in report["rows"] if row["operator"] == "mmcv"}
     assert found == {("float32", "forward"), ("float32", "forward + backward")}
 
 
-def test_precision_check_finds_constant_maps_exact(repository, run_python, tmp_path):
+def test_precision_check_finds_constant_maps_exact(repository, run_forked, tmp_path):
     script = repository / "scripts" / "check_precision.py"
-    result = run_python(script, "--largest", 6, "--seeds", 2, cwd=tmp_path)
+    result = run_forked(script, "--largest", 6, "--seeds", 2, cwd=tmp_path)
     ours = re.search(r"\| this \| (\d+) of 25 \| 0 \|", result.stdout)
     assert ours[1] == "25"
     assert len(re.findall(r"^\| (this|published) \| \w+\d+ \|", result.stdout, re.MULTILINE)) == 14

@@ -40,9 +40,9 @@ def convert(repository, checkpoint, tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_dry_run_writes_nothing(repository, run_python, checkpoint, tmp_path):
+def test_dry_run_writes_nothing(repository, run_forked, checkpoint, tmp_path):
     script = repository / "scripts" / "convert_checkpoint.py"
-    result = run_python(script, checkpoint, "--output", "out", "--dry-run", cwd=tmp_path)
+    result = run_forked(script, checkpoint, "--output", "out", "--dry-run", cwd=tmp_path)
     assert "OpenMMLab's CCNet" in result.stdout
     assert re.search(r"^logits +[0-9a-f]{64} ", result.stdout, re.MULTILINE)
     assert not (tmp_path / "out").exists()

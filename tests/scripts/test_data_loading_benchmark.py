@@ -3,10 +3,10 @@
 import json
 
 
-def test_data_loading_benchmark(repository, run_python, tmp_path):
+def test_data_loading_benchmark(repository, run_forked, tmp_path):
     script = repository / "scripts" / "benchmarks" / "data_loading.py"
     arguments = ["--images", 2, "--samples", 6, "--height", 64, "--width", 128, "--crop", 48]
-    result = run_python(script, *arguments, "--batch", 2, "--output", "measured", cwd=tmp_path)
+    result = run_forked(script, *arguments, "--batch", 2, "--output", "measured", cwd=tmp_path)
     report = json.loads((tmp_path / "measured" / "data_loading.json").read_text())
     steps = {"image", "labels", "scale and crop", "scale, then crop", "flip", "colour jitter"}
     assert set(report["steps"]) == {*steps, "collate"}

@@ -70,11 +70,11 @@ def test_figure_shows_the_panels_in_order(script, model, pixels):
         assert (panel != image).any() == is_marked
 
 
-def test_script_draws_a_rendered_street(repository, run_python, weights_file, tmp_path):
+def test_script_draws_a_rendered_street(repository, run_forked, weights_file, tmp_path):
     script = repository / "scripts" / "visualize_attention.py"
     arguments = ("--weights", weights_file, "--device", "cpu", "--panel-width", 120)
     output = tmp_path / "new" / "figure.png"
-    result = run_python(script, *arguments, "--output", output, cwd=tmp_path)
+    result = run_forked(script, *arguments, "--output", output, cwd=tmp_path)
     assert result.stderr == ""
     assert "row 180, column 240" in result.stdout
     assert "loops 2: 90 % of the attention on" in result.stdout

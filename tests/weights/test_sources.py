@@ -243,13 +243,13 @@ assert_equal(load(at_the_origin(sys.argv[1])).state_dict, CONVERTED)
 """
 
 
-def test_two_processes_at_once_and_one_offline(hub, run_python, repository, home, tmp_path):
+def test_two_processes_at_once_and_one_offline(hub, run_forked, repository, home, tmp_path):
     """The environment alone tells these processes where the Hub is."""
     hub.repositories |= {"us/model": Repository(FILES), "": Repository({"theirs.pth": FOREIGN})}
     tests = repository / "tests"
     variables = hub.environment(home)
     variables["PYTHONPATH"] = os.pathsep.join(map(str, (repository, tests, tests / "weights")))
-    run = partial(run_python, "-c", ALONE, cwd=tmp_path)
+    run = partial(run_forked, "-c", ALONE, cwd=tmp_path)
     with ThreadPoolExecutor() as pool:
         for running in [pool.submit(run, hub.address, **variables) for _ in range(2)]:
             running.result()
