@@ -18,6 +18,9 @@ processes.set_forkserver_preload(["ccnet.training.engine", "torch.utils.tensorbo
 IMPORTED_ANEW = ("ccnet", "huggingface_hub")
 """What reads its environment, or is tested, is not taken from the process that is forked."""
 
+TORCHRUN = ("-m", "torch.distributed.run", "--start-method", "fork", "--run-path")
+"""torchrun, whose workers are forked too; the script needs an absolute path."""
+
 
 @functools.cache
 def _usual_path():
@@ -44,7 +47,7 @@ def run(arguments, cwd, variables, timeout):
         process.join(timeout)
         if process.is_alive():
             process.kill()
-            process.join()
+            raise subprocess.TimeoutExpired(arguments, timeout)
         printed = (file.read_text() if file.exists() else "" for file in files)
         return subprocess.CompletedProcess(arguments, process.exitcode, *printed)
 

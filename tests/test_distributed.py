@@ -3,9 +3,8 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 
+import forked_python
 import pytest
 from small_runs import trainer
 
@@ -34,7 +33,7 @@ with distributed.process_group("cpu"):
     pathlib.Path(f"finished-{rank}").write_text(f"{world_size} {ranks}")
 """
 
-TORCHRUN = ("-m", "torch.distributed.run", "--max-restarts", "1")
+TORCHRUN = (*forked_python.TORCHRUN, "--max-restarts", "1")
 
 
 def raiser(error):
@@ -50,43 +49,52 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_nodes_find_each_other_after_one_lost_a_process(repository, tmp_path):
+@pytest.fixture
+def start_all(repository, tmp_path):
+    """Starts Python programs at the same time, which must all succeed."""
+    usual = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+
+    def start_all(programs):
+        printed = tmp_path / "printed"
+        started = [
+            forked_python.start(arguments, tmp_path, usual | variables, printed, printed)
+            for arguments, variables in programs
+        ]
+        for process in started:
+            process.join(timeout=120)
+            process.terminate()
+        assert [process.exitcode for process in started] == [0] * len(started), printed.read_text()
+
+    return start_all
+
+
+def test_nodes_find_each_other_after_one_lost_a_process(start_all, tmp_path):
     """Though the node that lost none counts one restart less."""
-    (tmp_path / "join.py").write_text(JOIN_AND_DIE_ONCE)
-    torchrun = [sys.executable, *TORCHRUN, "--nnodes", "2"]
+    script = tmp_path / "join.py"
+    script.write_text(JOIN_AND_DIE_ONCE)
+    torchrun = [*TORCHRUN, "--nnodes", 2]
     torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"]
-    variables = {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", NEW_STORE: "1"}
-    nodes = [
-        subprocess.Popen(
-            [*torchrun, "--rdzv-conf", f"is_host={int(node == 0)}", "join.py"],
-            cwd=tmp_path,
-            env={**os.environ, **variables, "NODE": str(node)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+    start_all(
+        (
+            [*torchrun, "--rdzv-conf", f"is_host={int(node == 0)}", script],
+            {NEW_STORE: "1", "NODE": str(node)},
         )
         for node in range(2)
-    ]
-    try:
-        printed = [node.communicate(timeout=120)[0] for node in nodes]
-    finally:
-        for node in nodes:
-            node.terminate()
-    assert [node.returncode for node in nodes] == [0, 0], "\n".join(printed)
+    )
     assert (tmp_path / "killed").exists()
     for rank in range(2):
         assert (tmp_path / f"finished-{rank}").read_text() == "2 [0, 1]"
 
 
 @pytest.mark.parametrize("kind", ["without the variable", "static"])
-def test_restarts_without_a_new_store_are_refused(run_python, tmp_path, monkeypatch, kind):
+def test_restarts_without_a_new_store_are_refused(run_forked, tmp_path, monkeypatch, kind):
     monkeypatch.delenv(NEW_STORE, raising=False)
     (tmp_path / "join.py").write_text(JOIN_AND_DIE_ONCE)
     variables, meeting = {}, ("--standalone",)
     if kind == "static":
         variables, meeting = {NEW_STORE: "1"}, ("--master-port", str(free_port()))
-    command = (*TORCHRUN, *meeting, "join.py")
-    refused = run_python(*command, cwd=tmp_path, succeeds=False, OMP_NUM_THREADS="1", **variables)
+    command = (*TORCHRUN, *meeting, tmp_path / "join.py")
+    refused = run_forked(*command, cwd=tmp_path, succeeds=False, OMP_NUM_THREADS="1", **variables)
     message = "torchrun --max-restarts needs a new store for every restart"
     assert f"ValueError: {message}: set {NEW_STORE}=1" in refused.stderr
     assert not (tmp_path / "finished-0").exists()
@@ -118,24 +126,11 @@ pathlib.Path(f"joined-{rank}.json").write_text(json.dumps([world_size, ranks]))
 """
 
 
-def test_processes_of_any_launcher_join(run_python, repository, tmp_path):
+def test_processes_of_any_launcher_join(start_all, tmp_path):
     """Started by hand, with the variables that Kubernetes' operators set."""
     (tmp_path / "join.py").write_text(JOIN)
-    shared = {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", **HERE}
-    shared |= {"MASTER_PORT": str(free_port()), "SLURM_NTASKS": "2"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "join.py"],
-            cwd=tmp_path,
-            env={**os.environ, **shared, "RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
+    shared = {"WORLD_SIZE": "2", **HERE, "MASTER_PORT": str(free_port()), "SLURM_NTASKS": "2"}
+    start_all((["join.py"], {**shared, "RANK": str(rank)}) for rank in range(2))
     for rank in range(2):
         assert json.loads((tmp_path / f"joined-{rank}.json").read_text()) == [2, [0, 1]]
 

@@ -47,8 +47,8 @@ assert threads == torch.get_num_threads()
 
 
 @needs_x86
-def test_processor_without_bfloat16_trains_in_float32(run_python, tmp_path):
-    result = run_python("-c", SIMULATED, cwd=tmp_path, **AVX2)
+def test_processor_without_bfloat16_trains_in_float32(run_forked, tmp_path):
+    result = run_forked("-c", SIMULATED, cwd=tmp_path, **AVX2)
     assert result.stdout.split() == ["float32", "True"]
     warnings = result.stderr.splitlines()
     assert len(warnings) == 1, "once, and only where it is asked for"

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from forked_python import TORCHRUN
 from PIL import Image
 
 from ccnet.classes import CAMVID
@@ -45,7 +46,7 @@ with process_group("cpu"):
 
 
 @pytest.fixture(scope="module")
-def runs(repository, run_python, weights_file, tmp_path_factory):
+def runs(repository, run_forked, weights_file, tmp_path_factory):
     """The folder and the output of a run on three ranks, and of the same on one."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "worker.py").write_text(WORKER)
@@ -53,14 +54,14 @@ def runs(repository, run_python, weights_file, tmp_path_factory):
         for name, array in (("val", image.movedim(0, -1)), ("valannot", labels)):
             (folder / "camvid" / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array.numpy()).save(folder / "camvid" / name / f"{index}.png")
-    arguments = ["../worker.py", repository / "scripts" / "evaluate.py", weights_file]
+    arguments = [folder / "worker.py", repository / "scripts" / "evaluate.py", weights_file]
     arguments += ["camvid", "--root", "../camvid", "--device", "cpu"]
     arguments += ["--report", "report", "--save-label-ids", "label-ids"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 3]
+    torchrun = [*TORCHRUN, "--standalone", "--nproc-per-node", 3]
     outputs = []
     for name, launcher in (("three", torchrun), ("one", [])):
         (folder / name).mkdir()
-        result = run_python(*launcher, *arguments, cwd=folder / name, OMP_NUM_THREADS="1")
+        result = run_forked(*launcher, *arguments, cwd=folder / name, OMP_NUM_THREADS="1")
         outputs.append((folder / name, result.stdout))
     return outputs
 

@@ -34,7 +34,7 @@ def test_predict_renders_a_street_without_extras(repository, run_python, tmp_pat
         assert re.search(rf"^  {name} +\d", result.stdout, re.MULTILINE)
 
 
-def test_train_then_resume_then_evaluate(repository, run_python, tmp_path):
+def test_train_then_resume_then_evaluate(repository, run_forked, tmp_path):
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for folder, shape, high in ((split, (40, 56, 3), 256), (f"{split}annot", (40, 56), 12)):
@@ -46,15 +46,15 @@ def test_train_then_resume_then_evaluate(repository, run_python, tmp_path):
     train += ["--run-dir", "run", "--steps", 1, "--batch-size", 2, "--scenes", 0, "--device", "cpu"]
     train += ["--crop-height", 33, "--crop-width", 49, "--output-stride", 32, "--workers", 0]
     train += ["--no-balance-classes", "--precision", "float32"]
-    trained = run_python(*train, cwd=tmp_path)
+    trained = run_forked(*train, cwd=tmp_path)
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (recipe["steps"], recipe["crop_width"], recipe["balance_classes"]) == (1, 49, False)
     assert "crop_width: 49" in trained.stderr
-    refused = run_python(*train, "--resume", "--learning-rate", 1, cwd=tmp_path, succeeds=False)
+    refused = run_forked(*train, "--resume", "--learning-rate", 1, cwd=tmp_path, succeeds=False)
     assert "learning_rate 0.0015, not 1.0" in refused.stderr
     evaluate = [repository / "scripts" / "evaluate.py", "camvid", "--device", "cpu"]
     evaluate += ["--weights", "run/best.safetensors"]
-    found = run_python(*evaluate, cwd=tmp_path, CAMVID_ROOT="camvid")
+    found = run_forked(*evaluate, cwd=tmp_path, CAMVID_ROOT="camvid")
     mious = [
         float(re.search(r"\*\*mean \(mIoU\)\*\* \| \*\*([\d.]+)\*\*", run.stdout)[1])
         for run in (trained, found)

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from forked_python import TORCHRUN
 from small_runs import Scenes, assert_same_end, newest, small_backbones, write_mask_folder
 
 import ccnet
@@ -52,10 +53,10 @@ def script(repository, monkeypatch, tmp_path):
 
 
 def test_fine_tuning_on_a_folder_gives_weights_that_load(
-    repository, run_python, script, finetune, tmp_path
+    repository, run_forked, script, finetune, tmp_path
 ):
     path = repository / "scripts" / "train.py"
-    trained = run_python(path, *finetune, "--learning-rate", 1e-5, cwd=tmp_path)
+    trained = run_forked(path, *finetune, "--learning-rate", 1e-5, cwd=tmp_path)
     for name, value in (("steps", 2), ("crop_width", 49), ("learning_rate", "1e-05")):
         assert f"{name}: {value}\n" in trained.stderr
     assert "balance_classes: False\n" in trained.stderr
@@ -165,14 +166,14 @@ with small_backbones(), mock.patch.object(Trainer, "_train_step", die_once):
 """Runs the script, and kills rank 1 before its fourth step unless a file says it was killed."""
 
 
-def test_torchrun_resumes_after_a_rank_was_killed(repository, run_python, folder, tmp_path):
+def test_torchrun_resumes_after_a_rank_was_killed(repository, run_forked, folder, tmp_path):
     (tmp_path / "wrapper.py").write_text(WITH_A_SMALL_NETWORK)
     (tmp_path / "undisturbed.killed").touch()
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    torchrun = (*TORCHRUN, "--standalone", "--nproc-per-node", 2)
     chosen = ("finetune", "--root", folder, "--weights", "", *QUICK, "--resume", "auto")
     chosen += ("--steps", 6, "--validate-every", 2, "--batch-size", 3, "--balance-classes")
     for name in ("run", "undisturbed"):
-        run_python(
+        run_forked(
             *(*torchrun, "--max-restarts", 2, tmp_path / "wrapper.py"),
             *(repository / "scripts" / "train.py", tmp_path / f"{name}.killed"),
             *(*chosen, "--run-dir", tmp_path / name),
