@@ -13,7 +13,7 @@ from pathlib import Path
 processes = multiprocessing.get_context("forkserver")
 """Starts processes that share no state with this one and need not import everything again."""
 
-processes.set_forkserver_preload(["ccnet.training.engine", "torch.utils.tensorboard"])
+processes.set_forkserver_preload(["ccnet.training.engine", "torch.utils.tensorboard", "pytest"])
 
 IMPORTED_ANEW = ("ccnet", "huggingface_hub")
 """What reads its environment, or is tested, is not taken from the process that is forked."""
