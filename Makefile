@@ -5,13 +5,16 @@ PYTHON3_10 ?= python3.10
 # One thread for each of the processes that share the tests
 PYTEST := -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-oldest slow-test lint types wheel clean
+.PHONY: demo test fast-test test-oldest slow-test lint types wheel clean
 
 # Segments a rendered street, or your own picture: make demo IMAGE=my.jpg
 demo: .venv/installed
 	$(BIN)/python scripts/predict.py $(if $(IMAGE),"$(IMAGE)") --output demo --overwrite
 
-test: lint types
+test: .venv/installed-dev
+	$(MAKE) --jobs lint types fast-test
+
+fast-test: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 # With the oldest versions that pyproject.toml allows: about 3 GB of downloads
