@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import time
 
 import pytest
 import torch
@@ -59,6 +60,7 @@ def test_curves_and_overlays_are_logged(finished):
 
 def test_curves_continue_without_gap_or_repetition(tmp_path):
     interrupt(tmp_path, steps=3)
+    time.sleep(1)  # files of curves are read in the order of the seconds in their names
     trainer(tmp_path, resume=True).run()
     events = curves(tmp_path)
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
