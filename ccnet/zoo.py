@@ -12,7 +12,8 @@ from ccnet.model import CCNet
 from ccnet.weights.assumptions import settle
 from ccnet.weights.backbones import is_file_name, read_backbone
 from ccnet.weights.conversion import convert_backbone
-from ccnet.weights.downloads import forget_if_changed, load_registered
+from ccnet.weights.downloads import load_registered
+from ccnet.weights.imagenet import load_imagenet
 from ccnet.weights.model_card import inherited_details
 from ccnet.weights.registry import BackboneWeights
 from ccnet.weights.serialization import load_strictly
@@ -146,8 +147,7 @@ def _load_backbone(
     if isinstance(member, BackboneWeights):
         state_dict = load_registered(member, progress=progress).state_dict
     else:
-        forget_if_changed(member.url)
-        state_dict = member.get_state_dict(progress=progress, check_hash=True, weights_only=True)
+        state_dict = load_imagenet(member, progress=progress)
     load_strictly(model.backbone, convert_backbone(state_dict))
 
 

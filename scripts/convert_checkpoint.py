@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import torch
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
@@ -23,7 +24,7 @@ from ccnet.console import prepare_console
 from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
 from ccnet.weights.conversion import read_foreign
-from ccnet.weights.downloads import UNREACHABLE, verify
+from ccnet.weights.hashes import verify
 from ccnet.weights.registry import details_of, find_member
 
 
@@ -58,7 +59,7 @@ def main() -> None:
     prepare_console()
     try:
         convert_and_write(parse_arguments())
-    except (*UNREACHABLE, ValueError) as error:
+    except (OSError, HTTPError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

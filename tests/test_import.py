@@ -42,7 +42,8 @@ ORDERS = {
     ],
     "weights": [
         *("file_kinds", "pickles", "families", "registry", "serialization", "assumptions"),
-        *("conversion", "hub", "downloads", "sources", "backbones", "model_card", "hub_mixin"),
+        *("conversion", "hashes", "timed_requests", "retries", "fetching", "hub"),
+        *("origins", "imagenet", "downloads", "sources", "backbones", "model_card", "hub_mixin"),
     ],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
     "weights.conversion": [

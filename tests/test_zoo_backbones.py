@@ -15,34 +15,15 @@ def test_plain_stem_takes_weights_of_torchvision(choice, monkeypatch):
     theirs = resnet18().state_dict()
     asked = []
 
-    def give(self, **options):
-        asked.append((self, options["check_hash"]))
+    def give(weights, progress):
+        asked.append(weights)
         return theirs
 
-    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", give)
+    monkeypatch.setattr(zoo, "load_imagenet", give)
     model = ccnet_resnet18(weights_backbone=choice)
-    assert asked == [(ResNet18_Weights.IMAGENET1K_V1, True)]
+    assert asked == [ResNet18_Weights.IMAGENET1K_V1]
     assert torch.equal(model.backbone.stem[0].weight, theirs["conv1.weight"])
     assert torch.equal(model.backbone.layer4[1].bn2.weight, theirs["layer4.1.bn2.weight"])
-
-
-def test_kept_download_of_torchvision_that_has_changed_is_fetched_again(
-    tmp_path, monkeypatch, caplog
-):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    kept = tmp_path / "hub" / "checkpoints" / ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(b"changed")
-    there = []
-
-    def give(self, **options):
-        there.append(kept.exists())
-        return resnet18().state_dict()
-
-    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", give)
-    ccnet_resnet18(weights_backbone="DEFAULT")
-    assert there == [False]
-    assert f"{kept} is not as it was published" in caplog.text
 
 
 @pytest.mark.parametrize("choice", ["DEFAULT", BackboneWeights.RESNET101S_GLUON_IN1K])

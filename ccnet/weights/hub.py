@@ -1,26 +1,33 @@
 """Hugging Face Hub: downloads of single files, weights with their config.json."""
 
-import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import (
+    constants,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from huggingface_hub.errors import (
-    HfHubHTTPError,
+from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError is its client's
+    HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     RemoteEntryNotFoundError,
 )
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
 )
 
+from ccnet.weights.retries import FAILURES, TRANSIENT_STATUS, Patience, reason, status_of
 from ccnet.weights.serialization import ModelWeights, read_files
-
-_TRANSIENT_STATUS = (429, 500, 502, 503, 504)
-_TRIES = 3
+from ccnet.weights.timed_requests import request
 
 
 def fetch_file(
@@ -33,7 +40,8 @@ def fetch_file(
 ) -> Path:
     """Returns the cached path of a file on the Hub, downloading it if need be.
 
-    Transient server errors are retried.
+    What a server that answers may do better next time is retried, with what a connection that
+    broke off has left; where nothing answers, the error comes soon.
 
     Args:
         repo_id: "owner/name".
@@ -43,27 +51,78 @@ def fetch_file(
         options: further arguments of `huggingface_hub.hf_hub_download`.
 
     Raises:
-        OSError: any error of `hf_hub_download`, such as huggingface_hub's `HfHubHTTPError`.
-        huggingface_hub.errors.HTTPError: if the connection fails or breaks off.
+        OSError: if the file cannot be had, such as huggingface_hub's `HfHubHTTPError` where the
+            Hub refuses it, and `LocalEntryNotFoundError` where the Hub cannot be reached.
+        huggingface_hub.errors.HFValidationError: if the repository cannot have this name.
     """
-    hide = not progress and not are_progress_bars_disabled()
-    if hide:
-        disable_progress_bars()
+    url = hf_hub_url(repo_id, filename, revision=revision)
+    patience = Patience(url)
+    is_wanted = not (constants.HF_HUB_OFFLINE or options.get("local_files_only"))
     try:
-        for attempt in range(_TRIES):
-            try:
-                return Path(hf_hub_download(repo_id, filename, revision=revision, **options))
-            except HfHubHTTPError as error:
-                is_transient = error.response is not None and (
-                    error.response.status_code in _TRANSIENT_STATUS
-                )
-                if not is_transient or attempt == _TRIES - 1:
-                    raise
-                time.sleep(2**attempt)
+        with _progress_bars(progress):
+            while True:
+                try:
+                    if is_wanted and not is_cached(repo_id, filename, revision, **options):
+                        _check_that_it_answers(url, options.get("token"))
+                    return Path(hf_hub_download(repo_id, filename, revision=revision, **options))
+                except FAILURES as error:
+                    if _is_begun_wrong(error) and not options.get("force_download"):
+                        options["force_download"] = True
+                    else:
+                        patience.wait(error)
+    except LocalEntryNotFoundError as error:
+        cause = error.__cause__
+        if isinstance(cause, HTTPError):  # what was answered says more than that nothing is cached
+            raise LocalEntryNotFoundError(f"{url}: {reason(cause)}") from error
+        raise
+    except (OSError, HFValidationError):
+        raise
+    except Exception as error:  # of the HTTP client, or of what reads the Hub's answers
+        raise LocalEntryNotFoundError(f"{url}: {reason(error)}") from error
+
+
+def is_cached(
+    repo_id: str,
+    filename: str,
+    revision: str | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    **_: Any,
+) -> bool:
+    """Tells whether `fetch_file` needs no download, by the same arguments."""
+    found = try_to_load_from_cache(repo_id, filename, cache_dir, revision)
+    return isinstance(found, str) and not force_download
+
+
+def _check_that_it_answers(url: str, token: str | bool | None) -> None:
+    """Raises the error of a server that is away or busy: the Hub's client would wait for long."""
+    headers = build_hf_headers(token=token)
+    timeout = constants.HF_HUB_ETAG_TIMEOUT
+    with closing(
+        request("HEAD", url, headers=headers, timeout=timeout, follow_redirects=False)
+    ) as parts:
+        response = next(parts)
+    if response.status_code in TRANSIENT_STATUS:
+        response.raise_for_status()
+
+
+def _is_begun_wrong(error: Exception) -> bool:
+    """Whether the Hub's client has kept the beginning of a file that nothing can complete."""
+    return status_of(error) == 416 or (type(error) is OSError and error.errno is None)
+
+
+@contextmanager
+def _progress_bars(shown: bool) -> Iterator[None]:
+    """Hides the client's progress bars if asked to, but never shows those that are hidden."""
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
     finally:
-        if hide:
-            enable_progress_bars()
-    raise AssertionError("the last try returns or raises")
+        enable_progress_bars()
 
 
 def read_repository(

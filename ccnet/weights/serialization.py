@@ -187,7 +187,10 @@ def write_weights(path: str | os.PathLike[str], weights: ModelWeights) -> None:
         header["details"] = json.dumps(weights.details)
     header[_CHECKSUM] = _checksum(tensors, header)
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+        try:
+            save_file(tensors, temporary, metadata=header)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from error
         _sort_header(temporary)
 
 

@@ -11,7 +11,7 @@ from torchvision.models import WeightsEnum
 
 from ccnet.files import user_path
 from ccnet.weights.conversion import complete, read_foreign
-from ccnet.weights.downloads import UNREACHABLE, load_registered
+from ccnet.weights.downloads import load_registered
 from ccnet.weights.file_kinds import is_safetensors
 from ccnet.weights.hub import read_repository
 from ccnet.weights.registry import REGISTRY
@@ -98,7 +98,7 @@ def _from_hub(address: str, *, progress: bool) -> ModelWeights:
     repo_id, _, revision = address.removeprefix("hf://").partition("@")
     try:
         return read_repository(repo_id, revision or None, progress=progress)
-    except UNREACHABLE as error:
+    except OSError as error:
         raise FileNotFoundError(
             f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}\n"
             "Check the name and the revision; a private repository needs HF_TOKEN."

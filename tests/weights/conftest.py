@@ -21,6 +21,16 @@ def hub(_server, home, monkeypatch):
 
 
 @pytest.fixture
+def waits(monkeypatch):
+    """Timeouts of an instant; the pauses between tries, which nobody waits for."""
+    pauses = []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+    monkeypatch.setattr("ccnet.weights.timed_requests.SECONDS", 0.3)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    return pauses
+
+
+@pytest.fixture
 def home(tmp_path):
     """The folder HF_HOME of this process where it uses `hub`; nothing is cached there."""
     return tmp_path / "home"

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -93,16 +92,16 @@ def test_error_names_every_folder(member, tmp_path, repository, monkeypatch, nam
 def test_only_published_places_are_asked(member, monkeypatch, tmp_path, no_network):
     asked = []
 
-    def refuse(url, *_):
+    def refuse(url, *_, **__):
         asked.append(url)
-        raise URLError("no network here")
+        raise OSError("no network here")
 
     def never(*arguments, **_):
         raise AssertionError(f"asked the Hub for {arguments}")
 
     monkeypatch.setattr(downloads, "BUNDLED_DIRS", ())
     monkeypatch.setattr(downloads, "fetch_file", never)
-    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setattr("ccnet.weights.origins.fetch", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.delenv("CCNET_WEIGHTS_DIR", raising=False)
