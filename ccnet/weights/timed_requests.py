@@ -46,12 +46,7 @@ def request(
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             sockets.append(details["return_value"].get_extra_info("socket"))
             if is_left.is_set():
-                cut()
-
-    def cut() -> None:
-        for connection in sockets[-1:]:  # of a redirected request the last, of TLS the upper one
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                sockets[-1].close()
 
     def receive() -> Iterator[Any]:
         with get_session().stream(
@@ -75,7 +70,8 @@ def request(
         except BaseException as error:
             parts.put(error)
 
-    Thread(target=run, daemon=True).start()
+    thread = Thread(target=run, daemon=True)
+    thread.start()
     try:
         while True:
             try:
@@ -89,7 +85,20 @@ def request(
             yield part
     finally:
         is_left.set()
-        cut()
         with suppress(Empty):  # makes room, should the thread be waiting for it
             while True:
                 parts.get_nowait()
+        if sockets and thread.is_alive():
+            _cut(sockets[-1], thread)
+
+
+def _cut(connection: socket.socket, thread: Thread) -> None:
+    """Takes a connection away from the thread that reads it, however much there is to be read."""
+    try:
+        descriptor = connection.detach()
+    except OSError:
+        return
+    if descriptor >= 0:
+        with socket.socket(fileno=descriptor) as taken, suppress(OSError):
+            taken.shutdown(socket.SHUT_RDWR)
+            thread.join(1)
