@@ -30,6 +30,7 @@ class Repository:
     token: str = ""  # if not empty, what a request must be authorised with
     failures: list[int] = field(default_factory=list)  # statuses of the next answers
     cuts: list[int] = field(default_factory=list)  # bytes of the next downloads that break off
+    continues: bool = True  # gives the rest of a file to those who ask for it
 
 
 class HubServer:
@@ -133,6 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_file(self, repository: Repository, content: bytes) -> None:
         etag = hashlib.sha256(content).hexdigest()
         span = re.fullmatch(r"bytes=(\d+)-\d*", self.headers.get("Range", ""))
+        span = span if repository.continues else None
         begin = int(span[1]) if span else 0
         self.send_response(206 if span else 200)
         self.send_header("X-Repo-Commit", COMMIT)

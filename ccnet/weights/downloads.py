@@ -83,16 +83,22 @@ def _on_the_hub(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
         path = fetch_file(*file, progress=progress)
         if was_cached and not sha256_of(path).startswith(hub["sha256"]):
             logger.warning("downloading again: %s is not the published file", path)
-            path = fetch_file(*file, progress=progress, force_download=True)
+            _discard(path)
+            path = fetch_file(*file, progress=progress)
     except OSError as error:
         raise FileNotFoundError(f"{place}: {error}") from error
     try:
         verify(path, hub["sha256"])
     except ValueError:
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        _discard(path)
         raise
     return read_files(path, None, place, details_of(weights))
+
+
+def _discard(path: Path) -> None:
+    """Removes a file from the Hub's cache, where it is a link."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _at_the_origin(weights: WeightsEnum, progress: bool) -> ModelWeights | None:

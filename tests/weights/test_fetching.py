@@ -47,7 +47,6 @@ TRANSIENT = {
     "a byte of body now and then": lambda _: [answer(length=10**6), *[b"X", 0.05] * 1000],
     "chunk sizes without end": lambda _: [chunked(), *[b"0", 0.05] * 1000],
     "redirect to garbage": redirect("http://[::1"),
-    "redirect to a script": redirect("javascript:1"),
     "busy": answer(status="503 Busy"),
     "too many": answer(status="429 Slow down"),
     "internal error": answer(status="500 Oh"),

@@ -17,6 +17,7 @@ CHANGES = {
     "half": lambda kept: kept.write_bytes(kept.read_bytes()[:100]),
     "flipped bit": flip_a_value,
     "another file": lambda kept: kept.write_bytes(CONTENT),
+    "a dangling link": lambda kept: (kept.unlink(), kept.symlink_to("nowhere")),
     "half a hash": lambda kept: kept.with_suffix(".sha256").write_text("0  kept.safetensors"),
 }
 
@@ -25,11 +26,13 @@ CHANGES = {
 def test_kept_file_that_has_changed_is_fetched_again(hub, home, caplog, change):
     hub.repositories[""].files["theirs.pth"] = FOREIGN
     load(at_the_origin(hub.address))
-    change(home / "ccnet" / "kept.safetensors")
+    kept = home / "ccnet" / "kept.safetensors"
+    change(kept)
+    is_there = kept.exists()
     with pytest.raises(FileNotFoundError, match="files/theirs"):
         load(at_the_origin(NOWHERE))
     assert_equal(load(at_the_origin(hub.address)).state_dict, CONVERTED)
-    assert "kept.safetensors is not as it was kept" in caplog.text
+    assert ("kept.safetensors is not as it was kept" in caplog.text) == is_there
     assert_equal(load(at_the_origin(NOWHERE)).state_dict, CONVERTED)
 
 

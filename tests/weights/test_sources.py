@@ -15,6 +15,7 @@ from huggingface_hub.utils.tqdm import (
     disable_progress_bars,
     enable_progress_bars,
 )
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 from ccnet.weights.downloads import load_registered
@@ -101,13 +102,16 @@ def test_named_revision_is_asked_for(hub, suffix, revision):
     assert hub.requests("HEAD", f"us/model/resolve/{revision}/model.safetensors")
 
 
-def test_interrupted_download_is_resumed(hub):
-    hub.repositories["us/model"] = Repository({"model.safetensors": LARGE}, cuts=[11 * 2**20])
+@pytest.mark.parametrize("continues", [True, False])
+def test_interrupted_download_is_resumed(hub, continues):
+    files = {"model.safetensors": LARGE}
+    hub.repositories["us/model"] = Repository(files, cuts=[11 * 2**20], continues=continues)
     loaded = load(on_the_hub(sha256=hashlib.sha256(LARGE).hexdigest()))
     assert_equal(loaded.state_dict, LARGE_WEIGHTS)
-    first, second = (span for _, _, span in hub.requests("GET", "us/model"))
+    first, second, *again = (span for _, _, span in hub.requests("GET", "us/model"))
     assert first is None
     assert second.startswith(f"bytes={10 * 2**20}-")
+    assert not (continues and again)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +160,20 @@ def test_wrong_hash_is_refused_and_the_file_is_not_kept(hub, home):
     assert max(sizes, default=0) < len(CONTENT)
 
 
+@pytest.mark.parametrize("offline", [True, False], ids=["offline", "unreachable"])
+def test_cached_file_that_has_changed_is_fetched_again(hub, home, monkeypatch, caplog, offline):
+    hub.repositories["us/model"] = Repository(FILES)
+    load(on_the_hub())
+    (cached,) = (path for path in home.rglob("blobs/*") if path.is_file())
+    cached.write_bytes(CONTENT[:-1] + b"x")
+    assert_equal(load(on_the_hub()).state_dict, WEIGHTS)
+    assert "is not the published file" in caplog.text
+    cached.write_bytes(CONTENT[:-1] + b"x")
+    connect(monkeypatch, NOWHERE, home, offline=offline)
+    with pytest.raises(FileNotFoundError, match="CCNET_WEIGHTS_DIR"):
+        load(on_the_hub())
+
+
 def test_damaged_file_on_the_hub_is_refused(hub):
     hub.repositories["us/model"] = Repository({"model.safetensors": CONTENT[:-9]})
     with pytest.raises(ValueError, match="not an intact safetensors file"):
@@ -187,13 +205,25 @@ def test_file_without_a_published_hash_is_said_to_be_unverified(tmp_path, monkey
     assert "kept.safetensors is taken unverified" in caplog.text
 
 
-def test_cache_that_cannot_be_written(hub, tmp_path, monkeypatch):
+def full(*_, **__):
+    raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("problem", ["a file", "full", "a folder in its place"])
+def test_cache_that_cannot_be_written(hub, home, tmp_path, monkeypatch, caplog, problem):
     hub.repositories |= {"us/model": Repository(FILES), "": Repository({"theirs.pth": FOREIGN})}
-    (tmp_path / "file").touch()
-    connect(monkeypatch, hub.address, tmp_path / "file" / "home")
-    with pytest.raises(FileNotFoundError, match=r"hf://us/model(.|\n)*CCNET_WEIGHTS_DIR"):
-        load(on_the_hub())
+    if problem == "a file":
+        (tmp_path / "file").touch()
+        connect(monkeypatch, hub.address, tmp_path / "file" / "home")
+        with pytest.raises(FileNotFoundError, match=r"hf://us/model(.|\n)*CCNET_WEIGHTS_DIR"):
+            load(on_the_hub())
+    elif problem == "full":
+        monkeypatch.setattr("ccnet.weights.serialization.save_file", full)
+    else:
+        (home / "ccnet" / "kept.safetensors").mkdir(parents=True)
     assert_equal(load(at_the_origin(hub.address)).state_dict, CONVERTED)
+    assert "kept.safetensors could not be kept, and will be downloaded again" in caplog.text
+    assert not list(home.rglob(".kept*"))
 
 
 def test_file_of_the_origin_may_lie_in_the_folder(hub, tmp_path, monkeypatch):
