@@ -80,7 +80,8 @@ class _Download:
         self.digest = hashlib.sha256()
         self.version = ""
         self.is_pieced = False
-        self.bar.reset()
+        if self.bar.n:
+            self.bar.reset()
 
     def receive(self) -> None:
         """Sends one request for what is missing, and writes what comes."""
@@ -170,5 +171,6 @@ def _bar(url: str, progress: bool) -> Any:
         unit="B",
         unit_scale=True,
         unit_divisor=1024,
+        delay=1e-3,  # nothing is shown before something comes
         disable=not progress,
     )
