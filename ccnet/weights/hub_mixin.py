@@ -127,7 +127,8 @@ class StrictHubMixin(PyTorchModelHubMixin):
         Raises:
             FileNotFoundError: if there is no such folder, or it lacks model.safetensors.
             ValueError: if the configuration or the weights do not fit the network.
-            huggingface_hub.errors.HfHubHTTPError: if the Hub lacks the files or denies access.
+            OSError: if the Hub cannot be reached, or a file not be kept.
+            huggingface_hub.errors.HfHubHTTPError: likewise, if it lacks the files or denies access.
         """
         location = os.fspath(pretrained_model_name_or_path)
         path = user_path(location)

@@ -6,10 +6,12 @@ import io
 import re
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hub_server import NOWHERE, assert_equal
+from huggingface_hub import close_session
 from raw_server import STALL, RawServer, answer, chunked, endless
 from test_sources import CONVERTED, FOREIGN, at_the_origin, load
 
@@ -224,6 +226,35 @@ def test_another_checkpoint_is_refused(waits, tmp_path):
     with RawServer(GOOD) as server, pytest.raises(ValueError, match="not the published file"):
         fetch(f"{server.address}/big.pth", tmp_path / "got.pth", SHA256, progress=False)
     assert not waits
+
+
+@pytest.mark.parametrize("place", ["itself", "its past"])
+def test_https_does_not_lead_to_http(waits, tmp_path, monkeypatch, place):
+    plain, safe = (
+        SimpleNamespace(url=retries.client.URL(f"{scheme}://x"), history=[])
+        for scheme in ("http", "https")
+    )
+    answered = plain if place == "itself" else SimpleNamespace(url=safe.url, history=[safe, plain])
+    monkeypatch.setattr(fetching, "request", lambda *_, **__: (item for item in [answered]))
+    with pytest.raises(OSError, match="leads to http://x, which is not encrypted"):
+        fetch("https://x/big.pth", tmp_path / "got.pth", SHA256, progress=False)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_proxy_of_the_environment_is_asked(waits, tmp_path, monkeypatch, is_there):
+    path = tmp_path / "got.pth"
+    with RawServer(answer(BIG)) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.address if is_there else NOWHERE)
+        close_session()  # the client reads its environment when it is made
+        try:
+            if is_there:
+                fetch("http://nothing.invalid/big.pth", path, SHA256, progress=False)
+                assert server.asked[0].startswith("GET http://nothing.invalid/big.pth ")
+            else:
+                with pytest.raises(OSError, match="refused"):
+                    fetch("http://nothing.invalid/big.pth", path, SHA256, progress=False)
+        finally:
+            close_session()
 
 
 def test_random_numbers_stay_as_they_were_seeded(waits, tmp_path):
