@@ -3,7 +3,7 @@
 import pytest
 from hub_server import NOWHERE, assert_equal
 from raw_server import RawServer, answer
-from test_fetching import BIG, SHA256
+from test_continued_downloads import BIG, SHA256
 from torchvision.models import Weights, WeightsEnum
 
 from ccnet.weights.imagenet import load_imagenet
