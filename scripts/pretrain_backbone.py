@@ -17,13 +17,16 @@ import logging
 import torch
 
 from ccnet import distributed
-from ccnet.console import prepare_console
 from ccnet.files import user_path
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import CHOICES, ClassificationRecipe
-from ccnet.training.command_line import add_recipe_options, given_fields
+from ccnet.training.command_line import (
+    add_recipe_options,
+    add_run_options,
+    given_fields,
+    run_script,
+)
 from ccnet.training.pretraining import BackboneTrainer
-from ccnet.training.termination import Terminated
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,17 +36,7 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", type=user_path, help="folder or zip archive of classes")
-    parser.add_argument("--run-dir", type=user_path, required=True, help="folder of the run")
-    parser.add_argument(
-        "--resume",
-        choices=("auto", "never"),
-        nargs="?",
-        const="auto",
-        default="never",
-        help="auto: resume from the newest intact checkpoint in the run folder, if there is one",
-    )
-    parser.add_argument("--workers", type=int, default=0, help="data-loading processes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_run_options(parser, workers=0)
     details = parser.add_argument_group("facts for the card of the weights")
     details.add_argument("--license", help="licence of the images, an SPDX name if it has one")
     details.add_argument("--source", help="where the images come from")
@@ -72,22 +65,5 @@ def pretrain(arguments: argparse.Namespace, device: torch.device) -> None:
         print(f"{arguments.run_dir / 'best.safetensors'}: accuracy {accuracy:.2f} %")
 
 
-def main() -> None:
-    prepare_console()
-    arguments = parse_arguments()
-    try:
-        with distributed.process_group(arguments.device) as device:
-            is_first = distributed.rank() == 0
-            level = logging.INFO if is_first else logging.ERROR
-            logging.basicConfig(level=level, format="%(asctime)s %(message)s")
-            try:
-                pretrain(arguments, device)
-            except Terminated as stop:
-                if is_first:
-                    print(f"{stop}; resume with --resume auto")
-    except (OSError, ValueError, FloatingPointError) as error:
-        raise SystemExit(f"error: {error}") from error
-
-
 if __name__ == "__main__":
-    main()
+    run_script(parse_arguments, pretrain)

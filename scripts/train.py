@@ -20,13 +20,16 @@ import torch
 
 import ccnet
 from ccnet import distributed
-from ccnet.console import prepare_console, require_extra
 from ccnet.files import user_path
-from ccnet.training.command_line import add_recipe_options, given_fields
+from ccnet.training.command_line import (
+    add_recipe_options,
+    add_run_options,
+    given_fields,
+    run_script,
+)
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.setup import build_model, describe, open_datasets
-from ccnet.training.termination import Terminated
 
 ROOTS = {"camvid": "CAMVID_ROOT", "cityscapes": "CITYSCAPES_DATASET"}
 """Environment variables with the folders of data sets."""
@@ -39,21 +42,11 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("--run-dir", type=user_path, required=True, help="folder of the run")
-    parser.add_argument(
-        "--resume",
-        choices=("auto", "never"),
-        nargs="?",
-        const="auto",
-        default="never",
-        help="auto: resume from the newest intact checkpoint in the run folder, if there is one",
-    )
+    add_run_options(parser, workers=1)
     parser.add_argument("--root", type=user_path, help="folder of the data set")
     parser.add_argument(
         "--val-root", type=user_path, help="validation folder, for --dataset folder"
     )
-    parser.add_argument("--workers", type=int, default=1, help="data-loading processes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add_recipe_options(parser, Recipe, CHOICES)
     return parser.parse_args()
 
@@ -90,23 +83,5 @@ def train(arguments: argparse.Namespace, device: torch.device) -> None:
         print(scores.table())
 
 
-def main() -> None:
-    prepare_console()
-    arguments = parse_arguments()
-    try:
-        require_extra("train", ["tensorboard"])
-        with distributed.process_group(arguments.device) as device:
-            is_first = distributed.rank() == 0
-            level = logging.INFO if is_first else logging.ERROR
-            logging.basicConfig(level=level, format="%(asctime)s %(message)s")
-            try:
-                train(arguments, device)
-            except Terminated as stop:
-                if is_first:
-                    print(f"{stop}; resume with --resume auto")
-    except (OSError, ValueError, FloatingPointError) as error:
-        raise SystemExit(f"error: {error}") from error
-
-
 if __name__ == "__main__":
-    main()
+    run_script(parse_arguments, train, ["tensorboard"])

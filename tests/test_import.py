@@ -60,7 +60,7 @@ ORDERS = {
     ],
     "evaluation": ["scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *("recipes", "command_line", "termination", "precision", "checkpoint", "history"),
+        *("recipes", "termination", "command_line", "precision", "checkpoint", "history"),
         *("augmentation", "data", "optimization", "objective", "setup", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],

@@ -1,11 +1,71 @@
-"""Command line: the fields of a recipe as options."""
+"""Command lines of training: their options, and how such a script runs and ends."""
 
 import argparse
 import inspect
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
+
+import torch
+
+from ccnet import distributed
+from ccnet.console import prepare_console, require_extra
+from ccnet.files import user_path
+from ccnet.training.termination import Terminated
+
+
+def add_run_options(parser: argparse.ArgumentParser, *, workers: int) -> None:
+    """Adds the options that say where and how to run.
+
+    Args:
+        parser: gets the options.
+        workers: default number of data-loading processes.
+    """
+    parser.add_argument("--run-dir", type=user_path, required=True, help="folder of the run")
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        nargs="?",
+        const="auto",
+        default="never",
+        help="auto: resume from the newest intact checkpoint in the run folder, if there is one",
+    )
+    parser.add_argument("--workers", type=int, default=workers, help="data-loading processes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run_script(
+    parse: Callable[[], argparse.Namespace],
+    train: Callable[[argparse.Namespace, torch.device], None],
+    packages: Sequence[str] = (),
+) -> None:
+    """Runs a script that trains in a folder, on all ranks; errors give one line.
+
+    Args:
+        parse: returns the arguments, with those of `add_run_options`.
+        train: called with them and the device of this process.
+        packages: those that are needed, of the extra "train".
+
+    Raises:
+        SystemExit: on errors.
+    """
+    prepare_console()
+    arguments = parse()
+    try:
+        require_extra("train", packages)
+        with distributed.process_group(arguments.device) as device:
+            is_first = distributed.rank() == 0
+            level = logging.INFO if is_first else logging.ERROR
+            logging.basicConfig(level=level, format="%(asctime)s %(message)s")
+            try:
+                train(arguments, device)
+            except Terminated as stop:
+                if is_first:
+                    print(f"{stop}; resume with --resume auto")  # noqa: T201
+    except (OSError, ValueError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def add_recipe_options(
