@@ -2,10 +2,17 @@
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_UNFINISHED = ".ccnet-unfinished-"
+"""How the names of temporary files begin; eight characters, and perhaps a suffix, follow."""
+
+_LONGEST_SUFFIX = 16
+"""In bytes: libraries choose the format of a file by its suffix, and none of theirs is longer."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -23,12 +30,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The folder of `path` is created if need be. The data is flushed to the disk before the rename.
     If the body raises, the temporary file is removed and an existing file at `path` is unchanged.
+    The temporary file has the suffix of `path`, and a name that `remove_unfinished` knows: a
+    process that is killed leaves it behind.
     """
     target = user_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=target.suffix
-    )
+    suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=_UNFINISHED, suffix=suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -41,6 +49,24 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Removes what killed processes left of `atomic_write` in a folder.
+
+    Only regular files of such names, directly in it: no subfolder is looked into, no link followed.
+
+    Args:
+        folder: one in which no other process writes now; need not exist.
+
+    Raises:
+        OSError: if the folder cannot be read, or a file not be removed.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            is_ours = re.fullmatch(rf"{re.escape(_UNFINISHED)}[a-z0-9_]{{8}}(\..+)?", entry.name)
+            if is_ours and entry.is_file(follow_symlinks=False):
+                Path(entry).unlink(missing_ok=True)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, remove_unfinished
 
 
 def write(target, content="new", error=None):
@@ -33,6 +33,54 @@ def test_older_file_stays_until_the_new_one_is_complete(tmp_path):
         temporary.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".png", "é" * 125 + ".jpeg", "a." + "b" * 253])
+def test_temporary_names_are_no_longer_than_final_ones(tmp_path, name):
+    with atomic_write(tmp_path / name) as temporary:
+        assert len(os.fsencode(temporary.name)) <= 42
+        assert temporary.suffix in ("", (tmp_path / name).suffix)
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+OTHERS = [
+    *(".step-00000005-abcdefgh.pt", ".backup-20240101.json", ".log-a1b2c3d4.jsonl"),
+    *(".ccnet-unfinished-abcdefg.pt", ".ccnet-unfinished-abcdefghi.pt", ".ccnet-unfinished-"),
+    *(".ccnet-unfinished-ABCDEFGH.pt", ".ccnet-unfinished-a.cdefgh.pt", ".ccnet-unfinished-a1b2"),
+    *("my.ccnet-unfinished-abcdefgh.pt", "ccnet-unfinished-abcdefgh.pt", ".gitignore", "notes"),
+    *("sub/.ccnet-unfinished-abcdefgh.pt", "checkpoints/.ccnet-unfinished-abcdefgh.pt"),
+    ".ccnet-unfinished-folder_1.pt/file",
+]
+"""Files that killed processes did not leave, or not in this folder."""
+
+
+def test_only_what_killed_processes_left_is_removed(tmp_path):
+    folder = tmp_path / "folder"
+    for name in OTHERS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (tmp_path / "mine").write_text("mine")
+    (folder / ".ccnet-unfinished-a_link_1.pt").symlink_to(tmp_path / "mine")
+    (folder / ".ccnet-unfinished-a_link_2.pt").symlink_to(tmp_path / "nothing")
+    before = sorted(folder.rglob("*"))
+    for name in ("abcdefgh", "a1_2345h.pt", "________.safetensors", "abcdefgh.tar.gz"):
+        (folder / f".ccnet-unfinished-{name}").touch()
+    remove_unfinished(folder)
+    assert sorted(folder.rglob("*")) == before
+    assert (tmp_path / "mine").exists()
+    for absent in ("nowhere", "mine"):
+        remove_unfinished(tmp_path / absent)
+
+
+@pytest.mark.parametrize("suffix", ["", ".png", ".safetensors", ".jsonl"])
+def test_what_a_killed_process_leaves_is_removed(tmp_path, suffix):
+    with atomic_write(tmp_path / f"file{suffix}") as temporary:
+        temporary.with_name("left").write_text("half")
+        name = temporary.name
+    (tmp_path / "left").rename(tmp_path / name)
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f"file{suffix}"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
