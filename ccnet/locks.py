@@ -1,0 +1,215 @@
+"""Locks: one program at a time writes to a folder; however that ends, its lock ends with it."""
+
+import errno
+import json
+import logging
+import os
+import shlex
+import socket
+import stat
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from ccnet.console import printable
+from ccnet.distributed import from_rank_zero
+from ccnet.files import user_path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+logger = logging.getLogger(__name__)
+
+NAME = ".ccnet-lock"
+"""The file in a folder that is locked. It says who locked it; that it exists means nothing."""
+
+PATIENCE = 3.0
+"""Seconds to wait for a holder that may be about to end: a killed process takes a moment."""
+
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""Errors of file systems that have no locks."""
+
+
+class FolderLock:
+    """The lock of a folder, which one object in one process, on any machine, holds at a time.
+
+    The operating system drops it when its process ends, even if that is killed. Processes that are
+    forked meanwhile do not hold it, and copies do not. Of several ranks rank 0 holds it.
+
+    Args:
+        folder: created if it does not exist; removed again if it is empty in the end.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = user_path(folder)
+        self._is_held = False
+        self._end: weakref.finalize[[int, Path, list[Path]], Any] | None = None
+
+    def __reduce__(self) -> tuple[type["FolderLock"], tuple[Path]]:
+        return FolderLock, (self.folder,)
+
+    def __enter__(self) -> "FolderLock":
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Takes the lock; does nothing if this object holds it. Every rank must call this.
+
+        Raises:
+            BlockingIOError: if another object or program holds it; says who.
+            OSError: if the folder cannot be written to.
+        """
+        if not self._is_held:
+            from_rank_zero(self._acquire)
+            self._is_held = True
+
+    def release(self) -> None:
+        """Gives the lock back if this object holds it."""
+        self._is_held = False
+        if self._end is not None:
+            self._end()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Takes the lock, and gives it back only if the body raises."""
+        self.acquire()
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
+
+    def _acquire(self) -> None:
+        folders = (self.folder, *self.folder.parents)
+        missing = list(takewhile(lambda folder: not folder.exists(), folders))
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = _open(self.folder / NAME)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and time.monotonic() < end:
+                    continue  # the last holder has just removed the folder that it had created
+                raise OSError(
+                    f"{printable(self.folder)} cannot be used: {error.strerror or error}: "
+                    "choose a folder that can be written to"
+                ) from error
+            is_locked = _try_to_lock(file, self.folder)
+            if is_locked and _is_at(file, self.folder / NAME):
+                break
+            holder = _read_holder(file)
+            os.close(file)
+            if is_locked:
+                continue  # the last holder has just removed this file
+            if time.monotonic() >= end:
+                raise BlockingIOError(
+                    f"{printable(self.folder)} is in use by {holder}: "
+                    "wait until that ends, or choose another folder"
+                )
+            time.sleep(0.1)
+        self._end = weakref.finalize(self, _release, file, self.folder, missing)
+        _held.add(self)
+        _write_holder(file)
+
+    def _forget(self) -> None:
+        """Leaves the lock to the process that this one was forked from."""
+        self._is_held = False
+        if self._end is not None and (ending := self._end.detach()) is not None:
+            os.close(ending[2][0])
+
+
+_held: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in list(_held):
+        lock._forget()
+    _held.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def _open(path: Path) -> int:
+    """Opens a lock file, which nothing else may have taken the place of."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, f"{printable(path)} is no regular file")
+    return file
+
+
+def _try_to_lock(file: int, folder: Path) -> bool:
+    """Locks a file unless it is locked; believes, with a warning, where there are no locks."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(file, 2**30, os.SEEK_SET)  # what is locked there cannot be read
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            return False
+        logger.warning(
+            "%s cannot be locked (%s): see to it that nothing else writes there",
+            printable(folder),
+            error.strerror,
+        )
+    return True
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _release(file: int, folder: Path, missing: list[Path]) -> None:
+    """Removes the file while it is locked, and the folders that were missing if they are empty."""
+    with suppress(OSError):  # Windows removes no open file
+        if _is_at(file, folder / NAME):
+            (folder / NAME).unlink()
+    os.close(file)
+    with suppress(OSError):
+        for created in missing:
+            created.rmdir()
+
+
+def _write_holder(file: int) -> None:
+    facts = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().astimezone().isoformat(" ", "seconds"),
+        "command": shlex.join(sys.orig_argv)[:1000],
+    }
+    with suppress(OSError):  # such as a full disk
+        os.ftruncate(file, 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, json.dumps(facts).encode())
+
+
+def _read_holder(file: int) -> str:
+    """Says who holds a lock, by what is written in its file."""
+    try:
+        os.lseek(file, 0, os.SEEK_SET)
+        facts = json.loads(os.read(file, 2**14))
+        process, host, since, command = (
+            printable(facts[name])[:1000] for name in ("process", "host", "since", "command")
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return "another program, which has not said who it is"
+    return f"process {process} on {host} since {since} ({command})"
