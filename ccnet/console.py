@@ -1,14 +1,31 @@
-"""Consoles of command lines: no name and no closed pipe ends a run; which extra is missing."""
+"""Consoles of command lines: names, closed pipes, Ctrl-C; which extra is missing."""
 
+import atexit
 import errno
 import io
 import os
+import select
+import signal
+import socket
 import sys
+import threading
+import time
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TextIO
+
+SAME_PRESS = 1.0
+"""Seconds within which a second SIGINT is no second request: launchers pass on what all got."""
+
+_LAST_WORDS = 1.0
+"""Seconds to clean up after a second Ctrl-C."""
+
+_QUIT = 0
+"""No signal has this number."""
 
 _GONE = {errno.EPIPE, errno.EIO} | ({errno.EINVAL} if os.name == "nt" else set())
 """Errors of writing to a pipe that nobody reads any more, or to a terminal that was closed."""
@@ -31,8 +48,13 @@ def prepare_console() -> None:
 
     Characters that the console cannot show are written as escapes such as "\u540d", and output
     that nobody reads any more, or that was closed from the start, is dropped: the files that a run
-    writes are worth more than its messages.
+    writes are worth more than its messages. Ctrl-C ends the script with one line and status 130.
+
+    This file needs none of the package: scripts run it by itself before libraries are loaded, which
+    takes seconds.
     """
+    sys.excepthook = _end
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done then
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -53,6 +75,100 @@ def _patient(stream: io.TextIOWrapper) -> TextIO:
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows an error that nothing has caught; at KeyboardInterrupt ends at once, with one line.
+
+    Blocks have cleaned up by then; to unload libraries takes a second or more.
+    """
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    with suppress(ValueError):  # outside the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    number = error.args[0] if error.args else signal.SIGINT
+    start = "\n" if sys.stderr.isatty() else ""  # a progress bar may be in this line
+    what = "interrupted" if number == signal.SIGINT else "terminated"
+    with suppress(OSError):
+        sys.stdout.flush()
+        print(f"{start}{what}", file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(128 + number)
+
+
+@contextmanager
+def ending_on_signals(numbers: Iterable[int]) -> Iterator[None]:
+    """Raises KeyboardInterrupt inside, once, when one of these signals arrives.
+
+    The body cleans up undisturbed by others of them. Its argument is the number; `prepare_console`
+    has scripts end with 128 more, and a line. Has no effect outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        for one in previous:
+            signal.signal(one, lambda *_: None)
+        raise KeyboardInterrupt(number)
+
+    previous = {one: signal.getsignal(one) for one in numbers}
+    previous = {one: was for one, was in previous.items() if was is not signal.SIG_IGN}
+    for number in previous:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def ending_on_second_interrupt() -> Iterator[None]:
+    """Ends the process on a second Ctrl-C, even if a library waits and Python handles no signal.
+
+    Only handlers that are Python's count the first one. Has no effect outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    listening, telling = socket.socketpair()
+    telling.setblocking(False)
+    previous = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(listening,), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        telling.send(bytes([_QUIT]))
+        watch.join()
+        listening.close()
+        telling.close()
+
+
+def _watch(listening: socket.socket) -> None:
+    """Reads the numbers of signals; ends the process some moments after a second Ctrl-C."""
+    pressed: float | None = None
+    while (number := listening.recv(1)[0]) != _QUIT:
+        now = time.monotonic()
+        if number != signal.SIGINT:
+            continue
+        if pressed is None:
+            pressed = now
+        elif now - pressed > SAME_PRESS:
+            break
+    else:
+        return
+    listening.settimeout(_LAST_WORDS)
+    with suppress(TimeoutError):
+        while (number := listening.recv(1)[0]) != signal.SIGINT:
+            if number == _QUIT:
+                return
+    with suppress(OSError):
+        if select.select([], [2], [], 0)[1]:  # else to write would wait for the reader
+            os.write(2, b"\ninterrupted\n")
+    os._exit(128 + signal.SIGINT)
 
 
 def printable(text: object) -> str:

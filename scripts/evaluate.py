@@ -11,9 +11,14 @@ Inference follows the protocol of the published mIoU unless options change it. W
 each gets its own subfolder of the output folders.
 """
 
+import runpy
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
+
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -21,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import ccnet
-from ccnet.console import prepare_console, require_extra
+from ccnet.console import require_extra
 from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
 from ccnet.evaluation import Scores, evaluate, own_indices, save_label_ids
 from ccnet.evaluation.candidates import Candidate, find_candidates
@@ -31,6 +36,7 @@ from ccnet.evaluation.reports import Report, save_report
 from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
+from ccnet.locks import FolderLock
 from ccnet.zoo import NETWORKS
 
 SHOWN = 6
@@ -144,8 +150,6 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
     data = choose_data(arguments)
     candidates = find_candidates(arguments.weights, data.label_set, arguments.network)
     is_first = rank() == 0
-    if is_first and arguments.report:
-        arguments.report.mkdir(parents=True, exist_ok=True)  # fails before the evaluation
     failures = []
     for candidate in candidates:
         problem = None
@@ -181,12 +185,14 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    prepare_console()
     parsed, given = parse_arguments(arguments)
     try:
         if parsed.report:
             require_extra("evaluate", ["matplotlib"])
-        with process_group(parsed.device) as device:
+        outputs = filter(None, (parsed.report, parsed.save_label_ids))
+        with process_group(parsed.device) as device, ExitStack() as stack:
+            for folder in {folder.resolve(): folder for folder in outputs}.values():
+                stack.enter_context(FolderLock(folder))  # fails before the evaluation
             failures = run(parsed, given, device)
     except (OSError, ValueError) as error:
         failures = [str(error)]

@@ -14,10 +14,14 @@ of the same names that are no results are never replaced. Images that cannot be 
 at the end; the exit status is then 1.
 """
 
+import runpy
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
+
 import argparse
 import sys
 import time
-from pathlib import Path
 
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
@@ -25,7 +29,7 @@ from tqdm import tqdm
 
 import ccnet
 from ccnet.classes import CAMVID
-from ccnet.console import prepare_console, printable
+from ccnet.console import printable
 from ccnet.datasets import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.evaluation import Scores, confusion_matrix
@@ -146,7 +150,6 @@ def draw_and_segment(arguments: argparse.Namespace, protocol: InferenceProtocol)
 
 
 def main() -> None:
-    prepare_console()
     arguments, protocol = parse_arguments()
     try:
         if arguments.images:

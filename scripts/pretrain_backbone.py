@@ -11,6 +11,11 @@ for validation. The fields of the recipe are described in the class Classificati
 ccnet.training.classification.
 """
 
+import runpy
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
+
 import argparse
 import logging
 
@@ -18,6 +23,7 @@ import torch
 
 from ccnet import distributed
 from ccnet.files import user_path
+from ccnet.locks import FolderLock
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import CHOICES, ClassificationRecipe
 from ccnet.training.command_line import (
@@ -44,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def pretrain(arguments: argparse.Namespace, device: torch.device) -> None:
+def pretrain(arguments: argparse.Namespace, device: torch.device, lock: FolderLock) -> None:
     recipe = ClassificationRecipe(**given_fields(arguments, ClassificationRecipe))
     logging.info("%s, world size: %d", recipe, distributed.world_size())
     with distributed.rank_zero_first():
@@ -59,6 +65,7 @@ def pretrain(arguments: argparse.Namespace, device: torch.device) -> None:
         workers=arguments.workers,
         resume=arguments.resume == "auto",
         details={name: fact for name, fact in facts.items() if fact},
+        lock=lock,
     )
     accuracy = trainer.run()
     if distributed.rank() == 0:

@@ -9,6 +9,11 @@ Every field of the recipe is an option, such as --steps 4000. They are described
 of ccnet.training.recipes.
 """
 
+import runpy
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
+
 import argparse
 import dataclasses
 import logging
@@ -21,6 +26,7 @@ import torch
 import ccnet
 from ccnet import distributed
 from ccnet.files import user_path
+from ccnet.locks import FolderLock
 from ccnet.training.command_line import (
     add_recipe_options,
     add_run_options,
@@ -55,7 +61,7 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     return dataclasses.replace(RECIPES[arguments.recipe], **given_fields(arguments, Recipe))
 
 
-def train(arguments: argparse.Namespace, device: torch.device) -> None:
+def train(arguments: argparse.Namespace, device: torch.device, lock: FolderLock) -> None:
     recipe = chosen_recipe(arguments)
     rank, world = distributed.rank(), distributed.world_size()
     if rank == 0:
@@ -77,6 +83,7 @@ def train(arguments: argparse.Namespace, device: torch.device) -> None:
         workers=arguments.workers,
         resume=arguments.resume == "auto",
         environment={"command": shlex.join(sys.argv), "ccnet": ccnet.__version__},
+        lock=lock,
     )
     scores = trainer.run()
     if rank == 0:

@@ -10,9 +10,13 @@ reach every position. The colour scale is logarithmic; grey means a weight of 0.
 Without an image, a street scene is rendered.
 """
 
+import runpy
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
+
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +25,7 @@ from torch import Tensor
 
 import ccnet
 from ccnet import attention_map
-from ccnet.console import prepare_console, printable
+from ccnet.console import printable
 from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.files import atomic_write, user_path
@@ -136,7 +140,6 @@ def scale_bar(width: int, line: int, font: ImageFont.ImageFont) -> Image.Image:
 
 
 def main() -> None:
-    prepare_console()
     arguments = parse_arguments()
     try:
         image = decode_image(arguments.image or StreetScenes(1, seed=DEMO_SEED)[0][0])

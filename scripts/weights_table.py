@@ -5,12 +5,15 @@
 Prints the table; --write puts it into README.md instead.
 """
 
-import argparse
+import runpy
 from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
+
+import argparse
 
 from torchvision.models import WeightsEnum
 
-from ccnet.console import prepare_console
 from ccnet.files import atomic_write
 from ccnet.weights import REGISTRY
 
@@ -63,7 +66,6 @@ def replace_table(readme: str) -> str:
 
 
 def main() -> None:
-    prepare_console()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,10 @@
 """Consoles that cannot show a name, that nobody reads, or that were closed; missing extras."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,88 @@ def test_full_disk_is_no_success(say, tmp_path):
 )
 def test_names_are_one_printable_line(text, shown):
     assert printable(text) == shown
+
+
+WAIT = """
+import hashlib, os, runpy, signal, sys, time
+console = runpy.run_path(sys.argv[1])
+console["prepare_console"]()
+signals = signal.SIGINT, signal.SIGTERM
+tell = lambda text: print(text, flush=True)
+def clean_up():
+    tell("cleaning")
+    time.sleep(0.3)
+    tell("cleaned")
+"""
+
+BODIES = {
+    "waits": """
+try:
+    tell("ready")
+    time.sleep(60)
+finally:
+    clean_up()
+""",
+    "ends on signals": """
+with console["ending_on_second_interrupt"](), console["ending_on_signals"](signals):
+    try:
+        tell("ready")
+        time.sleep(60)
+    finally:
+        clean_up()
+""",
+    "is deaf": """
+with console["ending_on_second_interrupt"]():
+    tell("ready")
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # handles no signal
+""",
+    "has ended": """
+with console["ending_on_second_interrupt"](), console["ending_on_signals"](signals):
+    pass
+tell("ready")
+time.sleep(60)
+""",
+    "ends as it is told to": """
+with console["ending_on_second_interrupt"]():
+    signal.signal(signal.SIGINT, lambda *_: None)
+    tell("ready")
+    time.sleep(1.7)
+""",
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("body", "signals", "status", "out", "error"),
+    [
+        ("waits", [(0, "INT")], 130, ["cleaning", "cleaned"], ["interrupted"]),
+        ("waits", [(0, "TERM")], -15, [], []),
+        ("ends on signals", [(0, "INT")], 130, ["cleaning", "cleaned"], ["interrupted"]),
+        ("ends on signals", [(0, "TERM")], 143, ["cleaning", "cleaned"], ["terminated"]),
+        (
+            *("ends on signals", [(0, "INT"), (0.1, "INT"), (0, "TERM")], 130),
+            *(["cleaning", "cleaned"], ["interrupted"]),
+        ),
+        ("is deaf", [(0, "INT"), (0.1, "INT"), (1.2, "INT")], 130, [], ["interrupted"]),
+        ("has ended", [(0, "INT")], 130, [], ["interrupted"]),
+        ("has ended", [(0, "TERM")], -15, [], []),
+        ("ends as it is told to", [(0, "INT"), (1.2, "INT")], 0, [], []),
+    ],
+)
+def test_signals_end_a_script_with_one_line(
+    repository, tmp_path, body, signals, status, out, error
+):
+    (tmp_path / "wait.py").write_text(WAIT + BODIES[body])
+    command = [sys.executable, tmp_path / "wait.py", repository / "ccnet" / "console.py"]
+    run = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
+    assert run.stdout.readline() == "ready\n"
+    for pause, name in signals:
+        time.sleep(pause)
+        run.send_signal(getattr(signal, f"SIG{name}"))
+    written, errors = run.communicate(timeout=60)
+    assert written.splitlines() == out
+    assert errors.split() == error
+    assert run.returncode == status
 
 
 def test_missing_extras_are_named(monkeypatch):
