@@ -8,7 +8,7 @@ import pytest
 
 ORDERS = {
     "": [
-        *("files", "schema", "console", "launchers", "distributed", "precision"),
+        *("files", "schema", "console", "launchers", "distributed", "locks", "precision"),
         *("attention_kernel", "attention"),
         *("baselines", "norm", "classes", "losses", "images", "transforms", "visualization"),
         *("datasets", "inference", "weights", "backbone", "heads", "reconfiguration", "model"),
@@ -60,7 +60,8 @@ ORDERS = {
     ],
     "evaluation": ["scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *("recipes", "termination", "command_line", "precision", "checkpoint", "history"),
+        *("recipes", "termination", "command_line", "precision", "checkpoint", "restoration"),
+        *("history",),
         *("augmentation", "data", "optimization", "objective", "setup", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],

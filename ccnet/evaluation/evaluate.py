@@ -54,9 +54,25 @@ def evaluate(
     Raises:
         ValueError: if the labels hold classes that the model does not know.
     """
+    confusion = own_confusion(model, dataset, protocol=protocol, classes=classes, each=each)
+    device = next(model.parameters()).device
+    return Scores(all_reduce_sum(confusion.to(device)).cpu(), model.label_set, classes)
+
+
+def own_confusion(
+    model: CCNet,
+    dataset: Samples,
+    *,
+    protocol: InferenceProtocol | None = None,
+    classes: Sequence[int] | None = None,
+    each: Callable[[int, Segmentation, Scores], None] | None = None,
+) -> Tensor:
+    """The confusion matrix (K, K), int64, of the images that this rank evaluates.
+
+    Arguments and errors are those of `evaluate`, but no rank waits for others.
+    """
     label_set = model.label_set
     count = len(label_set)
-    device = next(model.parameters()).device
     total = torch.zeros(count, count, dtype=torch.int64, device="cpu")
     for index in own_indices(len(dataset)):
         image, labels = (tensor.as_subclass(Tensor) for tensor in dataset[index])
@@ -65,7 +81,7 @@ def evaluate(
         total += confusion
         if each is not None:
             each(index, result, Scores(confusion, label_set, classes))
-    return Scores(all_reduce_sum(total.to(device)).cpu(), label_set, classes)
+    return total
 
 
 def own_indices(count: int) -> range:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ccnet import distributed
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, remove_unfinished
 from ccnet.weights.pickles import read_pickle, save_sealed
 
 logger = logging.getLogger(__name__)
 
-_CONTENTS = {"model", "step", "recipe", "config"}
+_CONTENTS: dict[str, type] = {"model": Mapping, "step": int, "recipe": Mapping, "config": Mapping}
+"""What every checkpoint holds, with the types."""
+
+
+class ContentsError(ValueError):
+    """An intact file, which does not hold what a run puts into its checkpoints."""
 
 
 class Checkpoints:
@@ -31,21 +37,26 @@ class Checkpoints:
         self.folder, self.keep = Path(folder), keep
 
     def paths(self) -> list[Path]:
-        """Returns the files in the order of their steps."""
-        return sorted(self.folder.glob("step-*.pt"))
+        """Returns the files in the order of their steps.
+
+        Of such a name may also be something else than a file, which `newest` skips.
+        """
+        names = [path.name for path in self.folder.glob("step-*.pt")]
+        ours = [name for name in names if re.fullmatch(r"step-([0-9]{8}|[1-9][0-9]{8,})\.pt", name)]
+        return [self.folder / name for name in sorted(ours, key=lambda name: int(name[5:-3]))]
 
     def save(self, state: Mapping[str, Any]) -> Path:
         """Writes the state of step `state["step"]` and removes all but the newest files up to it.
 
         Files of later steps are removed too: the run was not resumed from them, so they are
-        damaged.
+        damaged. What is no file is not removed.
 
         Raises:
             OSError: if the file cannot be written; older ones stay.
         """
         path = self.folder / f"step-{state['step']:08}.pt"
         save_checkpoint(path, state)
-        paths = self.paths()
+        paths = [one for one in self.paths() if one.is_file() and not one.is_symlink()]
         last = paths.index(path) + 1
         for other in paths[: max(0, last - self.keep)] + paths[last:]:
             other.unlink()
@@ -56,11 +67,17 @@ class Checkpoints:
 
         Returns:
             Its path and its state; None twice if there is none.
+
+        Raises:
+            ContentsError: if it is intact but not what a run writes: to skip it would lose the run.
+            OSError: if it cannot be read, for example for lack of permission.
         """
         for path in reversed(self.paths()):
             try:
                 return path, load_checkpoint(path)
-            except ValueError as error:
+            except ContentsError:
+                raise
+            except (ValueError, FileNotFoundError) as error:
                 logger.warning("skipping a damaged checkpoint: %s", error)
         return None, None
 
@@ -68,34 +85,37 @@ class Checkpoints:
 def state_to_resume(run_dir: Path, resume: bool) -> dict[str, Any] | None:
     """Loads the newest intact checkpoint of a run, the same on all ranks. Every rank must call.
 
-    Temporary files that a killed process left in the folder of the run are removed.
+    The lock of the folder must be held. Temporary files that a killed process left in the two
+    folders of the run are removed.
 
     Returns:
         The state; None if the folder holds no run.
 
     Raises:
         FileExistsError: if it holds one and `resume` is false.
+        ContentsError: if its newest intact checkpoint is not what a run writes.
+        OSError: if a folder or a checkpoint cannot be read.
     """
     checkpoints = Checkpoints(run_dir / "checkpoints")
     if checkpoints.paths() and not resume:
         raise FileExistsError(
             f"{run_dir} already holds a run: resume it (--resume auto) or choose another folder"
         )
-    path, state = None, None
-    if distributed.rank() == 0:
-        _remove_unfinished(run_dir)
+    loaded: list[dict[str, Any]] = []
+
+    def newest() -> Path | None:
+        for folder in (run_dir, checkpoints.folder):
+            if folder == run_dir or not folder.is_symlink():
+                remove_unfinished(folder)
         path, state = checkpoints.newest()
-    path = distributed.all_gather(path)[0]
+        loaded.extend([state] if state else [])
+        return path
+
+    path = distributed.from_rank_zero(newest)
     if path is None:
         return None
     logger.info("resuming from %s", path)
-    return state or load_checkpoint(path)
-
-
-def _remove_unfinished(run_dir: Path) -> None:
-    for suffix in ("json", "jsonl", "npy", "pt", "safetensors"):
-        for path in run_dir.rglob(f".*-????????.{suffix}"):
-            path.unlink()
+    return loaded[0] if loaded else load_checkpoint(path)
 
 
 def refuse_changes(run_dir: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
@@ -158,9 +178,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if the file cannot be read, for example for lack of permission.
-        ValueError: if the file is damaged or no checkpoint.
+        ValueError: if the file is damaged or no checkpoint; a `ContentsError` if it is intact.
     """
     state = read_pickle(path, own=True)
-    if not state.keys() >= _CONTENTS:
-        raise ValueError(f"{path} is not a checkpoint of a training run")
+    for name, kind in _CONTENTS.items():
+        if not isinstance(state.get(name), kind):
+            found = type(state[name]).__name__ if name in state else "nothing"
+            raise ContentsError(
+                f"{path} is not a checkpoint of a training run: {name} is {found}: "
+                "move it away to resume from the one before"
+            )
     return dict(state)

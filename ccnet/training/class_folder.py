@@ -8,7 +8,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
@@ -153,8 +153,10 @@ def _pack(
                 return f"{names[index]}: {str(error).removeprefix(f'{source / names[index]} ')}"
             return None
 
-        with ThreadPoolExecutor() as pool:
-            results = pool.map(store, range(len(names)))
+        with (
+            ThreadPoolExecutor() as pool,
+            closing(pool.map(store, range(len(names)))) as results,  # type: ignore[type-var]
+        ):  # an error or Ctrl-C cancels what has not begun
             hidden = None if progress else True
             bar = tqdm(results, "decoding", len(names), unit="image", disable=hidden)
             problems = [problem for problem in bar if problem]

@@ -4,6 +4,7 @@ import argparse
 import inspect
 import logging
 import re
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -11,8 +12,13 @@ from typing import Any
 import torch
 
 from ccnet import distributed
-from ccnet.console import prepare_console, require_extra
+from ccnet.console import (
+    ending_on_second_interrupt,
+    ending_on_signals,
+    require_extra,
+)
 from ccnet.files import user_path
+from ccnet.locks import FolderLock
 from ccnet.training.termination import Terminated
 
 
@@ -38,29 +44,35 @@ def add_run_options(parser: argparse.ArgumentParser, *, workers: int) -> None:
 
 def run_script(
     parse: Callable[[], argparse.Namespace],
-    train: Callable[[argparse.Namespace, torch.device], None],
+    train: Callable[[argparse.Namespace, torch.device, FolderLock], None],
     packages: Sequence[str] = (),
 ) -> None:
-    """Runs a script that trains in a folder, on all ranks; errors give one line.
+    """Runs a script that trains in a folder, on all ranks; errors and signals give one line.
 
     Args:
         parse: returns the arguments, with those of `add_run_options`.
-        train: called with them and the device of this process.
+        train: called with them, the device of this process and the lock of the folder.
         packages: those that are needed, of the extra "train".
 
     Raises:
         SystemExit: on errors.
     """
-    prepare_console()
     arguments = parse()
+    ends = (signal.SIGINT, signal.SIGTERM)
     try:
         require_extra("train", packages)
-        with distributed.process_group(arguments.device) as device:
+        # Only then Python sees to SIGTERM: to wait for other processes may take long.
+        with (
+            ending_on_second_interrupt(),
+            distributed.process_group(arguments.device) as device,
+            ending_on_signals(ends),
+            FolderLock(arguments.run_dir) as lock,
+        ):
             is_first = distributed.rank() == 0
             level = logging.INFO if is_first else logging.ERROR
             logging.basicConfig(level=level, format="%(asctime)s %(message)s")
             try:
-                train(arguments, device)
+                train(arguments, device, lock)
             except Terminated as stop:
                 if is_first:
                     print(f"{stop}; resume with --resume auto")  # noqa: T201

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -135,7 +136,8 @@ def iterate(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
     ignores SIGTERM, and multiprocessing waits for it.
     """
     others = set(multiprocessing.active_children())
-    batches: Any = iter(loader)
+    with _signals_withheld():
+        batches: Any = iter(loader)
     workers = set(multiprocessing.active_children()) - others
     try:
         yield batches
@@ -147,9 +149,28 @@ def iterate(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
             worker.join()
 
 
+@contextmanager
+def _signals_withheld() -> Iterator[None]:
+    """Has processes that start inside get no SIGTERM and no Ctrl-C; for this one they wait."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # which else happens inside, and lets signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _initialise_worker(_: int) -> None:
-    """Leaves SIGTERM to the training process, and ends the worker once that process is gone."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Leaves signals to the training process, and ends the worker once that process is gone.
+
+    Ctrl-C and a scheduler's SIGTERM reach every process of a group.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -16,9 +16,11 @@ from torch.utils.data import Dataset
 
 from ccnet import distributed
 from ccnet.datasets import Sample
-from ccnet.evaluation import Scores, evaluate
+from ccnet.evaluation import Scores
+from ccnet.evaluation.evaluate import own_confusion
 from ccnet.files import user_path
 from ccnet.inference import Segmentation
+from ccnet.locks import FolderLock
 from ccnet.model import CCNet
 from ccnet.training.augmentation import training_augmentation
 from ccnet.training.checkpoint import (
@@ -35,6 +37,7 @@ from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
 from ccnet.training.precision import autocast, choose_precision
 from ccnet.training.recipes import Recipe
+from ccnet.training.restoration import refuse_unlike, restore_optimizer
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import write_weights
 
@@ -47,7 +50,8 @@ class Trainer:
     All random numbers depend on seed, step, rank and forward pass only, and the learning rate on
     the step. So checkpoints need no random state, and a resumed run continues as if it had never
     stopped. The folder gets `checkpoints`, `best.safetensors` (the weights of the highest
-    validation mIoU), `log.jsonl` (the validations) and the files of `Monitor`.
+    validation mIoU), `log.jsonl` (the validations) and the files of `Monitor`. It is locked from
+    here to the end of `run`, or until this object is gone.
 
     Args:
         model: trained in place, on its device.
@@ -58,8 +62,10 @@ class Trainer:
         workers: number of data-loading processes.
         resume: resume from the newest intact checkpoint in the folder, if there is one.
         environment: facts to record in environment.json, such as the version of `ccnet`.
+        lock: of the folder, if it is held already.
 
     Raises:
+        BlockingIOError: if another trainer uses the folder; says who.
         FileExistsError: if the folder holds a run and `resume` is false.
         ValueError: if that run has another recipe or model, the name of the folder is not UTF-8,
             the batch is too small for the world size, the recipe is invalid for the model, or other
@@ -78,6 +84,7 @@ class Trainer:
         workers: int = 1,
         resume: bool = False,
         environment: Mapping[str, Any] | None = None,
+        lock: FolderLock | None = None,
     ) -> None:
         distributed.refuse_stray()
         run_dir = user_path(run_dir)
@@ -87,7 +94,13 @@ class Trainer:
         self.environment = environment or {}
         self.device = next(model.parameters()).device
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
-        state = state_to_resume(run_dir, resume)
+        self.termination = Termination()
+        self.lock = lock or FolderLock(run_dir)
+        with self.lock.kept():
+            self._set_up(model, recipe, resume)
+
+    def _set_up(self, model: CCNet, recipe: Recipe, resume: bool) -> None:
+        state = state_to_resume(self.run_dir, resume)
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
         recipe = self.recipe = replace(recipe, precision=precision)
@@ -96,8 +109,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.objective.parameters(), recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         self.step, self.loss = 0, math.nan
-        self.history = History(run_dir / "log.jsonl", model.label_set)
-        self.termination = Termination()
+        self.history = History(self.run_dir / "log.jsonl", model.label_set)
         if state:
             self._resume(state)
         self.loader = self._loader()
@@ -113,15 +125,20 @@ class Trainer:
             FloatingPointError: if the loss, or a weight to save, is not finite; the last checkpoint
                 stays.
             OSError: if a file of the run cannot be written; the last checkpoint stays.
-            Terminated: on SIGTERM, after saving a checkpoint.
+            Terminated: on SIGTERM or Ctrl-C, after saving a checkpoint.
+            KeyboardInterrupt: on a second Ctrl-C.
         """
+        with self.lock, self.termination.awaited():
+            return self._run()
+
+    def _run(self) -> Scores:
         objective: Any = self.objective
         if distributed.world_size() > 1:
             objective = DistributedDataParallel(objective)
         monitor = Monitor(self.run_dir, self.recipe, self.model.config, self.step, self.environment)
         self.model.train()
         try:
-            with self.termination.awaited(), iterate(self.loader) as batches:
+            with iterate(self.loader) as batches:
                 while True:
                     if self._is_validation_due():
                         self._validate(monitor)
@@ -140,7 +157,7 @@ class Trainer:
             monitor.close()
 
     def _train_step(self, objective: Any, batches: Iterator[tuple[Tensor, Tensor]]) -> bool:
-        """Runs one optimiser step; returns whether any rank has received SIGTERM."""
+        """Runs one optimiser step; returns whether any rank is to stop."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * poly_schedule(self.step, self.recipe)
         rank, passes = distributed.rank(), self.recipe.accumulation
@@ -175,14 +192,12 @@ class Trainer:
             if self.termination.requested:
                 raise stopped
 
-        try:
-            with autocast(self.device, self.recipe.precision):
-                scores = evaluate(self.model, self.val_set, each=show)  # type: ignore[arg-type]
-        except RuntimeError as error:
-            if not self.termination.requested:
-                raise
-            # A rank that stopped sends no scores, so the collective fails on the others.
-            raise stopped from error
+        with suppress(Terminated), autocast(self.device, self.recipe.precision):
+            confusion = own_confusion(self.model, self.val_set, each=show)  # type: ignore[arg-type]
+        if any(distributed.all_gather(self.termination.requested)):
+            raise stopped
+        confusion = distributed.all_reduce_sum(confusion.to(self.device)).cpu()
+        scores = Scores(confusion, self.model.label_set)
         if math.isnan(scores.miou):
             raise ValueError("the validation set has no labelled pixels")
         logger.info("step %d: mIoU %.2f", self.step, scores.miou)
@@ -242,10 +257,21 @@ class Trainer:
     def _resume(self, state: Mapping[str, Any]) -> None:
         refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
         refuse_changes(self.run_dir, state["config"], self.model.config)
+        state = {"best": -math.inf, **state}  # older versions had none
+        refuse_unlike(
+            self.run_dir,
+            state,
+            {
+                "model": self.model.state_dict(),
+                "loss_function": self.objective.loss.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                **{"step": 0, "loss": 0.0, "best": 0.0},
+            },
+        )
+        restore_optimizer(self.run_dir, self.optimizer, state.get("optimizer"))
         self.model.load_state_dict(state["model"])
         self.objective.loss.load_state_dict(state["loss_function"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.loss = state["step"], state["loss"]
         self.model.card_details = dict(state.get("details", self.model.card_details))
-        self.history.load(self.step, state.get("best", -math.inf))
+        self.history.load(self.step, state["best"])

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ccnet import distributed
 from ccnet.files import atomic_write, user_path
+from ccnet.locks import FolderLock
 from ccnet.training.checkpoint import (
     Checkpoints,
     refuse_changes,
@@ -35,6 +36,7 @@ from ccnet.training.classification import (
 )
 from ccnet.training.data import iterate, training_loader
 from ccnet.training.precision import choose_precision
+from ccnet.training.restoration import refuse_unlike, restore_optimizer
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import ModelWeights, write_weights
 
@@ -49,7 +51,8 @@ class BackboneTrainer:
 
     All random numbers depend on seed, step and sample only, so a resumed run continues as if it had
     never stopped. The folder gets `checkpoints`, `log.jsonl` (the validations) and
-    `best.safetensors`, the backbone of the highest accuracy, for `weights_backbone`.
+    `best.safetensors`, the backbone of the highest accuracy, for `weights_backbone`. It is locked
+    from here to the end of `run`, or until this object is gone.
 
     Args:
         images: the classes; every twentieth image is held out for validation.
@@ -59,8 +62,10 @@ class BackboneTrainer:
         workers: number of data-loading processes.
         resume: resume from the newest intact checkpoint in the folder, if there is one.
         details: facts about the data for the card of the weights: `license`, `source`, `dataset`.
+        lock: of the folder, if it is held already.
 
     Raises:
+        BlockingIOError: if another trainer uses the folder; says who.
         FileExistsError: if the folder holds a run and `resume` is false.
         ValueError: if that run has another recipe or other classes, the batch is too small for the
             world size, or other processes were started with this one and have not been joined (see
@@ -77,15 +82,22 @@ class BackboneTrainer:
         workers: int = 0,
         resume: bool = False,
         details: Mapping[str, str] | None = None,
+        lock: FolderLock | None = None,
     ) -> None:
         distributed.refuse_stray()
         self.run_dir, self.device = user_path(run_dir), torch.device(device)
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
+        self.workers, self.details = workers, details or {}
+        self.termination = Termination()
+        self.lock = lock or FolderLock(self.run_dir)
+        with self.lock.kept():
+            self._set_up(images, recipe, resume)
+
+    def _set_up(self, images: ClassFolder, recipe: ClassificationRecipe, resume: bool) -> None:
         state = state_to_resume(self.run_dir, resume)
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
         recipe = self.recipe = replace(recipe, precision=precision)
-        self.details = details or {}
         self.config: dict[str, Any] = {"classes": images.classes, "images": len(images)}
         held_out = range(0, len(images), VALIDATION_SHARE)
         self.val_set = Subset(images, held_out[distributed.rank() :: distributed.world_size()])
@@ -98,7 +110,6 @@ class BackboneTrainer:
         )
         self.optimizer = make_optimizer(self.model, recipe)
         self.step, self.losses, self.records = 0, list[float](), list[dict[str, float]]()
-        self.termination = Termination()
         if state:
             self._resume(state)
         self.loader = training_loader(
@@ -108,7 +119,7 @@ class BackboneTrainer:
             first_step=self.step,
             last_step=recipe.steps,
             seed=recipe.seed,
-            workers=workers,
+            workers=self.workers,
         )
 
     def run(self) -> float:
@@ -121,14 +132,18 @@ class BackboneTrainer:
             FloatingPointError: if the loss, or a weight to save, is not finite; the last checkpoint
                 stays.
             OSError: if a file of the run cannot be written; the last checkpoint stays.
-            Terminated: on SIGTERM, after saving a checkpoint.
+            Terminated: on SIGTERM or Ctrl-C, after saving a checkpoint.
+            KeyboardInterrupt: on a second Ctrl-C.
         """
+        with self.lock, self.termination.awaited():
+            return self._run()
+
+    def _run(self) -> float:
         model: nn.Module = self.model
         if distributed.world_size() > 1:
             model = DistributedDataParallel(model)
         hidden = True if distributed.rank() else None
         with (
-            self.termination.awaited(),
             iterate(self.loader) as batches,
             tqdm(initial=self.step, total=self.recipe.steps, unit="step", disable=hidden) as bar,
         ):
@@ -146,7 +161,7 @@ class BackboneTrainer:
                     raise Terminated(f"stopped; checkpoint saved at step {self.step}")
 
     def _train_step(self, model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> bool:
-        """Runs one optimiser step; returns whether any rank has received SIGTERM."""
+        """Runs one optimiser step; returns whether any rank is to stop."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * one_cycle(self.step, self.recipe)
         images, labels = (part.to(self.device, non_blocking=True) for part in next(batches))
@@ -171,14 +186,7 @@ class BackboneTrainer:
 
     def _validate(self) -> None:
         """Validates the averaged weights of this step, which are already in a checkpoint."""
-        stopped = Terminated(f"stopped while validating; checkpoint saved at step {self.step}")
-        try:
-            accuracy = self._accuracy(stopped)
-        except RuntimeError as error:
-            if not self.termination.requested:
-                raise
-            # A rank that stopped sends no counts, so the collective fails on the others.
-            raise stopped from error
+        accuracy = self._accuracy()
         loss = sum(self.losses) / len(self.losses)
         best = max([-math.inf, *(record["accuracy"] for record in self.records)])
         self.records.append({"step": self.step, "loss": loss, "accuracy": accuracy})
@@ -194,20 +202,22 @@ class BackboneTrainer:
                     write_weights(path, self._to_weights())
 
     @torch.no_grad()
-    def _accuracy(self, stopped: Terminated) -> float:
+    def _accuracy(self) -> float:
         """Returns the accuracy of the averaged weights on the held-out images, in percent.
 
         Raises:
-            Terminated: `stopped`, on SIGTERM.
+            Terminated: if any rank is to stop.
         """
         counts = torch.zeros(2, device=self.device)
         self.average.eval()
         for batch in DataLoader(self.val_set, self.recipe.batch_size):
             if self.termination.requested:
-                raise stopped
+                break
             images, labels = (part.to(self.device) for part in batch)
             right = (self.average(images).argmax(1) == labels).sum()
             counts += torch.stack([right, torch.full_like(right, len(labels))])
+        if any(distributed.all_gather(self.termination.requested)):
+            raise Terminated(f"stopped while validating; checkpoint saved at step {self.step}")
         right, total = distributed.all_reduce_sum(counts).tolist()
         return float(100 * right / total)
 
@@ -246,9 +256,20 @@ class BackboneTrainer:
     def _resume(self, state: Mapping[str, Any]) -> None:
         refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
         refuse_changes(self.run_dir, state["config"], self.config)
+        refuse_unlike(
+            self.run_dir,
+            state,
+            {
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "step": 0,
+                "losses": [0.0],
+                "records": [{"step": 0, "loss": 0.0, "accuracy": 0.0}],
+            },
+        )
+        restore_optimizer(self.run_dir, self.optimizer, state.get("optimizer"))
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.losses, self.records = (
             state[name] for name in ("step", "losses", "records")
         )

@@ -80,13 +80,13 @@ def send_in_validation(number, running):
     running.val_set.on_draw = lambda drawn: ask() if drawn % 2 else None
 
 
-def send_to_workers_as_well(running):
+def send_to_workers_as_well(name, running):
     os.setpgrp()
     multiprocessing.set_start_method("fork", force=True)
 
     def ask():
         # Workers take it otherwise from their parent than from a scheduler.
-        subprocess.run(["kill", "-TERM", "0"], check=False)
+        subprocess.run(["kill", f"-{name}", "0"], check=False)
         time.sleep(0.5)
 
     running.objective.loss.register_forward_pre_hook(on_call(3, ask))
@@ -119,7 +119,12 @@ DISTURBANCES = {
     ),
     "SIGTERM in a step": (partial(send_in_step, signal.SIGTERM), ENDED, [2, 3], None),
     "SIGTERM in a validation": (partial(send_in_validation, signal.SIGTERM), ENDED, [2, 3], None),
-    "SIGTERM to workers as well": (send_to_workers_as_well, ENDED, [2, 3], None),
+    "SIGTERM to workers as well": (
+        *(partial(send_to_workers_as_well, "TERM"), ENDED, [2, 3], None),
+    ),
+    "Ctrl-C in a step": (partial(send_in_step, signal.SIGINT), ENDED, [2, 3], None),
+    "Ctrl-C in a validation": (partial(send_in_validation, signal.SIGINT), ENDED, [2, 3], None),
+    "Ctrl-C to workers as well": (partial(send_to_workers_as_well, "INT"), ENDED, [2, 3], None),
     "full disk": (fill_the_disk, ENDED, [1, 2], None),
 }
 """What happens in the third step or its validation; the exit code, the checkpoints and the suffix
@@ -133,7 +138,7 @@ def test_disturbed_run_resumes_to_the_same_end(
     undisturbed, tmp_path, disturb, exit_code, steps, left
 ):
     run_dir = tmp_path / "run"
-    workers = int(disturb is send_to_workers_as_well)
+    workers = int(getattr(disturb, "func", None) is send_to_workers_as_well)
     assert finish(start(partial(train, workers=workers), run_dir, BUSY, disturb)) == [exit_code]
     assert checkpoint_steps(run_dir) == steps
     assert [record["step"] for record in log_of(run_dir)] == [1, 2]

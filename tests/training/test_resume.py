@@ -1,6 +1,7 @@
 """Runs that were stopped, killed or damaged end equally to the bit as if nothing had happened."""
 
 import json
+import os
 import random
 import shutil
 from functools import partial
@@ -19,7 +20,7 @@ from small_runs import (
     trainer,
 )
 
-from ccnet import precision
+from ccnet import locks, precision
 from ccnet.training import checkpoint, engine
 from ccnet.training.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 
@@ -145,9 +146,30 @@ def contents(folder):
 def test_other_recipes_or_models_and_overwriting_are_refused(finished, recipe, config, message):
     before = contents(finished[0])
     resume = recipe is not None
-    with pytest.raises(ValueError if resume else FileExistsError, match=message):
-        trainer(finished[0], changed(**recipe or {}), model=small_model(**config), resume=resume)
+    for _ in range(2):  # the first leaves no lock
+        with pytest.raises(ValueError if resume else FileExistsError, match=message):
+            trainer(
+                finished[0], changed(**recipe or {}), model=small_model(**config), resume=resume
+            )
     assert contents(finished[0]) == before
+
+
+def test_folder_has_one_trainer(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    refusal = pytest.raises(BlockingIOError, match=f"is in use by process {os.getpid()} on")
+    first = trainer(tmp_path)
+    with refusal:
+        trainer(tmp_path, resume=True)
+
+    def try_another(drawn):
+        if drawn == 0:
+            with refusal:
+                trainer(tmp_path, resume=True)
+
+    first.val_set.on_draw = try_another
+    first.run()
+    assert first.val_set.count == 4
+    trainer(tmp_path, resume=True).run()
 
 
 def flip(path, position):
@@ -196,13 +218,10 @@ def test_run_starts_afresh_where_all_checkpoints_are_damaged(finished, run_dir, 
 
 
 def test_temporary_files_of_a_killed_process_are_removed(finished, run_dir):
-    (run_dir / "checkpoints" / ".step-00000006-a1b2c3d4.pt").write_bytes(b"half")
-    (run_dir / ".best-a1b2c3d4.safetensors").write_bytes(b"half")
-    (run_dir / ".log-a_b2c3d4.jsonl").write_bytes(b"half")
-    (run_dir / ".images-a1b2c3d4.npy").write_bytes(b"half")
-    (run_dir / ".gitignore").write_bytes(b"*")
+    (run_dir / "checkpoints" / ".ccnet-unfinished-a1b2c3d4.pt").write_bytes(b"half")
+    (run_dir / ".ccnet-unfinished-a_b2c3d4.jsonl").write_bytes(b"half")
+    (run_dir / ".ccnet-lock").write_bytes(b"of a process that is gone")
     trainer(run_dir, resume=True).run()
-    (run_dir / ".gitignore").unlink()  # not written by the run
     assert_same_end(run_dir, finished[0])
 
 

@@ -1,0 +1,107 @@
+"""Restoration: what a checkpoint holds is compared with the run that it is to be put into."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ccnet.training.checkpoint import ContentsError
+
+
+def refuse_unlike(run_dir: Path, saved: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint whose contents have other names, types, shapes or dtypes than expected.
+
+    Args:
+        run_dir: the folder of the run.
+        saved: the state in the checkpoint, with the recipe of the run.
+        examples: by name, a value like the saved one. Of a list, every item must be like the first
+            of the example.
+
+    Raises:
+        ContentsError: if one does not fit; says which.
+    """
+    for name, example in examples.items():
+        if (problem := _difference(name, saved.get(name), example)) is not None:
+            raise _unfit(run_dir, problem)
+    if not 0 < saved["step"] <= saved["recipe"]["steps"]:
+        raise _unfit(run_dir, f"step is {saved['step']} of {saved['recipe']['steps']}")
+
+
+def restore_optimizer(run_dir: Path, optimizer: Optimizer, saved: Any) -> None:
+    """Gives an optimiser the state of each parameter; its settings are those of the recipe.
+
+    Args:
+        run_dir: the folder of the run.
+        optimizer: of the same kind and for the same parameters as the saved one.
+        saved: the `state_dict` of that.
+
+    Raises:
+        ContentsError: if that is not the state of such an optimiser; says why.
+    """
+    entries = saved.get("state") if isinstance(saved, Mapping) else None
+    if not isinstance(entries, Mapping):
+        raise _unfit(run_dir, "optimizer holds no state")
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    if not entries.keys() <= set(range(len(parameters))):
+        raise _unfit(run_dir, f"optimizer is not that of {len(parameters)} parameters")
+    names = _state_names(optimizer)
+    for index, entry in entries.items():
+        if not isinstance(entry, Mapping) or not names <= entry.keys():
+            raise _unfit(run_dir, f"optimizer lacks {', '.join(sorted(names))} of a parameter")
+        for name, value in entry.items():
+            example = torch.zeros(()) if name == "step" else parameters[index]
+            if value is not None and (problem := _difference(name, value, example)) is not None:
+                raise _unfit(run_dir, f"optimizer: {problem}")
+    current = optimizer.state_dict()
+    optimizer.load_state_dict({"state": entries, "param_groups": current["param_groups"]})
+
+
+def _state_names(optimizer: Optimizer) -> set[str]:
+    """What an optimiser of this kind keeps of each parameter, as a new one shows."""
+    parameter = torch.zeros(1, requires_grad=True)
+    parameter.grad = torch.zeros(1)
+    kind: Any = type(optimizer)
+    new = kind([parameter], lr=0.0)
+    settings = optimizer.param_groups[0]
+    new.param_groups[0].update({name: settings[name] for name in settings if name != "params"})
+    new.step()
+    return set(new.state[parameter])
+
+
+def _difference(name: str, saved: Any, example: Any) -> str | None:
+    if isinstance(example, Tensor):
+        found = _kind(saved) if isinstance(saved, Tensor) else type(saved).__name__
+        return None if found == _kind(example) else f"{name} is {found}, not {_kind(example)}"
+    if isinstance(example, Mapping):
+        if not isinstance(saved, Mapping):
+            return f"{name} is {type(saved).__name__}, not names and values"
+        for text, keys in (
+            ("lacks", example.keys() - saved.keys()),
+            ("has an unknown", saved.keys() - example.keys()),
+        ):
+            if keys:
+                return f"{name} {text} {min(map(str, keys))!r}"
+        parts = [(f"{name} {key}", saved[key], example[key]) for key in example]
+    elif isinstance(example, list) and isinstance(saved, list):
+        parts = [(f"an item of {name}", item, example[0]) for item in saved]
+    elif type(saved) is type(example):
+        parts = []
+    else:
+        return f"{name} is {type(saved).__name__}, not {type(example).__name__}"
+    return next(filter(None, (_difference(*part) for part in parts)), None)
+
+
+def _kind(tensor: Tensor) -> str:
+    shape = " x ".join(map(str, tensor.shape)) or "a scalar"
+    odd = "" if tensor.layout == torch.strided and not tensor.is_meta else " without plain values"
+    return f"{shape} of {str(tensor.dtype).removeprefix('torch.')}{odd}"
+
+
+def _unfit(run_dir: Path, problem: str) -> ContentsError:
+    return ContentsError(
+        f"the newest checkpoint of the run in {run_dir} does not fit it: {problem}: "
+        "move it away to resume from the one before"
+    )
