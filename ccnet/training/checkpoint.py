@@ -1,5 +1,6 @@
 """Checkpoints of a training run: saving, loading, keeping the newest ones."""
 
+import json
 import logging
 import os
 import re
@@ -181,11 +182,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: if the file is damaged or no checkpoint; a `ContentsError` if it is intact.
     """
     state = read_pickle(path, own=True)
-    for name, kind in _CONTENTS.items():
-        if not isinstance(state.get(name), kind):
-            found = type(state[name]).__name__ if name in state else "nothing"
-            raise ContentsError(
-                f"{path} is not a checkpoint of a training run: {name} is {found}: "
-                "move it away to resume from the one before"
-            )
+    problems = [
+        f"{name} is {type(state[name]).__name__ if name in state else 'nothing'}"
+        for name, kind in _CONTENTS.items()
+        if not isinstance(state.get(name), kind)
+    ]
+    try:
+        dict(**json.loads(json.dumps(state.get("details", {}))))
+    except (TypeError, ValueError, RecursionError):
+        problems.append("details are not names and values of JSON")
+    if problems:
+        raise ContentsError(
+            f"{path} is not a checkpoint of a training run: {problems[0]}: "
+            "move it away to resume from the one before"
+        )
     return dict(state)
