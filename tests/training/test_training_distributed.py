@@ -22,7 +22,7 @@ from small_runs import (
     trainer,
 )
 
-from ccnet import distributed
+from ccnet import distributed, locks
 from ccnet.backbone import Backbone
 from ccnet.norm import convert_sync_batchnorm
 from ccnet.training.termination import Terminated
@@ -140,8 +140,8 @@ def test_loss_that_is_not_finite_on_one_rank_stops_all(tmp_path):
     assert newest(tmp_path / "run")["step"] == 2
 
 
-def terminated(folder, moment, asked):
-    """A run with two ranks, of which rank 1 sends SIGTERM to some at some moment.
+def terminated(folder, moment, asked, number):
+    """A run with two ranks, of which rank 1 sends a signal to some at some moment.
 
     Rank 0 has nothing left to do when it gets it while validating.
     """
@@ -151,7 +151,8 @@ def terminated(folder, moment, asked):
         if distributed.rank() == 1:
             time.sleep(0.5)
             for rank in asked:
-                os.kill(pids[rank], signal.SIGTERM)
+                for _ in range(2):  # launchers pass on what all got: it is one request
+                    os.kill(pids[rank], number)
 
     hook = on_call(1 if moment == "validation" else 3, ask)
     val_set = Scenes(2, seed=4, on_draw=hook if moment == "validation" else None)
@@ -171,11 +172,19 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("moment", "asked", "step"), [("step", [0], 3), ("step", [1], 3), ("validation", [0, 1], 2)]
+    ("moment", "asked", "number", "step"),
+    [
+        ("step", [0], signal.SIGTERM, 3),
+        ("step", [1], signal.SIGINT, 3),
+        ("validation", [0, 1], signal.SIGINT, 2),
+        ("validation", [1], signal.SIGTERM, 2),
+    ],
 )
-def test_one_rank_that_is_asked_to_stop_stops_all(undisturbed, tmp_path, moment, asked, step):
+def test_one_rank_that_is_asked_to_stop_stops_all(
+    undisturbed, tmp_path, moment, asked, number, step
+):
     run_dir = tmp_path / "run"
-    assert finish(start(terminated, run_dir, moment, asked, ranks=2)) == [0, 0]
+    assert finish(start(terminated, run_dir, moment, asked, number, ranks=2)) == [0, 0]
     assert newest(run_dir)["step"] == step
     assert finish(start(train, run_dir, ranks=2)) == [0, 0]
     assert_same_end(run_dir, undisturbed)
@@ -203,3 +212,19 @@ def test_what_rank_zero_makes_all_ranks_get(tmp_path, ranks):
     assert [path.name for path in tmp_path.glob("made by *")] == ["made by 0"]
     for number in range(ranks):
         assert (tmp_path / f"rank {number}").read_text() == "{'made': 0}"
+
+
+def locked_out(folder, results):
+    """What a trainer says on each rank in a folder that is in use."""
+    locks.PATIENCE = 0.0
+    with pytest.raises(BlockingIOError) as refusal:
+        trainer(folder)
+    (results / str(distributed.rank())).write_text(str(refusal.value))
+
+
+def test_every_rank_is_told_who_uses_the_folder(tmp_path):
+    with locks.FolderLock(tmp_path / "run"):
+        assert finish(start(locked_out, tmp_path / "run", tmp_path, ranks=2)) == [0, 0]
+    first, second = ((tmp_path / str(rank)).read_text() for rank in range(2))
+    assert first == second
+    assert f"is in use by process {os.getpid()} on" in first
