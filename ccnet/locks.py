@@ -102,7 +102,7 @@ class FolderLock:
                 if isinstance(error, FileNotFoundError) and time.monotonic() < end:
                     continue  # the last holder has just removed the folder that it had created
                 raise OSError(
-                    f"{printable(self.folder)} cannot be used: {error.strerror or error}: "
+                    f"{printable(self.folder)} cannot be used: {error}: "
                     "choose a folder that can be written to"
                 ) from error
             is_locked = _try_to_lock(file, self.folder)
