@@ -9,6 +9,7 @@ from torchvision.transforms import v2
 
 from ccnet.backbone import BACKBONES, OUTPUT_STRIDES, Backbone
 from ccnet.training.precision import autocast
+from ccnet.training.recipes import refuse_other_choices
 from ccnet.transforms import Preprocessing
 
 
@@ -56,9 +57,7 @@ class ClassificationRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+        refuse_other_choices(self, CHOICES)
         for field in fields(self):
             low, high = _RANGES.get(field.name, (0, math.inf))
             value = getattr(self, field.name)

@@ -1,6 +1,7 @@
 """Recipes: named sets of hyper-parameters."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from ccnet.backbone import BACKBONES
@@ -18,6 +19,17 @@ _AT_LEAST_ONE = (
     *("steps", "batch_size", "accumulation"),
     *("crop_height", "crop_width", "validate_every"),
 )
+
+
+def refuse_other_choices(recipe: object, choices: Mapping[str, Sequence[object]]) -> None:
+    """Refuses values of fields that are not among those allowed.
+
+    Raises:
+        ValueError: names field, values and value.
+    """
+    for name, allowed in choices.items():
+        if (value := getattr(recipe, name)) not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -119,9 +131,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+        refuse_other_choices(self, CHOICES)
         for field in fields(self):
             value, least = getattr(self, field.name), int(field.name in _AT_LEAST_ONE)
             if not isinstance(value, str) and not least <= value < math.inf:
