@@ -6,6 +6,7 @@ import os
 import runpy
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from forked_python import TORCHRUN
 from small_runs import Scenes, assert_same_end, newest, small_backbones, write_mask_folder
 
 import ccnet
+from ccnet import locks
 from ccnet.classes import CAMVID
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import CHOICES, RECIPES
@@ -209,3 +211,22 @@ def test_run_ended_by_sigterm_is_resumed_as_if_nothing_had_happened(
         script(*finetune, *options, "--resume")
         script(*finetune, *options, "--run-dir", "whole")
     assert_same_end(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_before_the_first_step_leaves_nothing(script, finetune, monkeypatch, number):
+    def ask(*_, **__):
+        assert Path("run").is_dir()
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("ccnet.training.setup.build_model", ask)
+    with pytest.raises(KeyboardInterrupt, match=str(int(number))):
+        script(*finetune)
+    assert not Path("run").exists()
+
+
+def test_folder_in_use_is_refused_before_data_are_read(script, finetune, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    refused = pytest.raises(SystemExit, match=r"^error: run is in use by process [^\n]*$")
+    with locks.FolderLock("run"), refused:
+        script(*finetune, "--root", "nowhere")

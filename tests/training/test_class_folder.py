@@ -1,5 +1,6 @@
 """ClassFolder: which images of a folder or an archive belong to which class."""
 
+import time
 import zipfile
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ccnet.training import class_folder
 from ccnet.training.class_folder import ClassFolder
 
 COLORS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
@@ -131,3 +133,25 @@ def test_other_files_are_no_source(tmp_path):
     (tmp_path / "file").write_text("text")
     with pytest.raises(ValueError, match="neither a folder nor an intact zip archive"):
         ClassFolder(tmp_path / "file", tmp_path, 8)
+
+
+def test_interrupt_ends_the_decoding(tmp_path, monkeypatch):
+    """What waits for its turn is not decoded, and nothing is left."""
+    names = [f"{color}/{index}.png" for color in ("red", "blue") for index in range(100)]
+    source, decoded = write(tmp_path / "images", names), []
+
+    def decode(path):
+        decoded.append(path)
+        time.sleep(0.02)
+        return torch.zeros(3, 8, 8, dtype=torch.uint8)
+
+    def interrupt(results, *_, **__):
+        next(iter(results))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(class_folder, "decode_image", decode)
+    monkeypatch.setattr(class_folder, "tqdm", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ClassFolder(source, tmp_path / "cache", 8)
+    assert len(decoded) < 100
+    assert list((tmp_path / "cache").iterdir()) == []
