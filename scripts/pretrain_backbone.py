@@ -72,5 +72,9 @@ def pretrain(arguments: argparse.Namespace, device: torch.device, lock: FolderLo
         print(f"{arguments.run_dir / 'best.safetensors'}: accuracy {accuracy:.2f} %")
 
 
-if __name__ == "__main__":
+def main() -> None:
     run_script(parse_arguments, pretrain)
+
+
+if __name__ == "__main__":
+    main()

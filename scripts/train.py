@@ -90,5 +90,9 @@ def train(arguments: argparse.Namespace, device: torch.device, lock: FolderLock)
         print(scores.table())
 
 
-if __name__ == "__main__":
+def main() -> None:
     run_script(parse_arguments, train, ["tensorboard"])
+
+
+if __name__ == "__main__":
+    main()
