@@ -142,6 +142,21 @@ def test_no_two_hold_the_lock_while_its_file_comes_and_goes(tmp_path):
     assert (tmp_path / "counter").read_text() == "40"
 
 
+def test_file_that_a_holder_removes_meanwhile_is_not_locked(tmp_path, monkeypatch):
+    opened, open_file = [], locks._open
+
+    def open_too_early(path):
+        opened.append(open_file(path))
+        if len(opened) == 1:
+            path.unlink()
+        return opened[-1]
+
+    monkeypatch.setattr(locks, "_open", open_too_early)
+    with FolderLock(tmp_path):
+        assert (tmp_path / NAME).exists()
+        refused(tmp_path)
+
+
 def hold_and_die(folder):
     lock = FolderLock(folder)
     lock.acquire()

@@ -92,6 +92,23 @@ def test_stuck_workers_are_killed(error, monkeypatch):
     assert children_of(os.getpid()) == before
 
 
+class Interrupted(torch.utils.data.Dataset):
+    """Samples whose workers get Ctrl-C and SIGTERM before they answer."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        return index
+
+
+def test_workers_go_on_when_signals_reach_them():
+    with iterate(torch.utils.data.DataLoader(Interrupted(), num_workers=1)) as batches:
+        assert [batch.item() for batch in batches] == [0, 1, 2]
+
+
 def test_workers_end_when_the_run_is_killed(start):
     run = start("endless", workers=2, steps=0)
     end = time.monotonic() + 60
