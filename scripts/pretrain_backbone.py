@@ -64,6 +64,7 @@ def pretrain(arguments: argparse.Namespace, device: torch.device, lock: FolderLo
         device=device,
         workers=arguments.workers,
         resume=arguments.resume == "auto",
+        accept_changed_data=arguments.accept_changed_data,
         details={name: fact for name, fact in facts.items() if fact},
         lock=lock,
     )

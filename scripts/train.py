@@ -82,6 +82,7 @@ def train(arguments: argparse.Namespace, device: torch.device, lock: FolderLock)
         arguments.run_dir,
         workers=arguments.workers,
         resume=arguments.resume == "auto",
+        accept_changed_data=arguments.accept_changed_data,
         environment={"command": shlex.join(sys.argv), "ccnet": ccnet.__version__},
         lock=lock,
     )

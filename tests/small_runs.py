@@ -38,7 +38,7 @@ SMALL = Recipe(
 
 FILES = {
     *("checkpoints", "tensorboard", "best.safetensors", "log.jsonl", "train.log"),
-    *("config.json", "environment.json", "recipe.json", "results.json"),
+    *("config.json", "data.jsonl", "environment.json", "recipe.json", "results.json"),
 }
 """What a finished run leaves in its folder."""
 

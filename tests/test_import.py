@@ -51,7 +51,7 @@ ORDERS = {
         *("openmmlab", "convert"),
     ],
     "datasets": [
-        *("label_maps", "labeled_images", "camvid", "cityscapes", "labelmefacade"),
+        *("identity", "label_maps", "labeled_images", "camvid", "cityscapes", "labelmefacade"),
         *("mask_folder", "street_scenes", "renumbered", "selection"),
     ],
     "datasets.mask_folder": [
@@ -61,8 +61,8 @@ ORDERS = {
     "evaluation": ["scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *("recipes", "termination", "command_line", "precision", "checkpoint", "restoration"),
-        *("history",),
-        *("augmentation", "data", "optimization", "objective", "setup", "monitor", "engine"),
+        *("fingerprint", "history", "augmentation", "data", "optimization", "objective", "setup"),
+        *("monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],
 }

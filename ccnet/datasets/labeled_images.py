@@ -1,7 +1,9 @@
 """LabeledImages: base class of data sets that read images and label maps from files."""
 
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from ccnet.classes import IGNORE_INDEX, LabelSet
+from ccnet.datasets.identity import identify_file
 from ccnet.datasets.label_maps import read_label_map
 from ccnet.images import decode_image
 
@@ -62,6 +65,16 @@ class LabeledImages(Dataset[Sample]):
                 f"its labels {tuple(mask.shape)}"
             )
         return self.transforms(image, mask) if self.transforms else (image, mask)
+
+    def identify(self, index: int) -> dict[str, Any]:
+        """Returns what tells a sample from others: its name, its files, its numbers of classes."""
+        image, labels = self.pairs[index]
+        return {
+            "name": self.names[index],
+            "image": identify_file(image),
+            "mask": identify_file(labels) if labels else None,
+            "numbering": f"{zlib.crc32(self._labels_of.tobytes()):08x}",
+        }
 
     def labels(self, index: int) -> Tensor:
         """Reads the labels of a sample, before its transforms, without decoding the image.

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,13 @@ class LabelMeFacade(LabeledImages):
             every = {value: value for value in (*range(len(CAMVID)), IGNORE_INDEX)}
             self._pseudo = LabeledImages(_pairs(root, "pseudo", stems), every, None)
             self._added = torch.tensor([n for n in range(len(CAMVID)) if n not in numbers])
+
+    def identify(self, index: int) -> dict[str, Any]:
+        """Returns what tells a sample from others, as `LabeledImages.identify`."""
+        found = super().identify(index)
+        if self._pseudo is not None:
+            found["pseudo-label"] = self._pseudo.identify(index)["mask"]
+        return found
 
     def labels(self, index: int) -> Tensor:
         """Reads the labels of a sample, as `LabeledImages.labels`."""

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from ccnet.classes import IGNORE_INDEX, LabelSet
+from ccnet.datasets.identity import identify
 from ccnet.datasets.labeled_images import Sample
 
 
@@ -47,3 +48,7 @@ class Renumbered(Dataset[Sample]):
         image, mask = self.dataset[index]
         labels = mask.as_subclass(Tensor)
         return image, tv_tensors.Mask(self._numbers[labels.long()])
+
+    def identify(self, index: int) -> dict[str, Any]:
+        """Returns what tells a sample from others: also the numbers of the classes."""
+        return {**identify(self.dataset, index), "classes": self.classes}

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
+from ccnet.datasets.identity import identify_file
 from ccnet.distributed import rank
 from ccnet.files import atomic_write, user_path
 from ccnet.images import UNREADABLE, decode_image, is_picture_name
@@ -73,7 +75,7 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
             if others and rank() == 0:
                 kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
                 logger.warning("%s: left out what is no picture by its suffix: %s", source, kinds)
-            folders = _class_folders(source, names)
+            folders, shared = _class_folders(source, names)
             self.classes = sorted(set(folders))
             numbers = {name: number for number, name in enumerate(self.classes)}
             self.labels = [numbers[folder] for folder in folders]
@@ -83,12 +85,26 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
             if not path.is_file():
                 _pack(path, source, names, decode, size, progress)
         self.images = np.load(path, mmap_mode="r")
+        self._folder = source if source.is_dir() else None
+        self._shared = shared
+        self._files = [(name, *stamps[name]) for name in names]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return torch.from_numpy(np.array(self.images[index])), self.labels[index]
+
+    def identify(self, index: int) -> dict[str, Any]:
+        """Returns what tells a picture from others: equal in a folder and in an archive of it.
+
+        But for pictures above 64 KiB: of an archive the checksum of the whole entry is known, of a
+        folder that of the end.
+        """
+        name, size, checksum = self._files[index]
+        shown = PurePosixPath(*PurePosixPath(name).parts[self._shared :]).as_posix()
+        state = f"{size} {checksum:08x}" if not self._folder else identify_file(self._folder / name)
+        return {"name": shown, "image": state}
 
 
 def _open(
@@ -120,8 +136,8 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
-def _class_folders(source: Path, names: list[str]) -> list[str]:
-    """Returns the name of each image's class: the first folder that not all images share."""
+def _class_folders(source: Path, names: list[str]) -> tuple[list[str], int]:
+    """Returns the first folder of each image that not all share, its class; how many they share."""
     parents = [PurePosixPath(name).parent.parts for name in names]
     columns = zip(*parents, strict=False)
     shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
@@ -130,7 +146,7 @@ def _class_folders(source: Path, names: list[str]) -> list[str]:
         alone = names[folders.index("")] if len(set(folders)) > 1 else None
         reason = f"{alone} is in none" if alone else f"{len(names)} images, no two classes"
         raise ValueError(f"{source} must hold a folder of images per class: {reason}")
-    return folders
+    return folders, shared
 
 
 def _pack(

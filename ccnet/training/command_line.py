@@ -38,6 +38,9 @@ def add_run_options(parser: argparse.ArgumentParser, *, workers: int) -> None:
         default="never",
         help="auto: resume from the newest intact checkpoint in the run folder, if there is one",
     )
+    parser.add_argument(
+        "--accept-changed-data", action="store_true", help="resume with other data too"
+    )
     parser.add_argument("--workers", type=int, default=workers, help="data-loading processes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 

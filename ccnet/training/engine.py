@@ -31,6 +31,7 @@ from ccnet.training.checkpoint import (
     state_to_resume,
 )
 from ccnet.training.data import combined_seed, iterate, training_loader
+from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.history import History
 from ccnet.training.monitor import Monitor, refuse_unreadable_name
 from ccnet.training.objective import make_objective, prepare
@@ -61,15 +62,17 @@ class Trainer:
         run_dir: the folder of the run, created if it does not exist.
         workers: number of data-loading processes.
         resume: resume from the newest intact checkpoint in the folder, if there is one.
+        accept_changed_data: resume with other data too, which the log then says.
         environment: facts to record in environment.json, such as the version of `ccnet`.
         lock: of the folder, if it is held already.
 
     Raises:
         BlockingIOError: if another trainer uses the folder; says who.
         FileExistsError: if the folder holds a run and `resume` is false.
-        ValueError: if that run has another recipe or model, the name of the folder is not UTF-8,
-            the batch is too small for the world size, the recipe is invalid for the model, or other
-            processes were started with this one and have not been joined (see
+        OSError: if a file of the data cannot be read.
+        ValueError: if that run has another recipe or model, or other data, the name of the folder
+            is not UTF-8, the batch is too small for the world size, the recipe is invalid for the
+            model, or other processes were started with this one and have not been joined (see
             `ccnet.distributed.process_group`).
     """
 
@@ -83,6 +86,7 @@ class Trainer:
         *,
         workers: int = 1,
         resume: bool = False,
+        accept_changed_data: bool = False,
         environment: Mapping[str, Any] | None = None,
         lock: FolderLock | None = None,
     ) -> None:
@@ -97,9 +101,11 @@ class Trainer:
         self.termination = Termination()
         self.lock = lock or FolderLock(run_dir)
         with self.lock.kept():
-            self._set_up(model, recipe, resume)
+            self._set_up(model, recipe, resume, accept_changed_data)
 
-    def _set_up(self, model: CCNet, recipe: Recipe, resume: bool) -> None:
+    def _set_up(
+        self, model: CCNet, recipe: Recipe, resume: bool, accept_changed_data: bool
+    ) -> None:
         state = state_to_resume(self.run_dir, resume)
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
@@ -109,9 +115,11 @@ class Trainer:
         self.optimizer = make_optimizer(self.objective.parameters(), recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         self.step, self.loss = 0, math.nan
-        self.history = History(self.run_dir / "log.jsonl", model.label_set)
+        self.data = Fingerprint(self.run_dir, {"train": self.train_set, "val": self.val_set})
+        val_data = self.data.summary["val"]["sha256"]
+        self.history = History(self.run_dir / "log.jsonl", model.label_set, val_data)
         if state:
-            self._resume(state)
+            self._resume(state, accept_changed_data)
         self.loader = self._loader()
 
     def run(self) -> Scores:
@@ -135,7 +143,11 @@ class Trainer:
         objective: Any = self.objective
         if distributed.world_size() > 1:
             objective = DistributedDataParallel(objective)
-        monitor = Monitor(self.run_dir, self.recipe, self.model.config, self.step, self.environment)
+        self.data.save()
+        if self.data.is_new:
+            self._save()
+        facts = {**self.environment, "data": self.data.summary}
+        monitor = Monitor(self.run_dir, self.recipe, self.model.config, self.step, facts)
         self.model.train()
         try:
             with iterate(self.loader) as batches:
@@ -250,13 +262,15 @@ class Trainer:
                     "best": self.history.best,
                     "recipe": asdict(self.recipe),
                     "config": self.model.config,
+                    "data": self.data.summary,
                     "details": self.model.card_details,
                 }
             )
 
-    def _resume(self, state: Mapping[str, Any]) -> None:
+    def _resume(self, state: Mapping[str, Any], accept_changed_data: bool) -> None:
         refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
         refuse_changes(self.run_dir, state["config"], self.model.config)
+        self.data.check(state.get("data"), accept=accept_changed_data)
         state = {"best": -math.inf, **state}  # older versions had none
         refuse_unlike(
             self.run_dir,
@@ -274,4 +288,5 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.loss = state["step"], state["loss"]
         self.model.card_details = dict(state.get("details", self.model.card_details))
-        self.history.load(self.step, state["best"])
+        is_same = self.data.is_as_before(state.get("data"), "val")
+        self.history.load(self.step, state["best"] if is_same else -math.inf)

@@ -20,10 +20,12 @@ class History:
     Args:
         path: the file; rank 0 reads and writes it.
         label_set: the classes of the scores.
+        data: what tells the validation set from others, as in `Fingerprint.summary`: records of
+            other ones stay in the file, but do not count. Those of earlier versions do.
     """
 
-    def __init__(self, path: Path, label_set: LabelSet) -> None:
-        self.path, self.label_set = path, label_set
+    def __init__(self, path: Path, label_set: LabelSet, data: str = "") -> None:
+        self.path, self.label_set, self.data = path, label_set, data
         self.records: list[dict[str, Any]] = []
         self._best_before = -math.inf
 
@@ -35,26 +37,31 @@ class History:
 
         Args:
             step: of the checkpoint that is resumed.
-            best: the highest mIoU before it, should its record be lost.
+            best: the highest mIoU before it on these data, should its record be lost.
         """
         records: list[dict[str, Any]] = []
         if distributed.rank() == 0 and self.path.is_file():
             for line in self.path.read_bytes().splitlines():
-                record = self._parse(line, after=records[-1]["step"] if records else 0)
+                record = self._parse(line, after=records[-1] if records else {})
                 if record is None or record["step"] > step:
                     break
                 records.append(record)
         self.records = distributed.all_gather(records)[0]
         self._best_before = best
 
-    def _parse(self, line: bytes, after: int) -> dict[str, Any] | None:
-        """Returns a record if it is intact and consistent, and its step later than `after`."""
+    def _parse(self, line: bytes, after: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Returns a record if it is intact and consistent, and later than another one.
+
+        Its step may be the same if its data are others.
+        """
         try:
             record = json.loads(line)
             confusion = torch.tensor(record["confusion"])
             if confusion.dtype != torch.int64 or confusion.shape != (len(self.label_set),) * 2:
                 return None
-            is_intact = type(record["step"]) is int and record["step"] > after
+            is_again = record.get("data", "") != after.get("data", "")
+            is_intact = type(record["step"]) is int
+            is_intact &= record["step"] >= after.get("step", 0) + (not is_again)
             same = math.isclose(record["mIoU"], Scores(confusion, self.label_set).miou)
         except (ValueError, TypeError, KeyError, RuntimeError):
             return None
@@ -66,7 +73,8 @@ class History:
         Raises:
             OSError: if it cannot be written; the older file stays.
         """
-        self.records.append({"step": step, "loss": loss, **scores.to_dict()})
+        data = {"data": self.data} if self.data else {}
+        self.records.append({"step": step, "loss": loss, **data, **scores.to_dict()})
         if distributed.rank() == 0:
             with atomic_write(self.path) as temporary:
                 temporary.write_text(
@@ -81,7 +89,7 @@ class History:
     @property
     def best(self) -> float:
         """The highest mIoU so far, in percent; minus infinity before the first validation."""
-        mious: list[float] = [record["mIoU"] for record in self.records]
+        mious: list[float] = [record["mIoU"] for record in self.records if self._counts(record)]
         return max([self._best_before, *mious])
 
     @property
@@ -91,4 +99,7 @@ class History:
 
     @property
     def _last(self) -> Mapping[str, Any]:
-        return self.records[-1] if self.records else {}
+        return self.records[-1] if self.records and self._counts(self.records[-1]) else {}
+
+    def _counts(self, record: Mapping[str, Any]) -> bool:
+        return bool(record.get("data", self.data) == self.data)

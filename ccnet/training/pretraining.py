@@ -35,6 +35,7 @@ from ccnet.training.classification import (
     one_cycle,
 )
 from ccnet.training.data import iterate, training_loader
+from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.precision import choose_precision
 from ccnet.training.restoration import refuse_unlike, restore_optimizer
 from ccnet.training.termination import Terminated, Termination
@@ -61,15 +62,17 @@ class BackboneTrainer:
         device: the device to train on.
         workers: number of data-loading processes.
         resume: resume from the newest intact checkpoint in the folder, if there is one.
+        accept_changed_data: resume with other images too, which the log then says.
         details: facts about the data for the card of the weights: `license`, `source`, `dataset`.
         lock: of the folder, if it is held already.
 
     Raises:
         BlockingIOError: if another trainer uses the folder; says who.
         FileExistsError: if the folder holds a run and `resume` is false.
-        ValueError: if that run has another recipe or other classes, the batch is too small for the
-            world size, or other processes were started with this one and have not been joined (see
-            `ccnet.distributed.process_group`).
+        OSError: if an image cannot be read.
+        ValueError: if that run has another recipe, or other classes or images, the batch is too
+            small for the world size, or other processes were started with this one and have not
+            been joined (see `ccnet.distributed.process_group`).
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class BackboneTrainer:
         device: torch.device | str = "cpu",
         workers: int = 0,
         resume: bool = False,
+        accept_changed_data: bool = False,
         details: Mapping[str, str] | None = None,
         lock: FolderLock | None = None,
     ) -> None:
@@ -91,9 +95,15 @@ class BackboneTrainer:
         self.termination = Termination()
         self.lock = lock or FolderLock(self.run_dir)
         with self.lock.kept():
-            self._set_up(images, recipe, resume)
+            self._set_up(images, recipe, resume, accept_changed_data)
 
-    def _set_up(self, images: ClassFolder, recipe: ClassificationRecipe, resume: bool) -> None:
+    def _set_up(
+        self,
+        images: ClassFolder,
+        recipe: ClassificationRecipe,
+        resume: bool,
+        accept_changed_data: bool,
+    ) -> None:
         state = state_to_resume(self.run_dir, resume)
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
@@ -110,8 +120,9 @@ class BackboneTrainer:
         )
         self.optimizer = make_optimizer(self.model, recipe)
         self.step, self.losses, self.records = 0, list[float](), list[dict[str, float]]()
+        self.data = Fingerprint(self.run_dir, {"train": images})
         if state:
-            self._resume(state)
+            self._resume(state, accept_changed_data)
         self.loader = training_loader(
             train_set,
             augmentation(recipe),
@@ -143,6 +154,9 @@ class BackboneTrainer:
         if distributed.world_size() > 1:
             model = DistributedDataParallel(model)
         hidden = True if distributed.rank() else None
+        self.data.save()
+        if self.data.is_new:
+            self._save()
         with (
             iterate(self.loader) as batches,
             tqdm(initial=self.step, total=self.recipe.steps, unit="step", disable=hidden) as bar,
@@ -249,13 +263,16 @@ class BackboneTrainer:
                     "records": self.records,
                     "recipe": asdict(self.recipe),
                     "config": self.config,
+                    "data": self.data.summary,
                     "details": self.details,
                 }
             )
 
-    def _resume(self, state: Mapping[str, Any]) -> None:
+    def _resume(self, state: Mapping[str, Any], accept_changed_data: bool) -> None:
         refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
-        refuse_changes(self.run_dir, state["config"], self.config)
+        self.data.check(state.get("data"), accept=accept_changed_data)
+        count = {"images": self.config["images"]} if accept_changed_data else {}
+        refuse_changes(self.run_dir, {**state["config"], **count}, self.config)
         refuse_unlike(
             self.run_dir,
             state,

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import time
 
@@ -228,3 +229,22 @@ def test_every_rank_is_told_who_uses_the_folder(tmp_path):
     first, second = ((tmp_path / str(rank)).read_text() for rank in range(2))
     assert first == second
     assert f"is in use by process {os.getpid()} on" in first
+
+
+class OfRankZero(Scenes):
+    """Scenes whose files the first rank alone looks at."""
+
+    def identify(self, index):
+        assert distributed.rank() == 0
+        return super().identify(index)
+
+
+def changed_data(run_dir):
+    assert trainer(run_dir, train_set=OfRankZero(), resume=True).step == 4
+    with pytest.raises(ValueError, match=r"has 5 images to train on, not 7 \(new: scene-000005, "):
+        trainer(run_dir, train_set=OfRankZero(7), resume=True)
+
+
+def test_rank_zero_alone_looks_at_the_data(finished, tmp_path):
+    run_dir = shutil.copytree(finished[0], tmp_path / "run")
+    assert finish(start(changed_data, run_dir, ranks=2)) == [0, 0]

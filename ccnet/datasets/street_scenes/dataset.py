@@ -1,5 +1,7 @@
 """StreetScenes: a data set of rendered street scenes."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -57,6 +59,11 @@ class StreetScenes(Dataset[Sample]):
         image = tv_tensors.Image(torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous())
         mask = tv_tensors.Mask(torch.from_numpy(np.array(labels)))
         return (image, mask) if self.transforms is None else self.transforms(image, mask)
+
+    def identify(self, index: int) -> dict[str, Any]:
+        """Returns what a scene depends on."""
+        height, width = self.size
+        return {"name": self.names[index], "scene": f"seed {self.seed}, {height}x{width}"}
 
     def labels(self, index: int) -> Tensor:
         """Renders the labels of a scene, before its transforms: (H, W), uint8 in 0..10."""

@@ -1,0 +1,62 @@
+"""Identity: what tells a sample of a data set from others, without decoding it."""
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import ConcatDataset, Subset
+
+TAIL = 2**16
+"""Number of bytes at the end of a file that are read.
+
+The last ones of a PNG file depend on all of its pixels, and a change of any compressed picture
+hardly ever leaves both its length and its end as they were.
+"""
+
+
+def identify(dataset: Any, index: int) -> Mapping[str, Any]:
+    """Returns what tells a sample from others: equal for the same data at another place.
+
+    Args:
+        dataset: with a method `identify(index)`, such as the data sets of this package; or a
+            `Subset` or `ConcatDataset` of such ones. Of any other one, the type counts alone.
+        index: of the sample.
+
+    Returns:
+        JSON-able values by names for people, such as "name", "image" and "mask".
+    """
+    if hasattr(dataset, "identify"):
+        found: Mapping[str, Any] = dataset.identify(index)
+        return found
+    if isinstance(dataset, Subset):
+        return identify(dataset.dataset, dataset.indices[index])
+    if isinstance(dataset, ConcatDataset):
+        part = bisect_right(dataset.cumulative_sizes, index)
+        before = dataset.cumulative_sizes[part - 1] if part else 0
+        return identify(dataset.datasets[part], index - before)
+    return {"name": f"{type(dataset).__qualname__} {index}"}
+
+
+def unidentified(dataset: Any) -> list[str]:
+    """Returns the types of the parts of a data set that have no method `identify`."""
+    if hasattr(dataset, "identify"):
+        return []
+    if isinstance(dataset, Subset):
+        return unidentified(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return [name for part in dataset.datasets for name in unidentified(part)]
+    return [type(dataset).__qualname__]
+
+
+def identify_file(path: Path) -> str:
+    """Returns the length of a file and the CRC-32 of its last 64 KiB; all of a shorter one.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - TAIL))
+        return f"{size} {zlib.crc32(file.read(TAIL)):08x}"

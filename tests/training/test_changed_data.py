@@ -1,0 +1,118 @@
+"""Runs that are resumed with other data: refused, or accepted from then on."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_runs import SMALL, Scenes, SmallBackbone, interrupt, log_of, newest, trainer
+
+from ccnet.training.class_folder import ClassFolder
+from ccnet.training.classification import ClassificationRecipe
+from ccnet.training.pretraining import BackboneTrainer
+
+
+@pytest.fixture
+def run_dir(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "run")
+
+
+def test_run_records_its_data(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "data.jsonl").read_text().splitlines()]
+    assert [(line["set"], line["name"]) for line in lines] == [
+        *(("train", f"scene-00000{index}") for index in range(5)),
+        *(("val", f"scene-00000{index}") for index in range(2)),
+    ]
+    summary = newest(run_dir)["data"]
+    assert [part["samples"] for part in summary.values()] == [5, 2]
+    assert json.loads((run_dir / "environment.json").read_text())["data"] == summary
+
+
+def test_run_goes_on_with_other_data_where_they_are_accepted(tmp_path, caplog):
+    """At the same step; from then on these are its data. Scores of other images do not count."""
+    interrupt(tmp_path, steps=3)
+    sets = {"train_set": Scenes(9), "val_set": Scenes(3, seed=5)}
+    message = r"has 5 images to train on, not 9 \(new: .*\); 2 images to validate on, not 3 \("
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, resume=True, **sets)
+    running = trainer(tmp_path, resume=True, accept_changed_data=True, **sets)
+    assert running.step == 2
+    assert "going on with changed data: the run had 5 images to train on, not 9" in caplog.text
+    scores = running.run()
+    steps = [(record["step"], record["data"]) for record in log_of(tmp_path)]
+    before, now = steps[0][1], newest(tmp_path)["data"]["val"]["sha256"]
+    assert before != now
+    assert steps == [(2, before), (2, now), (4, now)]
+    assert running.history.best == max(record["mIoU"] for record in log_of(tmp_path)[1:])
+    assert trainer(tmp_path, resume=True, **sets).history.scores.miou == scores.miou
+    with pytest.raises(ValueError, match="has 9 images to train on, not 5"):
+        trainer(tmp_path, resume=True)
+
+
+def test_run_of_before_fingerprints_goes_on_and_says_so_once(tmp_path, caplog):
+    interrupt(tmp_path, steps=3)
+    path = tmp_path / "checkpoints" / "step-00000002.pt"
+    torch.save({name: value for name, value in newest(tmp_path).items() if name != "data"}, path)
+    (tmp_path / "data.jsonl").unlink()
+    trainer(tmp_path, resume=True).run()
+    assert caplog.text.count("did not record its data") == 1
+    trainer(tmp_path, resume=True)
+    assert caplog.text.count("did not record its data") == 1
+    with pytest.raises(ValueError, match="other images to train on"):
+        trainer(tmp_path, resume=True, train_set=Scenes(5, seed=8))
+
+
+def test_recipes_are_compared_first(run_dir):
+    with pytest.raises(ValueError, match=r"has seed 0, not 1$"):
+        trainer(run_dir, dataclasses.replace(SMALL, seed=1), train_set=Scenes(9), resume=True)
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """A function that writes noisy squares of two colours, and opens a folder or archive of them.
+
+    Of the same number of bytes, whatever the noise.
+    """
+
+    def make(seed=0, count=4, archive=False):
+        root, random = tmp_path / f"{seed}-{count}" / "classes", np.random.default_rng(seed)
+        for name in ("red", "blue"):
+            (root / name).mkdir(parents=True)
+            for index in range(count):
+                noise = random.integers(0, 256, (16, 16, 3), np.uint8)
+                Image.fromarray(noise).save(root / name / f"{index}.bmp")
+        if archive:
+            root = Path(shutil.make_archive(str(root), "zip", root.parent, root.name))
+        return ClassFolder(root, tmp_path / "cache", 16)
+
+    return make
+
+
+def pretrain(images, run_dir, steps=2, **options):
+    recipe = ClassificationRecipe(size=16, steps=steps, batch_size=2, validate_every=2)
+    return BackboneTrainer(images, recipe, run_dir, **options)
+
+
+def test_backbone_is_pretrained_on_the_same_images(classes, tmp_path, monkeypatch, caplog):
+    """In a folder, or in an archive of it; other ones are accepted if that is asked for."""
+    monkeypatch.setattr("ccnet.training.classification.Backbone", SmallBackbone)
+    run_dir, images = tmp_path / "run", classes()
+    pretrain(images, run_dir).run()
+    shutil.rmtree(tmp_path / "0-4")
+    assert pretrain(classes(archive=True), run_dir, resume=True).step == 2
+    with pytest.raises(ValueError, match=r"other images to train on \(another image of 8: blue/0"):
+        pretrain(classes(seed=1), run_dir, resume=True)
+    more = classes(seed=2, count=5)
+    with pytest.raises(ValueError, match=r"8 images to train on, not 10 \(new: blue/4\.bmp, red/4"):
+        pretrain(more, run_dir, resume=True)
+    running = pretrain(more, run_dir, resume=True, accept_changed_data=True)
+    assert running.step == 2
+    assert "going on with changed data: the run had 8 images to train on" in caplog.text
+    running.run()
+    pretrain(more, run_dir, resume=True).run()
+    with pytest.raises(ValueError, match="has 10 images to train on, not 8"):
+        pretrain(images, run_dir, resume=True)
