@@ -9,6 +9,9 @@ r"""Evaluates weights on a data set and confirms their published mIoU.
 
 Inference follows the protocol of the published mIoU unless options change it. With several weights,
 each gets its own subfolder of the output folders.
+
+A report takes the place of an earlier one of the same weights, data and protocol, and of no other.
+Label ids are written to a folder that is new or empty.
 """
 
 import runpy
@@ -28,11 +31,11 @@ from tqdm import tqdm
 import ccnet
 from ccnet.console import require_extra
 from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
-from ccnet.evaluation import Scores, evaluate, own_indices, save_label_ids
+from ccnet.evaluation import Scores, evaluate, own_indices, prepare_label_ids, save_label_ids
 from ccnet.evaluation.candidates import Candidate, find_candidates
 from ccnet.evaluation.charts import Sample
 from ccnet.evaluation.data import DATASETS, Data, open_data
-from ccnet.evaluation.reports import Report, save_report
+from ccnet.evaluation.reports import Report, prepare_report, save_report
 from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
@@ -74,6 +77,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
 def choose_data(arguments: argparse.Namespace) -> Data:
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit {arguments.limit} must be positive")
+    if not 0 <= arguments.tolerance <= 1:
+        raise ValueError(f"--tolerance {arguments.tolerance:g} must be in 0..1 percent of mIoU")
+    if arguments.report and arguments.report == arguments.save_label_ids:
+        raise ValueError(f"--report and --save-label-ids need two folders, not {arguments.report}")
     if arguments.confirm and (arguments.only, arguments.limit) != (None, None):
         raise ValueError("--confirm needs all images: remove --limit and --only")
     data = open_data(
@@ -98,6 +105,8 @@ def choose_protocol(
             f"--confirm needs the protocol of the published mIoU ({candidate.protocol}), "
             f"not ({chosen})"
         )
+    if confirm and (misfit := data.misfit([tuple(data.images[0][1].shape)])):
+        raise ValueError(f"--confirm needs the images of {data.title}, but found {misfit}")
     return chosen
 
 
@@ -109,12 +118,13 @@ def measure(
     label_ids: Path | None,
 ) -> Report:
     """Evaluates weights; writes label ids if a folder for them is given."""
-    mious = {}
+    mious, sizes = {}, set()
     hidden = True if rank() else None
     with tqdm(total=len(own_indices(len(data.names))), unit="image", disable=hidden) as bar:
 
         def each(index: int, result: Segmentation, scores: Scores) -> None:
             mious[index] = scores.miou
+            sizes.add(tuple(result.labels.shape))
             if label_ids:
                 path = label_ids / f"{data.names[index]}.png"
                 save_label_ids(result.labels, data.label_set, path)
@@ -122,6 +132,7 @@ def measure(
 
         scores = evaluate(model, data.images, protocol=protocol, classes=data.classes, each=each)
     mious = {index: miou for part in all_gather(mious) for index, miou in part.items()}
+    sizes = {size for part in all_gather(sizes) for size in part}
     device = next(model.parameters()).device
     return Report(
         weights=str(candidate),
@@ -130,6 +141,7 @@ def measure(
         scores=scores,
         images=[(name, mious[index]) for index, name in enumerate(data.names)],
         published=candidate.published(data.title, protocol),
+        misfit=data.misfit(sizes, int(scores.confusion.sum())),
         environment={"device": str(device), "torch": torch.__version__, "ccnet": ccnet.__version__},
     )
 
@@ -152,7 +164,8 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
     is_first = rank() == 0
     failures = []
     for candidate in candidates:
-        problem = None
+        folder, problem = str(candidate) if len(candidates) > 1 else "", None
+        label_ids = arguments.save_label_ids and arguments.save_label_ids / folder
         try:
             protocol = choose_protocol(candidate, data, given, confirm=arguments.confirm)
             with rank_zero_first():
@@ -162,14 +175,16 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
                 raise ValueError(
                     f"--save-label-ids needs weights of the same classes as {data.title}"
                 )
+            if is_first and label_ids:
+                prepare_label_ids(label_ids, data.names)
+            if is_first and arguments.report:
+                prepare_report(arguments.report / folder, str(candidate), data.title, protocol)
         except (OSError, ValueError) as error:
             problem = str(error)
         problems = [found for found in all_gather(problem) if found]
         if problems:
             failures.append(problems[0])
             continue
-        folder = str(candidate) if len(candidates) > 1 else ""
-        label_ids = arguments.save_label_ids and arguments.save_label_ids / folder
         report = measure(model, candidate, numbered, protocol, label_ids)
         if is_first:
             print(f"{report.summary()}\n")
@@ -177,10 +192,10 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
             samples = worst_samples(report, model, numbered)
             save_report(report, arguments.report / folder, samples)
         if arguments.confirm and not report.is_confirmed(arguments.tolerance):
-            failures.append(
-                f"{report.title}: the mIoU differs from the published one "
-                f"by more than {arguments.tolerance:g}"
-            )
+            reason = f"the mIoU differs from the published one by more than {arguments.tolerance:g}"
+            if report.misfit:
+                reason = f"--confirm needs its images, but found {report.misfit}"
+            failures.append(f"{report.title}: {reason}")
     return failures if is_first else []
 
 

@@ -58,7 +58,7 @@ ORDERS = {
         *("pairing", "memory", "survey", "classes_file", "palettes", "numbering", "orientation"),
         *("judgement", "dataset"),
     ],
-    "evaluation": ["scores", "charts", "reports", "evaluate", "candidates", "data"],
+    "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *("recipes", "termination", "command_line", "precision", "checkpoint", "restoration"),
         *("fingerprint", "history", "augmentation", "data", "optimization", "objective", "setup"),

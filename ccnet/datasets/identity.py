@@ -31,7 +31,7 @@ def identify(dataset: Any, index: int) -> Mapping[str, Any]:
         found: Mapping[str, Any] = dataset.identify(index)
         return found
     if isinstance(dataset, Subset):
-        return identify(dataset.dataset, dataset.indices[index])
+        return identify(dataset.dataset, int(dataset.indices[index]))
     if isinstance(dataset, ConcatDataset):
         part = bisect_right(dataset.cumulative_sizes, index)
         before = dataset.cumulative_sizes[part - 1] if part else 0

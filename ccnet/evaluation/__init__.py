@@ -1,6 +1,12 @@
 """Evaluation: mIoU over a data set, scores, reports and charts."""
 
-from ccnet.evaluation.evaluate import Samples, evaluate, own_indices, save_label_ids
+from ccnet.evaluation.evaluate import (
+    Samples,
+    evaluate,
+    own_indices,
+    prepare_label_ids,
+    save_label_ids,
+)
 from ccnet.evaluation.scores import Scores, confusion_matrix
 
 __all__ = [
@@ -9,5 +15,6 @@ __all__ = [
     "confusion_matrix",
     "evaluate",
     "own_indices",
+    "prepare_label_ids",
     "save_label_ids",
 ]

@@ -1,9 +1,10 @@
 """Data to evaluate on: a data set by its name, or some of its images, numbered as a network is."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Subset
 
@@ -22,6 +23,7 @@ from ccnet.datasets.mask_folder import ClassesFile
 from ccnet.distributed import from_rank_zero, rank_zero_first
 from ccnet.evaluation.candidates import find_candidates
 from ccnet.evaluation.evaluate import Samples
+from ccnet.evaluation.splits import SPLITS
 
 UNSEEN_SEED = 1_000_000
 """Seed of the rendered scenes. Training uses small seeds, so no network was trained on them."""
@@ -69,6 +71,14 @@ class Data:
             title = f"{title}, the first {len(chosen)}"
         images: Samples = Subset(self.images, chosen)  # type: ignore[arg-type]
         return replace(self, images=images, names=[self.names[i] for i in chosen], title=title)
+
+    def misfit(self, sizes: Collection[Any], labeled_pixels: int | None = None) -> str:
+        """Says how the images differ from those of published figures, as `Split.misfit`.
+
+        Empty if they do not, or there are no figures.
+        """
+        split = SPLITS.get(self.title)
+        return split.misfit(self.names, sizes, labeled_pixels) if split else ""
 
     def numbered_as(self, label_set: LabelSet) -> "Data":
         """Returns the data with the labels of a network that may have more classes.

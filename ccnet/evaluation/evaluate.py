@@ -1,7 +1,9 @@
 """Evaluation of a model on a data set, on any number of processes; label-id export."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -9,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ccnet.classes import LabelSet
+from ccnet.console import printable
 from ccnet.distributed import all_reduce_sum, rank, world_size
 from ccnet.evaluation.scores import Scores, confusion_matrix
 from ccnet.files import atomic_write
@@ -106,3 +109,28 @@ def save_label_ids(labels: Tensor, label_set: LabelSet, path: str | os.PathLike[
     label_ids = table[labels.long()].cpu()
     with atomic_write(path) as temporary:
         Image.fromarray(label_ids.numpy()).save(temporary, format="PNG")
+
+
+def prepare_label_ids(folder: str | os.PathLike[str], names: Sequence[str]) -> None:
+    """Creates the folder of label ids, with nothing in it that they would be mixed with.
+
+    Args:
+        folder: need not exist. Hidden files in it do not count.
+        names: of the images; "/" separates folders in them.
+
+    Raises:
+        OSError: if it cannot be created.
+        ValueError: if it is not empty, or the names do not give each image a file of its own there.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if found:
+        raise ValueError(
+            f"{folder} holds {printable(found[0])}, and label ids are written to a folder that is "
+            "new or empty, so that those of two evaluations are not mixed: choose another one"
+        )
+    times = Counter(names)
+    for name in names:
+        if times[name] > 1 or ".." in Path(name).parts or Path(name).is_absolute():
+            raise ValueError(f"label ids cannot be named after the images: {printable(name)!r}")

@@ -14,6 +14,8 @@ from ccnet.evaluation.scores import Scores, cell
 from ccnet.files import atomic_write
 from ccnet.inference import InferenceProtocol
 
+_FILES = ("report.json", "report.md", "iou.png", "confusion.png", "worst.png")
+
 _CAPTIONS = {
     "iou.png": "IoU of the classes",
     "confusion.png": "Confusion matrix",
@@ -32,6 +34,7 @@ class Report:
         scores: over all images.
         images: name and mIoU, in percent, of every image.
         published: the registry's mIoU in percent, and who measured it; None if there is none.
+        misfit: how the images differ from those of the published mIoU; empty if they do not.
         environment: versions, device and so on.
     """
 
@@ -41,6 +44,7 @@ class Report:
     scores: Scores
     images: Sequence[tuple[str, float]]
     published: tuple[float, str] | None = None
+    misfit: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -54,8 +58,11 @@ class Report:
         return sorted(measured, key=lambda index: self.images[index][1])[:count]
 
     def is_confirmed(self, tolerance: float) -> bool:
-        """Whether the mIoU differs from the published one by at most `tolerance` (percent)."""
-        if self.published is None:
+        """Whether the mIoU differs from the published one by at most `tolerance` (percent).
+
+        That of other images is no confirmation.
+        """
+        if self.published is None or self.misfit:
             return False
         return abs(self.scores.miou - self.published[0]) <= tolerance
 
@@ -70,8 +77,10 @@ class Report:
         lines += [f"mean accuracy {scores.mean_accuracy:.2f} %"]
         if self.published:
             figure, whose = self.published
-            difference = scores.miou - figure
-            lines += [f"published mIoU {figure:.2f} % ({whose}), difference {difference:+.2f}"]
+            difference = f"difference {scores.miou - figure:+.2f}"
+            if self.misfit:
+                difference = f"not comparable: {self.misfit}"
+            lines += [f"published mIoU {figure:.2f} % ({whose}), {difference}"]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +90,7 @@ class Report:
             "dataset": self.dataset,
             "protocol": self.protocol.to_config(),
             **self.scores.to_dict(),
-            "published mIoU": self.published and self.published[0],
+            "published mIoU": self.published[0] if self.published and not self.misfit else None,
             "images": [
                 {"name": name, "mIoU": None if math.isnan(miou) else miou}
                 for name, miou in self.images
@@ -93,7 +102,7 @@ class Report:
         """Returns the report in Markdown, with links to the charts of these file names."""
         scores = self.scores
         figure = f"{scores.miou:.2f} %"
-        if self.published:
+        if self.published and not self.misfit:
             figure += " ({1}: {0:.2f} %)".format(*self.published)
         lines = [f"# {printable(self.title)}", "", "| | |", "| --- | --- |"]
         lines += [
@@ -126,11 +135,23 @@ class Report:
 def save_report(report: Report, folder: str | os.PathLike[str], worst: Sequence[Sample]) -> None:
     """Writes report.md and report.json, and the charts iou.png, confusion.png and worst.png.
 
+    report.md, which shows the charts, is there only once all other files are of this report.
+
     Args:
         report: the result of an evaluation.
         folder: created if it does not exist; an older report is replaced.
         worst: the images to show in worst.png, which is not written if there are none.
+
+    Raises:
+        ValueError: if the folder holds the report of another evaluation, as
+            `prepare_report`.
     """
+    prepare_report(folder, report.weights, report.dataset, report.protocol)
+    for name in ("report.md", "worst.png"):
+        Path(folder, name).unlink(missing_ok=True)
+    with atomic_write(Path(folder, "report.json")) as temporary:
+        text = json.dumps(report.to_dict(), indent=1, allow_nan=False)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
     charts = {
         "iou.png": iou_chart(report.scores, report.title),
         "confusion.png": confusion_chart(report.scores, report.title),
@@ -140,8 +161,41 @@ def save_report(report: Report, folder: str | os.PathLike[str], worst: Sequence[
         charts["worst.png"] = samples_page(worst, report.scores.label_set, title)
     for name, chart in charts.items():
         save_chart(chart, Path(folder, name))
-    with atomic_write(Path(folder, "report.json")) as temporary:
-        text = json.dumps(report.to_dict(), indent=1, allow_nan=False)
-        temporary.write_text(f"{text}\n", encoding="utf-8")
     with atomic_write(Path(folder, "report.md")) as temporary:
         temporary.write_text(report.to_markdown(list(charts)), encoding="utf-8")
+
+
+def prepare_report(
+    folder: str | os.PathLike[str], weights: str, dataset: str, protocol: InferenceProtocol
+) -> None:
+    """Creates the folder of a report; one that holds another report is refused.
+
+    Args:
+        folder: need not exist.
+        weights: of the new report.
+        dataset: of the new report.
+        protocol: of the new report.
+
+    Raises:
+        OSError: if it cannot be created, or a report in it not be read.
+        ValueError: if it holds a report of other weights, data or protocol, or files of such names
+            that belong to none.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    found = [name for name in _FILES if Path(folder, name).exists()]
+    if not found:
+        return
+    expected = {"weights": weights, "dataset": dataset, "protocol": protocol.to_config()}
+    try:
+        older = json.loads(Path(folder, "report.json").read_text(encoding="utf-8"))
+        kept = {key: older[key] for key in expected}
+    except (FileNotFoundError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder} holds {found[0]}, which is of no report: choose another folder"
+        ) from error
+    if kept != expected:
+        other = next(key for key in expected if kept[key] != expected[key])
+        raise ValueError(
+            f"{folder} holds the report of another evaluation ({other} {printable(kept[other])}, "
+            f"not {printable(expected[other])}): choose another folder"
+        )

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ccnet.classes import LabelSet
-from ccnet.evaluation import Scores
+from ccnet.evaluation import Scores, prepare_label_ids
 from ccnet.evaluation.charts import Sample, confusion_chart, iou_chart, samples_page, save_chart
 from ccnet.evaluation.reports import Report, save_report
 from ccnet.inference import InferenceProtocol
@@ -175,3 +175,44 @@ def test_report_does_not_depend_on_the_locale(tmp_path, monkeypatch):
     scores = Scores(torch.eye(2, dtype=torch.int64), label_set)
     save_report(make_report(scores=scores), tmp_path, [])
     assert "| \u9053 |" in (tmp_path / "report.md").read_bytes().decode("utf-8")
+
+
+def test_report_without_worst_images_leaves_no_older_ones(tmp_path):
+    pixels = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    save_report(make_report(), tmp_path, [Sample("a", pixels, pixels[0], pixels[0])])
+    assert (tmp_path / "worst.png").exists()
+    save_report(make_report(), tmp_path, [])
+    assert not (tmp_path / "worst.png").exists()
+
+
+def test_half_a_report_has_no_page(tmp_path, monkeypatch):
+    save_report(make_report(), tmp_path, [])
+    monkeypatch.setattr("ccnet.evaluation.reports.save_chart", None)
+    with pytest.raises(TypeError):
+        save_report(make_report(images=[("new", 1.0)]), tmp_path, [])
+    assert not (tmp_path / "report.md").exists()
+    assert json.loads((tmp_path / "report.json").read_text())["images"][0]["name"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("worst.png", "of a user"),
+        ("report.json", "{}"),
+        ("report.json", "[" * 100_000),
+        ("report.json", '{"weights": "mine"}'),
+        ("report.md", "of a user"),
+    ],
+)
+def test_files_of_others_are_not_written_over(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"holds {name}, which is of no report: choose another"):
+        save_report(make_report(), tmp_path, [])
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, content)]
+
+
+@pytest.mark.parametrize("names", [("a", "b", "a"), ("a", "../b"), ("a", "/b"), ("x/../../b",)])
+def test_each_image_has_a_file_of_label_ids_of_its_own(tmp_path, names):
+    with pytest.raises(ValueError, match="label ids cannot be named after the images: '"):
+        prepare_label_ids(tmp_path / "ids", names)
+    prepare_label_ids(tmp_path / "ids", ("a", "x/a"))

@@ -13,6 +13,7 @@ from PIL import Image
 from ccnet.classes import CAMVID
 from ccnet.datasets import StreetScenes
 from ccnet.evaluation import evaluate
+from ccnet.evaluation.splits import SPLITS, Split
 from ccnet.inference import InferenceProtocol
 from ccnet.weights import CCNet_ResNet18_Weights, CCNet_ResNet50_Weights, write_weights
 from ccnet.zoo import ccnet_resnet18
@@ -55,8 +56,11 @@ def scores(bundled):
 
 @pytest.fixture
 def published(monkeypatch):
-    """Sets the registry's mIoU of the bundled weights on CamVid val."""
+    """Sets the registry's mIoU of the bundled weights on CamVid val, as of these scenes."""
     metrics = CCNet_ResNet18_Weights.CAMVID.meta["metrics"]
+    monkeypatch.setitem(
+        SPLITS, "CamVid val", Split({"frame 0": 1, "frame 1": 1, "frame 2": 1}, (96, 128))
+    )
     return lambda miou: monkeypatch.setitem(metrics, "CamVid val", {"mIoU": miou})
 
 
@@ -83,9 +87,10 @@ def test_bundled_weights_are_evaluated_by_default(main, camvid, scores, capsys, 
     assert scores.table() in printed
     assert f"pixel accuracy {scores.pixel_accuracy:.2f} %" in printed
     assert f"mean accuracy {scores.mean_accuracy:.2f} %" in printed
-    assert "published mIoU 58.63 % (this project), difference " in printed
+    assert "published mIoU 58.63 % (this project), not comparable: 3 images in place of" in printed
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["confusion"] == scores.confusion.tolist()
+    assert report["published mIoU"] is None
     assert InferenceProtocol(**report["protocol"]) == InferenceProtocol()
     assert [image["name"] for image in report["images"]] == ["frame 0", "frame 1", "frame 2"]
     assert (tmp_path / "worst.png").exists()
@@ -157,6 +162,8 @@ def test_only_published_miou_is_confirmed(refused, camvid, weights_file):
     message = refused("street-scenes", "--confirm")
     assert message.endswith("no published mIoU of CCNet_ResNet18_Weights.CAMVID on StreetScenes")
     assert "--limit" in refused("camvid", "--root", camvid, "--confirm", "--limit", 1)
+    message = refused("camvid", "--root", camvid, "--confirm")
+    assert message.endswith("needs the images of CamVid val, but found 3 images in place of 101")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +176,10 @@ def test_only_published_miou_is_confirmed(refused, camvid, weights_file):
         (["--split", "nowhere"], "no PNG files in .*nowhere"),
         (["--root", "/nowhere"], "no PNG files in /nowhere/val"),
         (["--limit", "0"], "--limit 0 must be positive"),
+        (["--limit", "-3"], "--limit -3 must be positive"),
+        (["--confirm", "--tolerance", "nan"], r"--tolerance nan must be in 0\.\.1 percent of mIoU"),
+        (["--confirm", "--tolerance", "-0.1"], r"--tolerance -0\.1 must be in 0\.\.1"),
+        (["--confirm", "--tolerance", "1000"], r"--tolerance 1000 must be in 0\.\.1"),
         (["--device", "warp"], "device 'warp' cannot be used"),
         (["--report", __file__], f"File exists: '{re.escape(__file__)}'"),
         (["--crop", "96"], "crop is an option of mode='slide'"),
