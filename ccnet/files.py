@@ -24,6 +24,16 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser() refuses "~draft.png"
 
 
+def irregularity(path: Path) -> str:
+    """Says why a path that exists is not to be opened; empty for a file, or if there is nothing.
+
+    A pipe would be waited for without end, and a device has no end.
+    """
+    if path.is_dir():
+        return "it is a folder"
+    return "it is no regular file" if path.exists() and not path.is_file() else ""
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`, and renames the file written there to `path`.

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset, Subset
 
+from ccnet.files import irregularity
+
 TAIL = 2**16
 """Number of bytes at the end of a file that are read.
 
@@ -54,9 +56,14 @@ def identify_file(path: Path) -> str:
     """Returns the length of a file and the CRC-32 of its last 64 KiB; all of a shorter one.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if it cannot be read; names it.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - TAIL))
-        return f"{size} {zlib.crc32(file.read(TAIL)):08x}"
+    try:
+        if problem := irregularity(path):
+            raise OSError(problem)
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL))
+            return f"{size} {zlib.crc32(file.read(TAIL)):08x}"
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror or error}") from error

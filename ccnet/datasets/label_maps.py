@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from ccnet.files import irregularity
 from ccnet.images import UNREADABLE, restore_palette, stored_orientation
 from ccnet.images.formats import quiet
 from ccnet.images.tiff import layout_of
@@ -63,6 +64,8 @@ def read_label_map(path: Path) -> LabelMap:
     Image.init()
     formats = [name for name in (*LOSSLESS, *_LOSSY) if name in Image.OPEN]
     try:
+        if problem := irregularity(path):
+            raise ValueError(problem)
         # Pillow maps a file that it opens itself into memory, and some versions turn that wrongly.
         with quiet(), path.open("rb") as stream, Image.open(stream, formats=formats) as file:
             _check_file(file)

@@ -77,7 +77,9 @@ class LabeledImages(Dataset[Sample]):
         }
 
     def labels(self, index: int) -> Tensor:
-        """Reads the labels of a sample, before its transforms, without decoding the image.
+        """Reads the labels of a sample, before its transforms.
+
+        The image is decoded only if there is no label map, which has its size.
 
         Returns:
             (H, W), uint8: classes, or 255 for pixels without one.
@@ -87,8 +89,8 @@ class LabeledImages(Dataset[Sample]):
         """
         image_path, labels_path = self.pairs[index]
         if labels_path is None:
-            with Image.open(image_path) as file:
-                return torch.full(file.size[::-1], IGNORE_INDEX, dtype=torch.uint8)
+            height, width = decode_image(image_path).shape[-2:]
+            return torch.full((height, width), IGNORE_INDEX, dtype=torch.uint8)
         values = Image.fromarray(read_label_map(labels_path).values)
         present = np.flatnonzero(values.histogram())  # Pillow looks up faster than NumPy
         unknown = present[~self._is_known[present]]

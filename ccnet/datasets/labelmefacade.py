@@ -52,7 +52,11 @@ class LabelMeFacade(LabeledImages):
         table = root / "sources.tsv"
         if not table.is_file():
             raise FileNotFoundError(f"no {table}: LabelMeFacade needs images, masks, sources.tsv")
-        rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines() if line]
+        try:
+            lines = table.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{table} is no UTF-8 text: {error}") from error
+        rows = [line.split("\t") for line in lines if line]
         stems = sorted(path.stem for path in (root / "images").glob("*.jpg"))
         if not stems or sorted(row[0] for row in rows) != stems or any(len(r) != 2 for r in rows):
             raise ValueError(

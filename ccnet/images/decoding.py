@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ccnet.files import user_path
+from ccnet.files import irregularity, user_path
 from ccnet.images.formats import UNREADABLE, quiet
 from ccnet.images.profiles import to_srgb
 from ccnet.images.samples import Samples, read_file, read_image
@@ -63,8 +63,8 @@ def decode_image(image: ImageLike) -> Tensor:
     if not path.exists():
         raise FileNotFoundError(f"no image at {path}")
     try:
-        if not path.is_file():  # a pipe would be waited for without end
-            raise ValueError("it is a folder" if path.is_dir() else "it is no regular file")
+        if problem := irregularity(path):
+            raise ValueError(problem)
         with quiet():
             return _from_samples(read_file(path), str(path))
     except UNREADABLE as error:

@@ -21,6 +21,10 @@ _AT_LEAST_ONE = (
 )
 
 
+MOST_PIXELS = 2**26
+"""Most pixels of a training crop: 8192x8192, for which no device has the memory."""
+
+
 def refuse_other_choices(recipe: object, choices: Mapping[str, Sequence[object]]) -> None:
     """Refuses values of fields that are not among those allowed.
 
@@ -136,6 +140,11 @@ class Recipe:
             value, least = getattr(self, field.name), int(field.name in _AT_LEAST_ONE)
             if not isinstance(value, str) and not least <= value < math.inf:
                 raise ValueError(f"{field.name} must be at least {least}, not {value}")
+        if self.crop_height * self.crop_width > MOST_PIXELS:
+            raise ValueError(
+                f"crop_height {self.crop_height} x crop_width {self.crop_width} must be at most "
+                f"{MOST_PIXELS} pixels"
+            )
         if not 0 < self.learning_rate >= self.min_learning_rate:
             raise ValueError(
                 "learning_rate must be above 0 and at least min_learning_rate "

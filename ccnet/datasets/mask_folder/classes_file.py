@@ -1,18 +1,26 @@
 """Classes file: what `classes.json` says of a folder's classes and masks."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ccnet.classes import IGNORE_INDEX, LabelSet, whole_numbers
+from ccnet.files import irregularity
 
 ORIENTATION = "mask_orientation"
 """The field that tells which pixels masks are drawn on."""
 
 ORIENTATIONS = ("upright", "stored")
 """Its values: the image as viewers turn it by its EXIF orientation, or the pixels as stored."""
+
+LARGEST = 2**20
+"""Bytes that are read; 255 names of some thousand letters fit."""
+
+LONGEST = 300
+"""Letters of a reason that an error shows."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,15 @@ class ClassesFile:
             ValueError: if the file cannot be read or its fields are wrong.
         """
         path = root.expanduser() / "classes.json"
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():
             return cls()
         try:
-            return cls._parse(json.loads(path.read_text(encoding="utf-8-sig")))
+            return cls._parse(_read_json(path))
         except (ValueError, TypeError, OSError) as error:
+            reason = str(error) if len(str(error)) <= LONGEST else f"{str(error)[:LONGEST]}..."
             raise ValueError(
-                f'{path} is no list of names, nor {{"categories": [...], "colors": [...]}}: {error}'
+                f'{path} is no list of names, nor {{"categories": [...], "colors": [...]}}: '
+                f"{reason}"
             ) from error
 
     @classmethod
@@ -82,3 +92,46 @@ class ClassesFile:
         if "categories" in self.fields:
             del usual["label_ids"]
         return LabelSet.from_config({**usual, **self.fields})
+
+
+def _read_json(path: Path) -> Any:
+    """Reads JSON in which nothing is said twice, and numbers are numbers.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is too large, or holds anything else.
+    """
+    if problem := irregularity(path):
+        raise ValueError(problem)
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST} bytes")
+    try:
+        return json.loads(
+            content.decode("utf-8-sig"),
+            object_pairs_hook=_once,
+            parse_int=_whole_number,
+            parse_constant=_no_constant,
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no UTF-8 text: {error}") from error
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+    if twice:
+        raise ValueError(f"it has {twice[0]!r} twice")
+    return dict(pairs)
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > 10:
+        raise ValueError(f"{digits[:10]}... is no number of a class, with {len(digits)} digits")
+    return int(digits)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
