@@ -106,6 +106,10 @@ INVALID = {
     ("fields", "message"),
     [
         *(({name: value}, rf"{name} .*not '?{value}") for name, value in INVALID.items()),
+        (
+            {"crop_height": 99_999_999},
+            "crop_height 99999999 x crop_width 49 must be at most 67108864",
+        ),
         ({"weights": "A", "weights_backbone": "B"}, "'A' include a backbone.* not 'B'"),
         ({"min_learning_rate": 0.5}, "at least min_learning_rate 0.5, not 0.0015"),
         ({"norm": "inplace", "gradient_checkpointing": True}, "give one"),
