@@ -136,6 +136,16 @@ def test_what_is_no_file_has_no_identity(tmp_path, name):
 
 TWO = '{"categories": ["a", "b"], '
 
+
+def test_identity_is_the_length_and_the_end_of_a_file(tmp_path):
+    path, content = tmp_path / "a.png", bytearray(200_000)
+    path.write_bytes(content)
+    assert identify_file(path) == f"200000 {zlib.crc32(bytes(2**16)):08x}"
+    content[-1] = 1
+    path.write_bytes(content)
+    assert identify_file(path) == f"200000 {zlib.crc32(bytes(2**16 - 1) + bytes([1])):08x}"
+
+
 CLASSES = {
     "deep list": ("[" * 100_000, "its brackets are nested too deeply"),
     "deep list, closed": ("[" * 100_000 + "]" * 100_000, "its brackets are nested too deeply"),

@@ -39,8 +39,12 @@ def test_published_miou_is_confirmed_within_the_tolerance(shift):
     report = make_report(published=(miou + shift, "somebody"))
     confirmed = [report.is_confirmed(tolerance) for tolerance in (0.1, 6.0, 6.1, 100)]
     assert confirmed == [False, False, True, True]
-    for changes in ({"published": None}, {"scores": NOTHING}):
+    for changes in ({"published": None}, {"scores": NOTHING}, {"misfit": "3 in place of 4"}):
         assert not make_report(**changes).is_confirmed(100)
+    other = make_report(misfit="3 images in place of 4")
+    assert other.summary().endswith("(somebody), not comparable: 3 images in place of 4")
+    assert other.to_dict()["published mIoU"] is None
+    assert "somebody" not in other.to_markdown()
 
 
 def test_summary_and_the_images_of_the_lowest_miou():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def test_run_goes_on_with_other_data_where_they_are_accepted(tmp_path, caplog):
     assert trainer(tmp_path, resume=True, **sets).history.scores.miou == scores.miou
     with pytest.raises(ValueError, match="has 9 images to train on, not 5"):
         trainer(tmp_path, resume=True)
+
+
+def test_finished_run_is_validated_on_other_images_that_are_accepted(run_dir):
+    val_set = Scenes(3, seed=9)
+    running = trainer(run_dir, resume=True, val_set=val_set, accept_changed_data=True)
+    assert running.history.best == -math.inf
+    scores = running.run()
+    assert [record["step"] for record in log_of(run_dir)] == [2, 4, 4]
+    assert trainer(run_dir, resume=True, val_set=val_set).history.best == scores.miou
 
 
 def test_run_of_before_fingerprints_goes_on_and_says_so_once(tmp_path, caplog):
