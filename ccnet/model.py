@@ -1,8 +1,10 @@
 """CCNet model: dilated ResNet, recurrent criss-cross attention and auxiliary head."""
 
 import copy
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
 from ccnet.heads import FCNHead, RCCAHead
 from ccnet.images import ImageLike
 from ccnet.inference import InferenceProtocol, Segmentation
+from ccnet.inference.memory import DEFAULT_LIMIT, numbers_per_pixel
 from ccnet.inference.segment import segment
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.reconfiguration import changed_config, changed_parts, compute_the_same
@@ -248,6 +251,7 @@ class CCNet(nn.Module, StrictHubMixin):
         protocol: InferenceProtocol | None = None,
         *,
         return_probabilities: bool = False,
+        memory_limit: float | None = DEFAULT_LIMIT,
         **options: Any,
     ) -> Segmentation:
         """Segments one image at its own size.
@@ -257,10 +261,11 @@ class CCNet(nn.Module, StrictHubMixin):
                 0..255 or floating point in 0..1.
             protocol: the inference options; None for the whole image at its own size.
             return_probabilities: also return the class probabilities (K, H, W), float32.
+            memory_limit: GiB that the image may take, estimated from sizes, so that all machines
+                agree; beyond, windows are used instead, with a warning. None for no limit.
             options: fields of `inference.InferenceProtocol`, which replace those of `protocol`:
-                `mode` ("whole", or "slide" for sliding windows, which bounds the memory that a
-                large image takes), `crop`, `stride`, `overlap`, `scales`, `flip`, `average`,
-                `window_batch`, `precision`.
+                `mode` ("whole", or "slide" for sliding windows), `crop`, `stride`, `overlap`,
+                `scales`, `flip`, `average`, `window_batch`, `precision`.
 
         Returns:
             The label map, with `colorize()`, `overlay()` and `save(path)`.
@@ -268,7 +273,8 @@ class CCNet(nn.Module, StrictHubMixin):
         Raises:
             FileNotFoundError: if there is no file at the path.
             TypeError: if an option does not exist.
-            ValueError: if the image cannot be read or is not one image, or an option is invalid.
+            ValueError: if the image cannot be read or is not one image, an option is invalid, or
+                the memory does not suffice.
 
         Example:
             >>> model.predict("street.jpg").overlay().save("overlay.png")
@@ -287,4 +293,6 @@ class CCNet(nn.Module, StrictHubMixin):
             self.label_set,
             protocol,
             return_probabilities=return_probabilities,
+            memory_limit=memory_limit,
+            count=partial(numbers_per_pixel, CCNet, json.dumps(self.config)),
         )

@@ -151,7 +151,7 @@ def worst_samples(report: Report, model: ccnet.CCNet, data: Data) -> list[Sample
     samples = []
     for index in report.worst(SHOWN):
         image, labels = (tensor.as_subclass(Tensor) for tensor in data.images[index])
-        predicted = model.predict(image, report.protocol).labels
+        predicted = model.predict(image, report.protocol, memory_limit=None).labels
         name, miou = report.images[index]
         samples.append(Sample(f"{name}: mIoU {miou:.1f} %", image, predicted, labels))
     return samples

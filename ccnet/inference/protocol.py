@@ -1,6 +1,5 @@
 """Inference protocol: whole image or sliding windows, scales, flip, averaging, precision."""
 
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -15,6 +14,14 @@ DEFAULT_CROP = 769
 
 Size = tuple[int, int]
 """Height and width, in pixels."""
+
+MOST_SCALE = 100.0
+"""The largest factor on the size of an image; the smallest is its inverse."""
+
+
+def view_size(size: Size, scale: float) -> Size:
+    """The size of an image after scaling: at least one pixel."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class InferenceProtocol:
             for 769.
         overlap: share of a window that overlaps the next one, 0 to less than 1, in place of
             `stride`.
-        scales: factors on the size of the image; results are averaged over them.
+        scales: factors on the size of the image, 0.01 to 100; results are averaged over them.
         flip: also average with the result of the horizontally flipped image, at each scale.
         average: what is averaged over scales and flips: "logits" or "probabilities". Overlapping
             windows always average logits, as in the published protocols.
@@ -164,8 +171,9 @@ def _scales(value: Any) -> tuple[float, ...]:
         scales = () if isinstance(value, str) else tuple(float(scale) for scale in value)
     except (TypeError, ValueError):
         scales = ()
-    if not scales or not all(scale > 0 and math.isfinite(scale) for scale in scales):
+    if not scales or not all(1 / MOST_SCALE <= scale <= MOST_SCALE for scale in scales):
         raise ValueError(
-            f"scales must be positive numbers, one or more, as in (0.5, 1.0), not {value!r}"
+            f"scales must be positive numbers, one or more, of {1 / MOST_SCALE:g} to "
+            f"{MOST_SCALE:g}, as in (0.5, 1.0), not {value!r}"
         )
     return scales

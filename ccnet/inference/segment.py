@@ -1,6 +1,7 @@
 """Inference on one image: decoding, preprocessing, windows, averaging, labels."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from typing import Any
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import ImageLike, decode_image
-from ccnet.inference.protocol import InferenceProtocol
+from ccnet.inference.memory import refused_without_memory, within_limit
+from ccnet.inference.protocol import InferenceProtocol, view_size
 from ccnet.inference.replica import evaluation_replica
 from ccnet.inference.result import Segmentation
 from ccnet.inference.windows import View, resized, sliding, together, whole
@@ -28,6 +30,8 @@ def segment(
     protocol: InferenceProtocol | None = None,
     *,
     return_probabilities: bool = False,
+    memory_limit: float | None = None,
+    count: Callable[[], float] | None = None,
 ) -> Segmentation:
     """Segments one image at its own size, on the device of the model.
 
@@ -49,11 +53,15 @@ def segment(
         protocol: the options of inference; None for one forward pass of the whole image.
         return_probabilities: keep the probabilities, 4 K bytes per pixel: the softmax of the
             averaged logits, or the average of the softmaxes, according to `protocol.average`.
+        memory_limit: GiB that the estimate for the whole image may reach; beyond, windows are taken
+            instead, and a warning in the log says so. None for no limit.
+        count: gives `memory.numbers_per_pixel` of the model; without it nothing is estimated.
 
     Raises:
         FileNotFoundError: if there is no file at the path.
-        ValueError: if the image cannot be read or is not one image, the model has no values, or a
-            part of it cannot be put in evaluation mode (see `evaluation_replica`).
+        ValueError: if the image cannot be read or is not one image, the model has no values, a
+            part of it cannot be put in evaluation mode (see `evaluation_replica`), or the memory
+            does not suffice.
     """
     if next(model.parameters()).is_meta:
         raise ValueError(
@@ -64,6 +72,35 @@ def segment(
     pixels = decode_image(image)
     if isinstance(image, Tensor) or not pixels.is_contiguous():
         pixels = pixels.clone(memory_format=torch.contiguous_format)
+    height, width = pixels.shape[1:]
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else "an image"
+    if memory_limit is not None and count is not None:
+        protocol = within_limit(
+            protocol,
+            (height, width),
+            memory_limit,
+            classes=len(label_set),
+            count=count,
+            item_size=next(model.parameters()).element_size(),
+            with_probabilities=return_probabilities,
+            name=name,
+        )
+    with refused_without_memory(f"{name}: {width} x {height} pixels ({protocol})"):
+        labels, probabilities = _classify(
+            model, pixels, preprocessing, label_set, protocol, return_probabilities
+        )
+    return Segmentation(labels, label_set, pixels.cpu(), probabilities)
+
+
+def _classify(
+    model: nn.Module,
+    pixels: Tensor,
+    preprocessing: Preprocessing,
+    label_set: LabelSet,
+    protocol: InferenceProtocol,
+    return_probabilities: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Computes labels (H, W), uint8, and probabilities (K, H, W), float32, if asked for."""
     height, width = pixels.shape[1:]
     average_probabilities = protocol.average == "probabilities"
     labels = torch.empty(height, width, dtype=torch.uint8, device="cpu")
@@ -81,7 +118,7 @@ def segment(
         if probabilities is not None:
             scores = scores / len(views)
             probabilities[:, rows] = scores if average_probabilities else scores.softmax(0)
-    return Segmentation(labels, label_set, pixels.cpu(), probabilities)
+    return labels, probabilities
 
 
 def _streams(
@@ -100,7 +137,7 @@ def _streams(
 
     def stream(scale: float, mirrored: bool) -> Iterator[Tensor]:
         height, width = pixels.shape[1:]
-        size = max(1, round(height * scale)), max(1, round(width * scale))
+        size = view_size((height, width), scale)
         view = View(pixels, prepare, size, mirrored)
         if protocol.windows:
             bands = sliding(view, classify, *protocol.windows, protocol.window_batch)

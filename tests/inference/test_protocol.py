@@ -167,9 +167,9 @@ def test_invalid_options_are_refused(model, pixels, options, message):
 
 
 @pytest.mark.parametrize(
-    "scales", [(), (1.0, 0), (-1.0,), (math.nan,), (math.inf,), 0.5, "12", ["big"]]
+    "scales", [(), (1.0, 0), (-1.0,), (math.nan,), (math.inf,), 0.5, "12", ["big"], (1e9,), (1e-9,)]
 )
 def test_invalid_scales_are_refused(scales):
-    message = "scales must be positive numbers, one or more, as in (0.5, 1.0), not "
+    message = "scales must be positive numbers, one or more, of 0.01 to 100, as in (0.5, 1.0), not "
     with pytest.raises(ValueError, match=re.escape(f"{message}{scales!r}")):
         InferenceProtocol(scales=scales)

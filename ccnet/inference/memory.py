@@ -1,0 +1,195 @@
+"""Memory of inference: estimated from sizes alone, so that it is the same on every machine."""
+
+import json
+import logging
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ccnet.inference.protocol import InferenceProtocol, Size, view_size
+
+logger = logging.getLogger(__name__)
+
+GIB = 2**30
+
+DEFAULT_LIMIT = 8.5
+"""GiB: what ResNet-101 takes of 1024x2048 pixels at seven scales, 0.5 to 2, flipped, is below."""
+
+SIDE = 512
+"""Side of the picture on which a network is counted: memory is proportional to the area."""
+
+MOST_PER_PIXEL = 2**15
+"""Bytes per pixel that no network needs, whatever its stem: below, none is counted."""
+
+
+@lru_cache
+def numbers_per_pixel(build: Callable[..., nn.Module], config: str) -> float:
+    """Counts what a forward pass of one picture holds at its peak, in numbers per pixel.
+
+    These are the results of all operations for as long as they live, and the copies of input and
+    output in which a convolution computes. Nothing is computed here: the network is on the meta
+    device.
+
+    Args:
+        build: the constructor of the network.
+        config: its arguments, in JSON.
+    """
+    with torch.device("meta"):
+        network = build(**json.loads(config)).eval()
+    picture = torch.empty(1, 3, SIDE, SIDE, device="meta")
+    with torch.no_grad(), _Ledger() as ledger:
+        network(picture)
+    return float(ledger.peak + picture.nbytes) / picture.element_size() / SIDE**2
+
+
+class _Ledger(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations return, until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = self._live = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        results = operation(*args, **(kwargs or {}))
+        for tensor in tree_leaves(results):
+            if isinstance(tensor, Tensor):
+                self._enter(tensor.untyped_storage())
+        is_convolution = operation.overloadpacket is torch.ops.aten.convolution
+        copies = args[0].nbytes + results.nbytes if is_convolution else 0
+        self.peak = max(self.peak, self._live + copies)
+        return results
+
+    def _enter(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self._live += size
+            weakref.finalize(storage, self._leave, key, size)
+
+    def _leave(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._live -= size
+
+
+def within_limit(
+    protocol: InferenceProtocol,
+    size: Size,
+    limit: float,
+    *,
+    classes: int,
+    count: Callable[[], float],
+    item_size: int = 4,
+    with_probabilities: bool = False,
+    name: str = "an image",
+) -> InferenceProtocol:
+    """Returns a protocol whose estimated memory is within a limit: that one, or windows.
+
+    Args:
+        protocol: the options that are asked for.
+        size: height and width of the picture, in pixels.
+        limit: in GiB.
+        classes: K.
+        count: gives `numbers_per_pixel` of the network; called if the estimate may matter.
+        item_size: bytes of a number in the network.
+        with_probabilities: whether all probabilities are kept.
+        name: of the picture, for messages.
+
+    Raises:
+        ValueError: if even windows are estimated to take more.
+    """
+    if not limit > 0:
+        raise ValueError(f"memory_limit must be a positive number of GiB, not {limit!r}")
+
+    def needed(options: InferenceProtocol, numbers: float) -> float:
+        return estimate(options, size, classes, max(4, item_size), numbers, with_probabilities)
+
+    if needed(protocol, MOST_PER_PIXEL / 4) <= limit * GIB:
+        return protocol
+    numbers = count()
+    asked = needed(protocol, numbers)
+    if asked <= limit * GIB:
+        return protocol
+    told = f"{name}: {size[1]} x {size[0]} pixels ({protocol}) take about {asked / GIB:.3g} GiB"
+    windows = protocol.replace(mode="slide")
+    least = needed(windows, numbers)
+    if least > limit * GIB:
+        # Windows of one's own choice are not replaced by others.
+        found = "" if protocol.windows else f", and {least / GIB:.3g} GiB in windows"
+        raise ValueError(
+            f"{told}{found}, more than the memory limit of {limit:g} GiB: raise the limit, or "
+            "choose smaller scales, windows or batches of them"
+        )
+    logger.warning("%s, more than the memory limit of %g GiB: now %s", told, limit, windows)
+    return windows
+
+
+def estimate(
+    protocol: InferenceProtocol,
+    size: Size,
+    classes: int,
+    item_size: int,
+    numbers: float,
+    with_probabilities: bool,
+) -> float:
+    """Estimates the peak of memory beside the network, in bytes.
+
+    Args:
+        protocol: the options of inference.
+        size: height and width of the picture, in pixels.
+        classes: K.
+        item_size: bytes of a number.
+        numbers: of the network, for each pixel of a view: see `numbers_per_pixel`.
+        with_probabilities: whether all probabilities are kept.
+    """
+    pixels = math.prod(size)
+    views = [view_size(size, scale) for scale in protocol.scales] * (1 + protocol.flip)
+    scores = classes * item_size
+    held = pixels * (4 + 4 * classes * with_probabilities)  # with the picture and its labels
+    held += 64 * sum(map(sum, views))  # coordinates
+    if protocol.windows is None:
+        areas = [math.prod(view) for view in views]
+        largest = max(areas)
+        turned = protocol.flip * protocol.scales.count(1.0)  # views that are flipped back at once
+        logits = scores * (sum(areas) + turned * pixels)
+        copies = 3 if with_probabilities else len(views) > 1
+        forward = (item_size * numbers - scores) * largest
+        return held + logits + max(forward, pixels * (8 + copies * scores))
+    crop, stride = protocol.windows
+    bands = sum(min(crop[0], height) * width for height, width in views)
+    count = max(
+        math.prod(
+            1 + max(0, math.ceil((length - side) / step))
+            for length, side, step in zip(view, crop, stride, strict=True)
+        )
+        for view in views
+    )
+    batch = min(protocol.window_batch, count)
+    # Of a band there are sums, their average and what is moved on.
+    return held + 3.25 * scores * bands + batch * math.prod(crop) * item_size * numbers
+
+
+@contextmanager
+def refused_without_memory(told: str) -> Iterator[None]:
+    """Raises ValueError where memory cannot be had inside, of the machine or of the accelerator."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has no exception of its own for the memory of the machine.
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_memory and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise ValueError(
+            f"{told} take more memory than there is: choose windows (mode 'slide'), smaller ones, "
+            "or smaller scales"
+        ) from error
