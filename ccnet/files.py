@@ -35,13 +35,20 @@ def irregularity(path: Path) -> str:
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`, and renames the file written there to `path`.
 
     The folder of `path` is created if need be. The data is flushed to the disk before the rename.
     If the body raises, the temporary file is removed and an existing file at `path` is unchanged.
     The temporary file has the suffix of `path`, and a name that `remove_unfinished` knows: a
     process that is killed leaves it behind.
+
+    Args:
+        path: of the file.
+        replace: whether to replace a file at `path`.
+
+    Raises:
+        FileExistsError: if there is something at `path`, and it is not to be replaced.
     """
     target = user_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -56,9 +63,21 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        if not replace:
+            _claim(temporary, target)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _claim(temporary: Path, target: Path) -> None:
+    """Makes a file at `target` that is `temporary`; of several processes one alone succeeds."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: an empty file for a moment
+        target.touch(exist_ok=False)
 
 
 def remove_unfinished(folder: str | os.PathLike[str]) -> None:

@@ -9,9 +9,14 @@ over the image, and NAME.labels.png, whose pixel values are the classes and whos
 colours. Subfolders of the folder that all arguments have in common are recreated in --output.
 Images whose names differ only in the suffix keep it in NAME.
 
-Existing results are kept unless --overwrite is given, so an interrupted run can be resumed. Files
-of the same names that are no results are never replaced. Images that cannot be segmented are listed
-at the end; the exit status is then 1.
+A result says of which picture it is, and of which weights and options, as text in its PNG. Results
+of the same picture are kept unless --overwrite is given, so an interrupted run can be resumed; one
+line says how many of them are of other weights or options. Those of another picture of that name,
+or of this one before it was changed, are only replaced by --overwrite, and files of the same names
+that are no results never. Images that cannot be segmented are listed at the end; the exit status is
+then 1.
+
+An image that would take more memory than --memory-limit as a whole is segmented in windows.
 """
 
 import runpy
@@ -20,10 +25,16 @@ from pathlib import Path
 runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
 
 import argparse
+import json
+import math
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
 
@@ -33,15 +44,30 @@ from ccnet.console import printable
 from ccnet.datasets import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.evaluation import Scores, confusion_matrix
-from ccnet.files import atomic_write, user_path
+from ccnet.files import user_path
+from ccnet.images import decode_image
 from ccnet.inference import InferenceProtocol
 from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.inference.image_files import Job, find_jobs
-from ccnet.inference.marked_png import save_marked
+from ccnet.inference.marked_png import Origin, read_origin, save_marked
+from ccnet.inference.memory import DEFAULT_LIMIT, GIB
+from ccnet.inference.results import Standing, origin_of, save_results, standing
+from ccnet.weights.serialization import fingerprint
 from ccnet.zoo import NETWORKS
 
 DEMO_SEED = 20181128
 """Seed of the rendered scene. Training uses small seeds, so no network was trained on it."""
+
+PICTURE_BYTES = 32
+"""Bytes for each pixel that reading a picture and drawing its overlay take, but the network."""
+
+KEPT = {
+    Standing.SAME: "have results already: skipped (see --overwrite)",
+    Standing.OTHER: "have results of other weights or options: kept (--overwrite makes them anew)",
+    Standing.UNKNOWN: "have results that do not say of which picture they are, as of earlier "
+    "versions: kept (--overwrite makes them anew)",
+}
+"""What is said of pictures that have results."""
 
 
 def parse_arguments() -> tuple[argparse.Namespace, InferenceProtocol]:
@@ -55,29 +81,60 @@ def parse_arguments() -> tuple[argparse.Namespace, InferenceProtocol]:
     parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
     parser.add_argument("--weights", default="DEFAULT", help="name, path or hf:// address")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--memory-limit",
+        type=float,
+        default=DEFAULT_LIMIT,
+        metavar="GIB",
+        help="what one image may take, as estimated from its size (default: %(default)s)",
+    )
     add_protocol_options(parser, "inference (default: the whole image at its own size)")
     arguments = parser.parse_args()
     try:
         protocol = InferenceProtocol(**given_options(arguments))
+        if not 0 < arguments.memory_limit < math.inf:
+            raise ValueError(f"--memory-limit must be positive, not {arguments.memory_limit}")
         arguments.output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return arguments, protocol
 
 
-def segment(
-    model: ccnet.CCNet, job: Job, protocol: InferenceProtocol, overwrite: bool
-) -> tuple[ccnet.Segmentation, str]:
-    """Segments an image and writes the results; returns them with a line that sums them up."""
-    start = time.perf_counter()
-    result = model.predict(job.picture, protocol)
-    seconds = time.perf_counter() - start
-    if overwrite or not job.overlay.exists():
-        save_marked(result.overlay(), job.overlay)
-    if overwrite or not job.labels.exists():
-        result.save(job.labels)
+class Segmenter:
+    """A network with all that its results depend on beside the picture.
+
+    Args:
+        arguments: the command line.
+        protocol: the options of inference.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, protocol: InferenceProtocol) -> None:
+        network: ccnet.CCNet = NETWORKS[arguments.network](weights=arguments.weights)
+        self.model = network.to(usable_device(arguments.device))
+        self.protocol, self.memory_limit = protocol, arguments.memory_limit
+        options = protocol.to_config()
+        if protocol.windows is None:
+            options["memory_limit"] = arguments.memory_limit  # which may turn it into windows
+        self.maker = Origin("", fingerprint(network.to_weights()), json.dumps(options))
+
+    def __call__(self, job: Job, *, overwrite: bool) -> ccnet.Segmentation | Standing:
+        """Segments an image and writes the results, unless there are some."""
+        origin = origin_of(job.picture, self.maker)
+        if overwrite:
+            for path in (job.overlay, job.labels):
+                read_origin(path)  # refuses what is no result before anything is computed
+        elif (found := standing(job, origin)) in KEPT:
+            return found
+        result = self.model.predict(job.picture, self.protocol, memory_limit=self.memory_limit)
+        if origin_of(job.picture, self.maker) != origin:
+            raise ValueError("the picture was changed while it was segmented")
+        save_results(job, result, origin, overwrite=overwrite)
+        return result
+
+
+def describe(job: Job, result: ccnet.Segmentation, seconds: float) -> str:
     height, width = result.labels.shape
-    return result, f"{printable(job.name)}: {width} x {height} pixels in {seconds:.2f} s"
+    return f"{printable(job.name)}: {width} x {height} pixels in {seconds:.2f} s"
 
 
 def print_details(job: Job, result: ccnet.Segmentation) -> None:
@@ -88,9 +145,12 @@ def print_details(job: Job, result: ccnet.Segmentation) -> None:
         print(f"  {name:<12}{printable(path)}")
 
 
-def load(arguments: argparse.Namespace) -> ccnet.CCNet:
-    network: ccnet.CCNet = NETWORKS[arguments.network](weights=arguments.weights)
-    return network.to(usable_device(arguments.device))
+def reason_of(error: Exception, picture: Path) -> str:
+    """One line that names the picture."""
+    reason = " ".join(str(error).split())
+    if not isinstance(error, OSError | ValueError):
+        reason = f"{type(error).__name__}: {reason}"
+    return reason if str(picture) in reason else f"{picture}: {reason}"
 
 
 def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> int:
@@ -99,31 +159,29 @@ def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> i
     jobs, failures = found.jobs, found.failures
     if left_out := found.describe_left_out():
         print(left_out)
-    pending = [job for job in jobs if arguments.overwrite or not job.is_done]
-    if len(pending) < len(jobs):
-        done = len(jobs) - len(pending)
-        print(f"{done} of {len(jobs)} have results already: skipped (see --overwrite)")
-    if pending:
-        model = load(arguments)
+    kept: Counter[Standing] = Counter()
+    if jobs:
+        segmenter = Segmenter(arguments, protocol)
     alone = len(jobs) == 1
     # The progress bar is only shown on a terminal.
-    for job in pending if alone else tqdm(pending, disable=None):
+    for job in jobs if alone else tqdm(jobs, disable=None):
+        start = time.perf_counter()
         try:
-            if arguments.overwrite:
-                job.check_replaceable()
-            result, line = segment(model, job, protocol, arguments.overwrite)
+            result = segmenter(job, overwrite=arguments.overwrite)
         except Exception as error:
-            reason = " ".join(str(error).split())
-            if not isinstance(error, (OSError, ValueError)):
-                reason = f"{type(error).__name__}: {reason}"
-            named = str(job.picture) in reason
-            failures.append(reason if named else f"{job.picture}: {reason}")
+            failures.append(reason_of(error, job.picture))
             continue
+        if isinstance(result, Standing):
+            kept[result] += 1
+            continue
+        line = describe(job, result, time.perf_counter() - start)
         if alone:
             print(line)
             print_details(job, result)
         else:
             tqdm.write(line)
+    for reason, count in kept.items():
+        print(f"{count} of {len(jobs)} {KEPT[reason]}")
     if failures:
         print(f"error: {len(failures)} could not be segmented", file=sys.stderr)
         print(*map(printable, failures), sep="\n", file=sys.stderr)
@@ -131,17 +189,21 @@ def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> i
 
 
 def draw_and_segment(arguments: argparse.Namespace, protocol: InferenceProtocol) -> None:
-    """Renders and segments a street scene, prints the scores; always replaces its three files."""
-    model = load(arguments)
+    """Renders and segments a street scene, prints the scores; always replaces its results."""
+    segmenter = Segmenter(arguments, protocol)
     scene, labels = StreetScenes(1, seed=DEMO_SEED)[0]
     name = "rendered-street"
     job = Job(arguments.output / f"{name}.png", arguments.output, name)
-    with atomic_write(job.picture) as temporary:
-        to_pil_image(scene).save(temporary)
-    result, line = segment(model, job, protocol, overwrite=True)
-    print(line)
+    if not job.picture.exists() or not torch.equal(decode_image(job.picture), scene):
+        read_origin(job.picture)
+        save_marked(to_pil_image(scene), job.picture)
+    start = time.perf_counter()
+    result = segmenter(job, overwrite=True)
+    assert isinstance(result, ccnet.Segmentation)
+    print(describe(job, result, time.perf_counter() - start))
     print_details(job, result)
-    if model.label_set.categories == CAMVID.categories:
+    label_set = segmenter.model.label_set
+    if label_set.categories == CAMVID.categories:
         scores = Scores(confusion_matrix(labels, result.labels, len(CAMVID)), CAMVID)
         print(
             f"  against the rendered labels: pixel accuracy {scores.pixel_accuracy:.1f} %, "
@@ -149,12 +211,24 @@ def draw_and_segment(arguments: argparse.Namespace, protocol: InferenceProtocol)
         )
 
 
+@contextmanager
+def largest_picture(pixels: int) -> Iterator[None]:
+    """Sets the size beyond which Pillow refuses pictures inside: twice its own number."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels // 2
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
 def main() -> None:
     arguments, protocol = parse_arguments()
     try:
-        if arguments.images:
-            raise SystemExit(segment_all(arguments, protocol))
-        draw_and_segment(arguments, protocol)
+        with largest_picture(max(2, int(arguments.memory_limit * GIB / PICTURE_BYTES))):
+            if arguments.images:
+                raise SystemExit(segment_all(arguments, protocol))
+            draw_and_segment(arguments, protocol)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 

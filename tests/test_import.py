@@ -32,12 +32,14 @@ ORDERS = {
         *(
             "protocol",
             "command_line",
+            "memory",
             "replica",
             "marked_png",
             "result",
             "windows",
             "segment",
             "image_files",
+            "results",
         ),
     ],
     "weights": [

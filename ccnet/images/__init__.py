@@ -1,13 +1,14 @@
 """Images: decoding of files, arrays and tensors to 8-bit RGB, as a viewer shows them."""
 
 from ccnet.images.bitmap import restore_palette
-from ccnet.images.decoding import ImageLike, decode_image
+from ccnet.images.decoding import ImageLike, check_is_file, decode_image
 from ccnet.images.formats import UNREADABLE, is_picture_name
 from ccnet.images.orientation import stored_orientation
 
 __all__ = [
     "UNREADABLE",
     "ImageLike",
+    "check_is_file",
     "decode_image",
     "is_picture_name",
     "restore_palette",

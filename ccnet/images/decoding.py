@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
@@ -17,6 +18,9 @@ from ccnet.images.profiles import to_srgb
 from ccnet.images.samples import Samples, read_file, read_image
 
 logger = logging.getLogger(__name__)
+
+SIZE_LIMIT = "PIL.Image.MAX_IMAGE_PIXELS, or --memory-limit of scripts/predict.py"
+"""What bounds the size of a picture."""
 
 ImageLike = Union[str, os.PathLike[str], Image.Image, "np.ndarray[Any, Any]", Tensor]
 
@@ -60,22 +64,36 @@ def decode_image(image: ImageLike) -> Tensor:
     if str(image).startswith(("http://", "https://")):
         raise ValueError(f"{image} is a URL: download the image first and pass its path")
     path = user_path(image)
-    if not path.exists():
-        raise FileNotFoundError(f"no image at {path}")
+    check_is_file(path)
     try:
-        if problem := irregularity(path):
-            raise ValueError(problem)
         with quiet():
             return _from_samples(read_file(path), str(path))
     except UNREADABLE as error:
         if isinstance(error, MemoryError):
             reason = "it takes more memory than there is"
+        elif isinstance(error, Image.DecompressionBombError):
+            reason = f"{error}: if you trust it, raise {SIZE_LIMIT}"
         else:
             reason = str(error) or type(error).__name__
         raise ValueError(f"{path} cannot be read as an image: {reason}") from error
 
 
+def check_is_file(path: Path) -> None:
+    """Raises an error unless there is a regular file: a pipe would be waited for without end.
+
+    Raises:
+        FileNotFoundError: if there is nothing at the path.
+        ValueError: if there is something else.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no image at {path}")
+    if problem := irregularity(path):
+        raise ValueError(f"{path} cannot be read as an image: {problem}")
+
+
 def _from_samples(samples: Samples, name: str) -> Tensor:
+    if 0 in samples.color.size:
+        raise ValueError("it has no pixels: its size is {} x {}".format(*samples.color.size))
     color = to_srgb(samples.color, samples.profile)
     if samples.is_deep:
         extrema = np.array([band.getextrema() for band in samples.color.split()])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ccnet.files import user_path
 from ccnet.images import is_picture_name
-from ccnet.inference.marked_png import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,6 @@ class Job:
     def labels(self) -> Path:
         """Path of the label map, an indexed PNG."""
         return self.output / f"{self.name}.labels.png"
-
-    @property
-    def is_done(self) -> bool:
-        """Whether both results exist; not if their names are too long for that."""
-        return all(os.path.exists(path) for path in (self.overlay, self.labels))  # noqa: PTH110
-
-    def check_replaceable(self) -> None:
-        """Raises ValueError if a file of a result's name is none."""
-        for path in (self.overlay, self.labels):
-            check_replaceable(path)
 
 
 @dataclass

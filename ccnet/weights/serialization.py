@@ -155,6 +155,11 @@ def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
+def fingerprint(weights: ModelWeights) -> str:
+    """The SHA-256 of tensors and configuration, in hexadecimal: of all that a result depends on."""
+    return _checksum(weights.state_dict, {"config": json.dumps(weights.config, sort_keys=True)})
+
+
 def _registered_details(path: Path) -> dict[str, Any]:
     """Looks up a file without details in the registry: it may be a copy of registered weights."""
     sha256 = sha256_of(path)

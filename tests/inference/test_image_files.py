@@ -130,8 +130,3 @@ def test_what_is_left_out_is_said_in_one_line(touch, files, line):
     touch(*(f"in/{name}" for name in files))
     said = find_jobs(["in"], Path("out")).describe_left_out()
     assert sorted(said.split(", ")) == sorted(line.split(", "))
-
-
-def test_a_name_too_long_for_its_results_is_still_a_job(touch):
-    touch(f"in/{'x' * 250}.jpg", "in/1.jpg", "out/another.png")
-    assert [job.is_done for job in find_jobs(["in"], Path("out")).jobs] == [False, False]
