@@ -7,7 +7,8 @@ attention weight of each position of the feature map; the prediction. The weight
 composed loops, without residuals and projections: one loop reaches the pixel's row and column, two
 reach every position. The colour scale is logarithmic; grey means a weight of 0.
 
-Without an image, a street scene is rendered.
+Without an image, a street scene is rendered. The image is processed as a whole: one that would take
+more memory than --memory-limit is refused.
 """
 
 import runpy
@@ -30,6 +31,7 @@ from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.files import atomic_write, user_path
 from ccnet.images import decode_image
+from ccnet.inference.memory import DEFAULT_LIMIT
 from ccnet.visualization import (
     HEAT_DECADES,
     capture_queries_and_keys,
@@ -42,6 +44,9 @@ from ccnet.zoo import NETWORKS
 
 DEMO_SEED = 20181128
 """Seed of the rendered scene. Training uses small seeds, so no network was trained on it."""
+
+MOST_WIDTH = 4096
+"""Of a panel, in pixels."""
 
 INK, GAP = "#222222", 12
 NUMBERS = ("no", "one", "two", "three", "four", "five")
@@ -67,11 +72,30 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--recurrence", type=int, help="attention loops (default: the weights')")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--panel-width", type=int, default=480, help="width of a panel in pixels")
-    return parser.parse_args()
+    parser.add_argument(
+        "--memory-limit",
+        type=float,
+        default=DEFAULT_LIMIT,
+        metavar="GIB",
+        help="what the image may take, as estimated from its size (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    if not 16 <= arguments.panel_width <= MOST_WIDTH:
+        parser.error(f"--panel-width must be 16 to {MOST_WIDTH}, not {arguments.panel_width}")
+    if arguments.image and same_file(arguments.image, arguments.output):
+        parser.error(f"--output {arguments.output} is the image itself")
+    return arguments
+
+
+def same_file(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)
 
 
 def look(
-    model: ccnet.CCNet, image: Tensor, pixel: Sequence[int]
+    model: ccnet.CCNet,
+    image: Tensor,
+    pixel: Sequence[int],
+    memory_limit: float = DEFAULT_LIMIT,
 ) -> tuple[ccnet.Segmentation, list[Tensor]]:
     """Segments an image, and maps the attention of a pixel after one loop, two, and so on.
 
@@ -79,15 +103,18 @@ def look(
         model: a network with attention.
         image: (3, H, W), uint8, RGB.
         pixel: row and column.
+        memory_limit: GiB that the image may take, as estimated from its size.
 
     Returns:
         The segmentation, and an attention map (h, w), float64, of sum 1 for each number of loops.
 
     Raises:
-        ValueError: if the network has no attention, or the pixel is outside the image.
+        ValueError: if the network has no attention, the pixel is outside the image, or the image is
+            beyond the limit.
     """
+    size = tuple(image.shape[-2:])  # one window, for which no others are taken
     with capture_queries_and_keys(model.head.cca) as loops:
-        result = model.predict(image)
+        result = model.predict(image, mode="slide", crop=size, memory_limit=memory_limit)
     position = map_position(pixel, image.shape[-2:], loops[0][0].shape[-2:])
     counts = range(1, len(loops) + 1)
     return result, [attention_map(loops[:count], position)[0] for count in counts]
@@ -146,11 +173,12 @@ def main() -> None:
         pixel = arguments.pixel or [side // 2 for side in image.shape[-2:]]
         network = NETWORKS[arguments.network]
         model = network(weights=arguments.weights, recurrence=arguments.recurrence)
-        result, maps = look(model.to(usable_device(arguments.device)), image, pixel)
+        model = model.to(usable_device(arguments.device))
+        result, maps = look(model, image, pixel, arguments.memory_limit)
         figure = draw(result, maps, pixel, arguments.panel_width)
         with atomic_write(arguments.output) as temporary:
             figure.save(temporary, optimize=True)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     category = printable(result.categories[result.labels[tuple(pixel)].item()])
     print(f"{printable(arguments.output)}: row {pixel[0]}, column {pixel[1]}: {category}")

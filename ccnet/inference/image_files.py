@@ -75,7 +75,11 @@ def find_jobs(arguments: Iterable[str], output: Path) -> Found:
     pictures: dict[Path, Path] = {}
     roots, found = [], Found()
     for argument in arguments:
-        root, named = _expand(argument)
+        try:
+            root, named = _expand(argument)
+        except (OSError, ValueError) as error:  # of a pattern such as "a**b"
+            found.failures.append(f"no image at {argument}: {error}")
+            continue
         if not named:
             found.failures.append(f"no image at {argument}, and no file matches it as a pattern")
             continue

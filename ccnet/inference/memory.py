@@ -127,8 +127,8 @@ def within_limit(
         # Windows of one's own choice are not replaced by others.
         found = "" if protocol.windows else f", and {least / GIB:.3g} GiB in windows"
         raise ValueError(
-            f"{told}{found}, more than the memory limit of {limit:g} GiB: raise the limit, or "
-            "choose smaller scales, windows or batches of them"
+            f"{told}{found}, more than the memory limit of {limit:g} GiB: raise the limit, or make "
+            "the image, scales, windows or batches of them smaller"
         )
     logger.warning("%s, more than the memory limit of %g GiB: now %s", told, limit, windows)
     return windows

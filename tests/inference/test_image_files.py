@@ -100,6 +100,13 @@ def test_arguments_without_images_are_reported(touch):
     ]
 
 
+def test_a_pattern_that_is_none_costs_no_other(touch):
+    touch("a1b.jpg")
+    found = find_jobs(["a**b.jpg", "a?b.jpg"], Path("out"))
+    assert [job.name for job in found.jobs] == ["a1b"]
+    assert all(line.startswith("no image at a**b.jpg: ") for line in found.failures)
+
+
 PICTURES = "jpg jpeg jfif jpe png apng webp gif bmp dib tif tiff jp2 j2k jpx mpo pgm ppm pbm pnm"
 PICTURES += " tga psd ico pcx qoi sgi dds avif heic heif hif JPG HEIC"
 OTHERS = "txt pdf ps eps emf wmf svg mp4 mov mpg mpeg h5 hdf grib fits nc ttf dng cr2 json exe"

@@ -138,7 +138,7 @@ def test_what_is_too_large_even_in_windows_is_refused(options, told):
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert str(error.value).endswith(
-        "raise the limit, or choose smaller scales, windows or batches of them"
+        "raise the limit, or make the image, scales, windows or batches of them smaller"
     )
 
 

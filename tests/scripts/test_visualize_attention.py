@@ -90,6 +90,10 @@ def test_script_draws_a_rendered_street(repository, run_forked, weights_file, tm
         (["--recurrence", "0"], "no attention: its recurrence is 0"),
         (["--device", "warp"], "device 'warp' cannot be used"),
         (["--output", "figure.xyz"], "xyz"),
+        (["--output", "street.png/figure.png"], "street.png"),
+        (["--output", "."], "Is a directory|Permission|replace|unknown file extension"),
+        (["--memory-limit", "1e-4"], "49 x 33 pixels .* memory limit of 0.0001 GiB: raise"),
+        (["--memory-limit", "nan"], "memory_limit must be a positive number of GiB, not nan"),
     ],
 )
 def test_script_reports_errors(script, draw, weights_file, tmp_path, monkeypatch, options, message):
@@ -99,5 +103,27 @@ def test_script_reports_errors(script, draw, weights_file, tmp_path, monkeypatch
     monkeypatch.setattr("sys.argv", ["visualize_attention.py", *arguments])
     with pytest.raises(SystemExit) as error:
         script.main()
-    assert re.match(f"error: .*{message}", error.value.code)
+    assert re.match(f"error: .*({message})", error.value.code)
     assert [path.name for path in tmp_path.iterdir()] == ["street.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "../in/street.png"], "--output ../in/street.png is the image itself"),
+        (["--panel-width", "1000000000"], "--panel-width must be 16 to 4096, not 1000000000"),
+        (["--panel-width", "-1"], "--panel-width must be 16 to 4096, not -1"),
+    ],
+)
+def test_script_refuses_before_it_begins(
+    script, draw, tmp_path, monkeypatch, capsys, options, message
+):
+    picture = draw(tmp_path / "in" / "street.png")
+    before = picture.read_bytes()
+    monkeypatch.chdir(tmp_path / "in")
+    monkeypatch.setattr("sys.argv", ["visualize_attention.py", "street.png", *options])
+    with pytest.raises(SystemExit) as error:
+        script.main()
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+    assert picture.read_bytes() == before
