@@ -29,6 +29,10 @@ def pair(first, last):
     return Pair()
 
 
+FREED = [(3, 8), (8, 2), (2, 12)]
+"""Convolutions, of which the last one works when the result of the first one is gone."""
+
+
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
@@ -36,6 +40,7 @@ def pair(first, last):
         (lambda: nn.Conv2d(3, 8, 1, stride=2), 3 + 2 + (3 + 2)),
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True)), 3 + 8 + (3 + 8)),
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)), 3 + 8 + 8 + (8 + 8)),
+        (lambda: nn.Sequential(*(nn.Conv2d(*sizes, 1) for sizes in FREED)), 3 + 2 + 12 + (2 + 12)),
         (lambda: pair(8, 4), 3 + 8 + 4 + (8 + 4)),
     ],
 )

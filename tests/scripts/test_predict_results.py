@@ -163,17 +163,17 @@ def test_pictures_of_one_name_in_two_folders(predict, draw, tmp_path):
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("theirs", ["overlay", "labels", "both"])
 def test_another_run_at_the_same_moment(predict, draw, tmp_path, monkeypatch, overwrite, theirs):
-    """The other one writes its results while this one computes: nothing of it is replaced."""
+    """The other one writes its results while this one draws: nothing of it is replaced."""
     draw(tmp_path / "in" / "a.png")
     names = [OVERLAY, LABELS] if theirs == "both" else [f"out/a.{theirs}.png"]
-    real = ccnet.CCNet.predict
+    real = ccnet.Segmentation.overlay
 
-    def compute_and_meet(self, image, protocol, **limits):
+    def draw_and_meet(self):
         for name in names:
             save_marked(Image.new("P", (14, 9)), tmp_path / name, OTHER)
-        return real(self, image, protocol, **limits)
+        return real(self)
 
-    monkeypatch.setattr(ccnet.CCNet, "predict", compute_and_meet)
+    monkeypatch.setattr(ccnet.Segmentation, "overlay", draw_and_meet)
     options = ["--overwrite"] if overwrite else []
     status, _, errors = predict("in", "--output", "out", *options)
     origins = {path: read_origin(tmp_path / path) for path in (OVERLAY, LABELS)}
