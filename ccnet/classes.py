@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+from ccnet import class_tables
+
 Color = tuple[int, int, int]
 
 IGNORE_INDEX = 255
@@ -194,47 +196,16 @@ def distinct_colors(count: int) -> Sequence[Color]:
     return colors
 
 
-def _label_set(*rows: tuple[str, Color, int]) -> LabelSet:
+def _label_set(
+    rows: Sequence[tuple[str, Color, int]], ignore: tuple[int, ...] = (IGNORE_INDEX,)
+) -> LabelSet:
     categories, colors, label_ids = zip(*rows, strict=True)
-    return LabelSet(categories, colors, label_ids)
+    return LabelSet(categories, colors, label_ids, ignore)
 
 
-# The classes, colours and label ids of the Cityscapes benchmark (Cordts et al., CVPR 2016).
-CITYSCAPES = _label_set(
-    ("road", (128, 64, 128), 7),
-    ("sidewalk", (244, 35, 232), 8),
-    ("building", (70, 70, 70), 11),
-    ("wall", (102, 102, 156), 12),
-    ("fence", (190, 153, 153), 13),
-    ("pole", (153, 153, 153), 17),
-    ("traffic light", (250, 170, 30), 19),
-    ("traffic sign", (220, 220, 0), 20),
-    ("vegetation", (107, 142, 35), 21),
-    ("terrain", (152, 251, 152), 22),
-    ("sky", (70, 130, 180), 23),
-    ("person", (220, 20, 60), 24),
-    ("rider", (255, 0, 0), 25),
-    ("car", (0, 0, 142), 26),
-    ("truck", (0, 0, 70), 27),
-    ("bus", (0, 60, 100), 28),
-    ("train", (0, 80, 100), 31),
-    ("motorcycle", (0, 0, 230), 32),
-    ("bicycle", (119, 11, 32), 33),
-)
+ADE20K = _label_set(class_tables.ADE20K, ignore=(0, IGNORE_INDEX))
+CAMVID = _label_set(class_tables.CAMVID)
+CITYSCAPES = _label_set(class_tables.CITYSCAPES)
+VOC = _label_set(class_tables.VOC)
 
-# The eleven classes of CamVid (Brostow et al., PRL 2009) in common use, and their usual colours.
-CAMVID = _label_set(
-    ("sky", (128, 128, 128), 0),
-    ("building", (128, 0, 0), 1),
-    ("pole", (192, 192, 128), 2),
-    ("road", (128, 64, 128), 3),
-    ("pavement", (60, 40, 222), 4),
-    ("tree", (128, 128, 0), 5),
-    ("sign symbol", (192, 128, 128), 6),
-    ("fence", (64, 64, 128), 7),
-    ("car", (64, 0, 128), 8),
-    ("pedestrian", (64, 64, 0), 9),
-    ("bicyclist", (0, 128, 192), 10),
-)
-
-LABEL_SETS = {"cityscapes": CITYSCAPES, "camvid": CAMVID}
+LABEL_SETS = {"cityscapes": CITYSCAPES, "camvid": CAMVID, "ade20k": ADE20K, "voc": VOC}

@@ -5,16 +5,26 @@ import json
 import pytest
 from torchvision.datasets import Cityscapes
 
-from ccnet.classes import CAMVID, CITYSCAPES, LABEL_SETS, LabelSet
+from ccnet.classes import ADE20K, CAMVID, CITYSCAPES, LABEL_SETS, VOC, LabelSet
+
+SHARED_COLORS = {"ade20k": [("road", "skyscraper")]}
+"""Classes that their data set shows in one colour."""
 
 
 @pytest.mark.parametrize("name", LABEL_SETS)
 def test_known_label_sets_have_distinct_names_colors_and_ids(name):
     label_set = LabelSet.from_config(name)
     assert label_set is LABEL_SETS[name]
-    for values in (label_set.categories, label_set.colors, label_set.label_ids):
+    for values in (label_set.categories, label_set.label_ids):
         assert len(set(values)) == len(values) == len(label_set)
-    assert (0, 0, 0) not in label_set.colors  # black is for pixels without a class
+    assert all(category == category.strip() != "" for category in label_set.categories)
+    of_color = {}
+    for category, color in zip(label_set.categories, label_set.colors, strict=True):
+        of_color.setdefault(color, []).append(category)
+    shared = [tuple(names) for names in of_color.values() if len(names) > 1]
+    assert shared == SHARED_COLORS.get(name, [])
+    # black is for pixels without a class, and for the background
+    assert of_color.get((0, 0, 0), ["background"]) == ["background"]
 
 
 def test_camvid_has_the_classes_in_common_use():
@@ -28,6 +38,42 @@ def test_cityscapes_has_the_classes_of_the_benchmark():
     assert list(CITYSCAPES.categories) == [kind.name for kind in kinds]
     assert list(CITYSCAPES.label_ids) == [kind.id for kind in kinds]
     assert list(CITYSCAPES.colors) == [kind.color for kind in kinds]
+
+
+def test_ade20k_has_the_classes_of_the_benchmark():
+    """The first, the last and some others, as the benchmark numbers them from 1."""
+    assert len(ADE20K) == 150
+    rows = dict(
+        zip(
+            ADE20K.label_ids,
+            zip(ADE20K.categories, ADE20K.colors, strict=True),
+            strict=True,
+        )
+    )
+    expected = {
+        1: ("wall", (120, 120, 120)),
+        3: ("sky", (6, 230, 230)),
+        8: ("bed", (204, 5, 255)),
+        13: ("person", (150, 5, 61)),
+        21: ("car", (0, 102, 200)),
+        76: ("swivel chair", (10, 0, 255)),
+        117: ("minibike", (163, 0, 255)),
+        144: ("monitor", (0, 92, 255)),
+        150: ("flag", (92, 0, 255)),
+    }
+    assert {label_id: rows[label_id] for label_id in expected} == expected
+    assert list(rows) == list(range(1, 151))
+    assert ADE20K.ignore == (0, 255)
+
+
+def test_voc_has_the_colors_of_its_label_maps():
+    """The bits of a class, from the lowest on, are the high bits of red, green, blue, red, ..."""
+    for label, color in enumerate(VOC.colors):
+        bits = [label >> bit & 1 for bit in range(6)]
+        assert color == tuple(bits[c] * 128 + bits[c + 3] * 64 for c in range(3))
+    assert VOC.label_ids == tuple(range(21))
+    assert (VOC.categories[0], VOC.categories[15]) == ("background", "person")
+    assert list(VOC.categories[1:]) == sorted(VOC.categories[1:])
 
 
 @pytest.mark.parametrize("name", [*LABEL_SETS, 1, 7, 255])
@@ -75,7 +121,7 @@ def test_number_of_classes_must_fit_in_8_bits(count):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("cityscape", "unknown label set 'cityscape'; available: cityscapes, camvid"),
+        ("cityscape", "unknown label set 'cityscape'; available: cityscapes, camvid, ade20k, voc"),
         ({"names": ["a"]}, "names"),
         ({"categories": ["a"], "colour": [[0, 0, 0]]}, "colour"),
         ({"categories": []}, "1 to 255 classes, not 0"),

@@ -10,7 +10,8 @@ ORDERS = {
     "": [
         *("files", "schema", "console", "launchers", "distributed", "locks", "precision"),
         *("attention_kernel", "attention"),
-        *("baselines", "norm", "classes", "losses", "images", "transforms", "visualization"),
+        *("baselines", "norm", "class_tables", "classes", "losses"),
+        *("images", "transforms", "visualization"),
         *("datasets", "inference", "weights", "backbone", "heads", "reconfiguration", "model"),
         *("zoo", "evaluation", "training"),
     ],
