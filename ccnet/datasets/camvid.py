@@ -3,7 +3,7 @@
 import os
 
 from ccnet.classes import CAMVID, IGNORE_INDEX
-from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms
+from ccnet.datasets.labeled_images import LabeledImages, Transforms, pair_files
 from ccnet.files import user_path
 
 
@@ -32,19 +32,9 @@ class CamVid(LabeledImages):
         split: str = "train",
         transforms: Transforms | None = None,
     ) -> None:
-        folders = user_path(root) / split, user_path(root) / f"{split}annot"
-        for folder in folders:
-            if not any(folder.glob("*.png")):
-                raise FileNotFoundError(
-                    f"no PNG files in {folder}; the {split} split of CamVid needs them"
-                )
-        images, labels = ({path.name: path for path in folder.glob("*.png")} for folder in folders)
-        alone = sorted(images.keys() ^ labels.keys())
-        if alone:
-            raise ValueError(
-                f"{len(alone)} files have no counterpart in {folders[0]} or {folders[1]}: "
-                f"{', '.join(alone[:5])}"
-            )
-        pairs: list[Pair] = [(images[name], labels[name]) for name in sorted(images)]
+        root = user_path(root)
+        pairs = pair_files(
+            root / split, root / f"{split}annot", ("png", "png"), f"the {split} split of CamVid"
+        )
         values = {index: index for index in range(len(CAMVID))} | {len(CAMVID): IGNORE_INDEX}
         super().__init__(pairs, values, transforms)

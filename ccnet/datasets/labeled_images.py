@@ -22,6 +22,41 @@ Transforms = Callable[[tv_tensors.Image, tv_tensors.Mask], Sample]
 Pair = tuple[Path, Path | None]
 
 
+def pair_files(images: Path, labels: Path, suffixes: tuple[str, str], needed_by: str) -> list[Pair]:
+    """Pairs the images of a folder with the label maps of the same names in another one.
+
+    Args:
+        images: the folder of the images.
+        labels: the folder of the label maps.
+        suffixes: those of the images and of the label maps, such as ("jpg", "png").
+        needed_by: the data set, for the errors.
+
+    Returns:
+        The pairs, sorted by name.
+
+    Raises:
+        FileNotFoundError: if a folder is missing, or has no such files.
+        ValueError: if a file has no counterpart.
+    """
+    found = []
+    for folder, suffix in zip((images, labels), suffixes, strict=True):
+        files = folder.glob(f"*.{suffix}")
+        paths = {path.stem: path for path in files if not path.name.startswith(".")}
+        if not paths:
+            raise FileNotFoundError(
+                f"no {suffix.upper()} files in {folder}; {needed_by} needs them"
+            )
+        found.append(paths)
+    both = {**found[0], **found[1]}
+    alone = sorted(both[name].name for name in found[0].keys() ^ found[1].keys())
+    if alone:
+        raise ValueError(
+            f"{len(alone)} files have no counterpart in {images} or {labels}: "
+            f"{', '.join(alone[:5])}"
+        )
+    return [(found[0][name], found[1][name]) for name in sorted(found[0])]
+
+
 class LabeledImages(Dataset[Sample]):
     """Pairs of an image and its label map, read one at a time.
 
