@@ -17,8 +17,8 @@ from ccnet.inference.protocol import Size
 Classify = Callable[[Tensor], Tensor]
 """Forward pass: from normalised windows (N, 3, h, w) to logits (N, K, h, w)."""
 
-MAX_ROWS = 64
-"""Maximum height of the bands from `resized`; it bounds them at small scales."""
+MAX_ROWS, MAX_VALUES = 64, 2**22
+"""Maximum height and size of the bands from `resized`; they bound them at small scales."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def resized(stream: Iterator[Tensor], source: Size, target: Size) -> Iterator[Te
         known = first + band.shape[1]
         ready = target[0] if known == source[0] else int((y < known - 1).sum())
         while start < ready:
-            stop = min(start + MAX_ROWS, ready)
+            rows_at_once = max(1, min(MAX_ROWS, MAX_VALUES // (band.shape[0] * target[1])))
+            stop = min(start + rows_at_once, ready)
             top = int(y[start]) - first
             part = band[:, top : int(y[stop - 1]) - first + 2]
             yield _interpolate(_interpolate(part, 1, y[start:stop] - first - top), 2, x)
@@ -169,5 +170,12 @@ def _interpolate(x: Tensor, axis: int, positions: Tensor) -> Tensor:
     low = positions.long()
     high = (low + 1).clamp(max=x.shape[axis] - 1)
     weight = (positions - low).to(x.dtype).to(x.device).reshape((-1, 1) if axis == 1 else (-1,))
-    below, above = (x.index_select(axis, index.to(x.device)) for index in (low, high))
+    below, above = (_select(x, axis, index.to(x.device)) for index in (low, high))
     return below.lerp_(above, weight)
+
+
+def _select(x: Tensor, axis: int, index: Tensor) -> Tensor:
+    """Selects along an axis; on the last of three, PyTorch itself takes several times longer."""
+    if axis == 1:
+        return x.index_select(1, index)
+    return x.flatten(0, 1).index_select(1, index).unflatten(0, x.shape[:2])

@@ -6,6 +6,8 @@ import torch
 from pointwise import PREPROCESSING, K, Pointwise, Positional, predict
 from torch.nn import functional as F
 
+from ccnet.inference.windows import resized
+
 
 def normalised(pixels):
     return PREPROCESSING(pixels)[0].double()
@@ -121,11 +123,20 @@ def test_sliding_of_a_real_network(make_model, odd, windows, scales, flip):
     assert (whole - result.probabilities).abs().max() > 0.01, "windows change nothing: too easy"
 
 
-def test_bands_of_small_scales_are_cut(monkeypatch, odd):
+@pytest.mark.parametrize(("limit", "value"), [("MAX_ROWS", 3), ("MAX_VALUES", 900)])
+def test_bands_of_small_scales_are_cut(monkeypatch, odd, limit, value):
     model = Positional().double()
     expected = predict(model, odd, scales=(0.1, 0.7, 1)).probabilities
-    monkeypatch.setattr("ccnet.inference.windows.MAX_ROWS", 3)
+    monkeypatch.setattr(f"ccnet.inference.windows.{limit}", value)
     assert_is(predict(model, odd, scales=(0.1, 0.7, 1)), expected.double())
+
+
+@pytest.mark.parametrize(
+    ("classes", "heights"), [(5, [64, 36]), (150, [27, 27, 6]), (5000, [1, 1])]
+)
+def test_bands_of_many_classes_are_low(classes, heights):
+    stream = iter([torch.zeros(classes, 10, 10)])
+    assert [band.shape[1] for band in resized(stream, (10, 10), (sum(heights), 1000))] == heights
 
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])
