@@ -265,7 +265,7 @@ class CCNet(nn.Module, StrictHubMixin):
                 agree; beyond, windows are used instead, with a warning. None for no limit.
             options: fields of `inference.InferenceProtocol`, which replace those of `protocol`:
                 `mode` ("whole", or "slide" for sliding windows), `crop`, `stride`, `overlap`,
-                `scales`, `flip`, `average`, `window_batch`, `precision`.
+                `scales`, `flip`, `average`, `window_batch`, `precision`, `fit`.
 
         Returns:
             The label map, with `colorize()`, `overlay()` and `save(path)`.

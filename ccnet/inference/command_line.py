@@ -16,6 +16,7 @@ def add_protocol_options(parser: argparse.ArgumentParser, title: str) -> None:
         add("--crop", type=_size, metavar="H,W", help="window size in pixels (default: 769)"),
         add("--stride", type=_size, metavar="H,W", help="window stride (default: 2/3 of the crop)"),
         add("--overlap", type=float, help="fraction of the crop, instead of --stride"),
+        add("--fit", type=_size, metavar="LONG,SHORT", help="resize to just fit into these sides"),
         add("--scales", type=_numbers, metavar="S,S,...", help="factors on the size of the image"),
         add("--flip", action=argparse.BooleanOptionalAction, help="average with the flipped image"),
         add("--average", choices=AVERAGES, help="what to average over scales and flips"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ccnet.inference.protocol import InferenceProtocol, Size, view_size
+from ccnet.inference.protocol import InferenceProtocol, Size
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def estimate(
         with_probabilities: whether all probabilities are kept.
     """
     pixels = math.prod(size)
-    views = [view_size(size, scale) for scale in protocol.scales] * (1 + protocol.flip)
+    views = [protocol.view_size(size, scale) for scale in protocol.scales] * (1 + protocol.flip)
     scores = classes * item_size
     held = pixels * (4 + 4 * classes * with_probabilities)  # with the picture and its labels
     held += 64 * sum(map(sum, views))  # coordinates
@@ -164,7 +164,9 @@ def estimate(
         logits = scores * (sum(areas) + turned * pixels)
         copies = 3 if with_probabilities else len(views) > 1
         forward = (item_size * numbers - scores) * largest
-        return held + logits + max(forward, pixels * (8 + copies * scores))
+        # Views of another size are made of the whole picture in floating point, and copies of it.
+        reading = 9 * item_size * pixels * any(view != size for view in views)
+        return held + logits + max(forward, reading, pixels * (8 + copies * scores))
     crop, stride = protocol.windows
     bands = sum(min(crop[0], height) * width for height, width in views)
     count = max(

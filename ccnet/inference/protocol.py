@@ -1,5 +1,6 @@
-"""Inference protocol: whole image or sliding windows, scales, flip, averaging, precision."""
+"""Inference protocol: whole image or sliding windows, size, scales, flip, averaging, precision."""
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -17,11 +18,6 @@ Size = tuple[int, int]
 
 MOST_SCALE = 100.0
 """The largest factor on the size of an image; the smallest is its inverse."""
-
-
-def view_size(size: Size, scale: float) -> Size:
-    """The size of an image after scaling: at least one pixel."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 @dataclass(frozen=True)
@@ -46,10 +42,14 @@ class InferenceProtocol:
         window_batch: batch size of windows.
         precision: "float32" computes in the dtype of the parameters, "bfloat16" under autocast; a
             warning in the log says if the device is slow at that.
+        fit: long and short side of a box in pixels, or one number for both: the network sees the
+            image as large as it fits into the box lying or standing, enlarged or reduced, times
+            each of the scales. None for the image's own size.
 
     Attributes:
         windows: crop and stride, each (height, width); None in mode "whole". Protocols are equal if
             their windows are, however these were given.
+        box: long and short side of the box of `fit`; None without. Likewise.
 
     Raises:
         ValueError: if an option is invalid, alone or in combination with the others.
@@ -64,7 +64,9 @@ class InferenceProtocol:
     average: str = "logits"
     window_batch: int = field(default=4, compare=False)
     precision: str = "float32"
+    fit: int | Sequence[int] | None = field(default=None, compare=False)
     windows: tuple[Size, Size] | None = field(init=False, default=None)
+    box: tuple[int, int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         for name, choices in (("mode", MODES), ("average", AVERAGES), ("precision", PRECISIONS)):
@@ -75,6 +77,9 @@ class InferenceProtocol:
             raise ValueError(f"flip must be True or False, not {self.flip!r}")
         object.__setattr__(self, "window_batch", _count("window_batch", self.window_batch))
         object.__setattr__(self, "scales", _scales(self.scales))
+        if self.fit is not None:
+            box = sorted(_size("fit", self.fit, "(long side, short side)"), reverse=True)
+            object.__setattr__(self, "box", tuple(box))
         if self.mode == "slide":
             crop = _size("crop", DEFAULT_CROP if self.crop is None else self.crop)
             object.__setattr__(self, "windows", (crop, self._stride_of(crop)))
@@ -82,6 +87,23 @@ class InferenceProtocol:
             for name in ("crop", "stride", "overlap"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is an option of mode='slide', not of {self.mode!r}")
+
+    def view_size(self, image: Size, scale: float = 1.0) -> Size:
+        """Returns the size at which the network sees an image.
+
+        Args:
+            image: height and width of the image, in pixels.
+            scale: one of `scales`.
+
+        Returns:
+            Height and width, in pixels, 1 or more; with `fit`, rounded as in OpenMMLab's protocol.
+        """
+        if self.box is None:
+            height, width = (max(1, round(side * scale)) for side in image)
+        else:
+            factor = min(self.box[0] * scale / max(image), self.box[1] * scale / min(image))
+            height, width = (max(1, math.floor(side * factor + 0.5)) for side in image)
+        return height, width
 
     def replace(self, **options: Any) -> "InferenceProtocol":
         """Returns a protocol with some options replaced.
@@ -105,6 +127,8 @@ class InferenceProtocol:
         config: dict[str, Any] = {"mode": self.mode}
         if self.windows:
             config["crop"], config["stride"] = map(list, self.windows)
+        if self.box:
+            config["fit"] = list(self.box)
         return {
             **config,
             "scales": list(self.scales),
@@ -118,6 +142,8 @@ class InferenceProtocol:
         words = [self.mode]
         for name, size in zip(("crop", "stride"), self.windows or (), strict=False):
             words.append(f"{name} {size[0]}x{size[1]}")
+        if self.box:
+            words.append(f"fit {self.box[0]}x{self.box[1]}")
         if self.scales != (1.0,):
             words.append("scales " + " ".join(f"{scale:g}" for scale in self.scales))
         words.append("flip" if self.flip else "no flip")
@@ -159,10 +185,10 @@ def _count(name: str, value: Any) -> int:
     return count
 
 
-def _size(name: str, value: Any) -> Size:
+def _size(name: str, value: Any, sides_are: str = "(height, width)") -> Size:
     sides = value if isinstance(value, (list, tuple)) else [value, value]
     if len(sides) != 2:
-        raise ValueError(f"{name} must be one number or (height, width), not {value!r}")
+        raise ValueError(f"{name} must be one number or {sides_are}, not {value!r}")
     return _count(name, sides[0]), _count(name, sides[1])
 
 

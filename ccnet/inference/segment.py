@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ccnet.classes import LabelSet
 from ccnet.images import ImageLike, decode_image
 from ccnet.inference.memory import refused_without_memory, within_limit
-from ccnet.inference.protocol import InferenceProtocol, view_size
+from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.replica import evaluation_replica
 from ccnet.inference.result import Segmentation
 from ccnet.inference.windows import View, resized, sliding, together, whole
@@ -42,8 +42,8 @@ def segment(
     with flip). In mode "whole" the logits of all pixels exist at once, and so do the probabilities
     if requested.
 
-    At each scale, the image is resized bilinearly (without a low-pass filter, as in the published
-    protocols) and the logits are resized back.
+    To the size of each scale and of `fit`, the image is resized bilinearly (without a low-pass
+    filter, as in the published protocols), and the logits are resized back.
 
     Args:
         model: maps (N, 3, H, W) to a mapping with "out", the logits (N, K, H, W).
@@ -114,7 +114,7 @@ def _classify(
         terms = (logits.softmax(0) for logits in views) if average_probabilities else views
         scores: Tensor = reduce(torch.add, terms)
         rows = slice(row, row := row + scores.shape[1])
-        labels[rows] = scores.argmax(dim=0).to(torch.uint8)
+        labels[rows] = scores.max(dim=0).indices.to(torch.uint8)  # faster than argmax
         if probabilities is not None:
             scores = scores / len(views)
             probabilities[:, rows] = scores if average_probabilities else scores.softmax(0)
@@ -137,7 +137,7 @@ def _streams(
 
     def stream(scale: float, mirrored: bool) -> Iterator[Tensor]:
         height, width = pixels.shape[1:]
-        size = view_size((height, width), scale)
+        size = protocol.view_size((height, width), scale)
         view = View(pixels, prepare, size, mirrored)
         if protocol.windows:
             bands = sliding(view, classify, *protocol.windows, protocol.window_batch)

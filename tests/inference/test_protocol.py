@@ -12,6 +12,7 @@ from ccnet.weights import REGISTRY
 
 SLIDE = InferenceProtocol("slide", crop=(60, 90), stride=30, scales=(0.5, 1), flip=True)
 SLIDING = {"mode": "slide"}
+FITTED = InferenceProtocol(fit=(2048, 512))
 OVERLAPPING = InferenceProtocol("slide", crop=60, overlap=0.5)
 
 
@@ -44,9 +45,40 @@ def test_protocols_with_the_same_windows_are_equal():
     assert batched == SLIDE
 
 
+@pytest.mark.parametrize(
+    ("image", "fit", "scale", "size"),
+    [
+        ((512, 683), (2048, 512), 1, (512, 683)),
+        ((375, 500), (2048, 512), 1, (512, 683)),  # enlarged
+        ((3000, 4000), (512, 2048), 1, (512, 683)),  # reduced; the order of the sides is free
+        ((500, 375), (2048, 512), 1, (683, 512)),  # standing
+        ((100, 1000), (2048, 512), 1, (205, 2048)),  # the long side is the limit
+        ((1000, 100), (2048, 512), 1, (2048, 205)),
+        ((1024, 1365), (2048, 512), 1, (512, 683)),  # halves are rounded up
+        ((375, 500), 512, 1, (384, 512)),
+        ((375, 500), (2048, 512), 0.5, (256, 341)),
+        ((375, 500), (2048, 512), 1.75, (896, 1195)),
+        ((1, 100_000), (2048, 512), 1, (1, 2048)),
+        ((1, 1), (2048, 512), 1, (512, 512)),
+        ((375, 500), None, 0.5, (188, 250)),
+        ((375, 500), None, 1, (375, 500)),
+    ],
+)
+def test_size_that_the_network_sees(image, fit, scale, size):
+    assert InferenceProtocol(fit=fit).view_size(image, scale) == size
+
+
+def test_protocols_that_fit_into_the_same_box_are_equal():
+    assert InferenceProtocol(fit=512) == InferenceProtocol(fit=[512, 512])
+    assert InferenceProtocol(fit=(512, 2048)) == FITTED != InferenceProtocol(fit=512)
+    assert FITTED.replace(fit=None) == InferenceProtocol() != FITTED
+    assert FITTED.replace(mode="slide", crop=60).box == (2048, 512)
+
+
 def test_protocols_of_the_registry():
     protocols = [member.meta["protocol"] for choice in REGISTRY.values() for member in choice]
     assert {protocol.windows for protocol in protocols} == {None, ((769, 769), (513, 513))}
+    assert {protocol.box for protocol in protocols} == {None, (2048, 512)}
     assert all(protocol.scales == (1.0,) and not protocol.flip for protocol in protocols)
 
 
@@ -98,6 +130,8 @@ def test_replace_refuses_invalid_options():
         ),
         (SLIDE, {"crop": [60, 90], "stride": [30, 30], "scales": [0.5, 1.0], "flip": True}),
         (OVERLAPPING, {"crop": [60, 60], "stride": [30, 30]}),
+        (FITTED, {"mode": "whole", "fit": [2048, 512]}),
+        (SLIDE.replace(fit=512), {"crop": [60, 90], "fit": [512, 512]}),
         (InferenceProtocol(precision="bfloat16", window_batch=9), {"precision": "bfloat16"}),
     ],
 )
@@ -105,6 +139,7 @@ def test_configuration_of_a_protocol(protocol, config):
     saved = json.loads(json.dumps(protocol.to_config()))
     assert saved == {**saved, **config}
     assert ("crop" in saved) == (protocol.mode == "slide")
+    assert ("fit" in saved) == (protocol.fit is not None)
     assert InferenceProtocol(**saved) == protocol
 
 
@@ -122,6 +157,7 @@ def test_configuration_of_a_protocol(protocol, config):
             "whole, scales 0.5 1 1.75, no flip, average of probabilities, bfloat16",
         ),
         (InferenceProtocol(scales=[2]), "whole, scales 2, no flip, float32"),
+        (FITTED.replace(scales=[2]), "whole, fit 2048x512, scales 2, no flip, float32"),
     ],
 )
 def test_protocols_as_text(protocol, text):
@@ -143,6 +179,9 @@ def test_protocols_as_text(protocol, text):
         ({"crop": 769}, "crop is an option of mode='slide', not of 'whole'"),
         ({"stride": 513}, "stride is an option of mode='slide'"),
         ({"overlap": 0.5}, "overlap is an option of mode='slide'"),
+        ({"fit": 0}, "fit must be an integer of 1 or more, not 0"),
+        ({"fit": "512"}, "fit must be an integer of 1 or more, not '512'"),
+        ({"fit": (1, 2, 3)}, r"fit must be one number or \(long side, short side\), not \(1, 2, 3"),
         (dict(SLIDING, crop=0), "crop must be an integer of 1 or more, not 0"),
         (dict(SLIDING, crop=76.9), "crop must be an integer of 1 or more, not 76.9"),
         (dict(SLIDING, crop="769"), "crop must be an integer of 1 or more, not '769'"),

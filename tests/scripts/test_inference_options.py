@@ -30,6 +30,8 @@ SLIDE = "--mode slide --crop 24,32"
         ("--flip", {"flip": True}),
         ("--flip --no-flip", {"flip": False}),
         ("--scales 0.5,1,1.75", {"scales": (0.5, 1.0, 1.75)}),
+        ("--fit 2048,512", {"fit": (2048, 512)}),
+        ("--fit 512 --scales 2", {"fit": 512, "scales": (2.0,)}),
         ("--average probabilities", {"average": "probabilities"}),
         ("--precision bfloat16", {"precision": "bfloat16"}),
         ("--mode slide", {"mode": "slide", "crop": 769, "stride": 513}),
@@ -47,7 +49,7 @@ def test_options_describe_a_protocol(parse, options, expected):
 
 
 MALFORMED = ["--mode tiles", "--crop big", "--stride 9;9", "--overlap half", "--scales 1,"]
-MALFORMED += ["--average labels", "--window-batch 2.5", "--precision float16"]
+MALFORMED += ["--average labels", "--window-batch 2.5", "--precision float16", "--fit wide"]
 
 
 @pytest.mark.parametrize("options", MALFORMED)
