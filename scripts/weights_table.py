@@ -40,6 +40,9 @@ def make_row(network: str, weights: WeightsEnum, *, is_default: bool) -> str:
     if meta["protocol"].windows:
         (crop, _), (stride, _) = meta["protocol"].windows
         protocol += f" {crop}, stride {stride}"
+    if meta["protocol"].box:
+        long, short = meta["protocol"].box
+        protocol += f", fit {long}x{short}"
     if meta["hub"]:
         place = f"Hugging Face Hub, {meta['hub']['repo_id']}"
     elif meta["origin"]:

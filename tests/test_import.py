@@ -44,8 +44,8 @@ ORDERS = {
         ),
     ],
     "weights": [
-        *("file_kinds", "pickles", "families", "registry", "serialization", "assumptions"),
-        *("conversion", "hashes", "timed_requests", "retries", "fetching", "hub"),
+        *("file_kinds", "pickles", "families", "entries", "registry", "serialization"),
+        *("assumptions", "conversion", "hashes", "timed_requests", "retries", "fetching", "hub"),
         *("origins", "imagenet", "downloads", "sources", "backbones", "model_card", "hub_mixin"),
     ],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
@@ -54,8 +54,8 @@ ORDERS = {
         *("openmmlab", "convert"),
     ],
     "datasets": [
-        *("identity", "label_maps", "labeled_images", "camvid", "cityscapes", "labelmefacade"),
-        *("mask_folder", "street_scenes", "renumbered", "selection"),
+        *("identity", "label_maps", "labeled_images", "ade20k", "camvid", "cityscapes"),
+        *("labelmefacade", "voc", "mask_folder", "street_scenes", "renumbered", "selection"),
     ],
     "datasets.mask_folder": [
         *("pairing", "memory", "survey", "classes_file", "palettes", "numbering", "orientation"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 import weights_table
 
+from ccnet.classes import ADE20K, CITYSCAPES, VOC, LabelSet
 from ccnet.model import CCNet
 from ccnet.weights import REGISTRY, BackboneWeights, CCNet_ResNet18_Weights
 from ccnet.weights.registry import details_of, find_member
@@ -46,17 +47,27 @@ def test_files_are_pinned(member):
 def test_openmmlab_urls_end_in_their_hash(member):
     url, prefix = member.meta["origin"]["url"], member.meta["origin"]["sha256_prefix"]
     assert re.fullmatch("[0-9a-f]{8}", prefix)
-    depth, crop, schedule = re.fullmatch(
+    depth, crop, schedule, data = re.fullmatch(
         r"https://download\.openmmlab\.com/mmsegmentation/v0\.5/ccnet/"
-        r"(?P<name>ccnet_r(50|101)-d8_(512x1024|769x769)_([48]0k)_cityscapes)/"
+        r"(?P<name>ccnet_r(50|101)-d8_(512x1024|769x769|512x512)_(\d+0k)"
+        r"_(cityscapes|ade20k|voc12aug))/"
         rf"(?P=name)_\d{{8}}_\d{{6}}-{prefix}\.pth",
         url,
     ).groups()[1:]
     assert member.meta["config"]["backbone"] == f"resnet{depth}"
-    assert member.name == f"OPENMMLAB_CITYSCAPES_{crop}_{schedule}".upper()
+    assert member.name == f"OPENMMLAB_{data}_{crop}_{schedule}".upper()
     is_sliding = crop == "769x769"
     assert member.meta["config"]["align_corners"] is is_sliding
     assert member.meta["protocol"].mode == ("slide" if is_sliding else "whole")
+    assert member.meta["protocol"].box == (None if data == "cityscapes" else (2048, 512))
+    labels, measured_on, batch = {
+        "cityscapes": (CITYSCAPES, "Cityscapes val", 8),
+        "ade20k": (ADE20K, "ADE20K val", 16),
+        "voc12aug": (VOC, "Pascal VOC 2012 val", 16),
+    }[data]
+    assert LabelSet.from_config(member.meta["config"]["label_set"]) == labels
+    assert list(member.meta["metrics"]) == [measured_on]
+    assert member.meta["recipe"].startswith(f"batch {batch}, {schedule} steps, crop {crop}, ")
 
 
 @pytest.mark.parametrize("member", NETWORKS, ids=str)
@@ -80,7 +91,7 @@ def test_readme_has_the_table_of_the_registry(repository):
     readme = (repository / "README.md").read_text()
     assert weights_table.replace_table(readme) == readme
     assert weights_table.replace_table(readme.replace("79.45", "80.45")) == readme
-    assert len(weights_table.make_table().splitlines()) == 2 + 1 + 4 + 7
+    assert len(weights_table.make_table().splitlines()) == 2 + 1 + 8 + 11
 
 
 def test_torchvisions_way_of_loading_is_refused():

@@ -74,7 +74,8 @@ def _label_set(classes: Mapping[str, Any], num_classes: int) -> LabelSet | None:
             *(len(names), num_classes),
         )
         return None
-    known = next((one for one in LABEL_SETS.values() if list(one.categories) == names), None)
+    stripped = tuple(name.strip() for name in names)  # OpenMMLab's ADE20K has "bed "
+    known = next((one for one in LABEL_SETS.values() if one.categories == stripped), None)
     config: dict[str, Any] = {"categories": names}
     if known is not None:
         config = known.to_config()
