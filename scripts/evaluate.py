@@ -2,6 +2,7 @@ r"""Evaluates weights on a data set and confirms their published mIoU.
 
     python scripts/evaluate.py camvid --root CamVid --confirm
     python scripts/evaluate.py cityscapes --root cityscapes --weights all --report results
+    python scripts/evaluate.py ade20k --root ADEChallengeData2016 --confirm
     python scripts/evaluate.py camvid --root CamVid --split train --only 0006R0 --weights mine.pt
     python scripts/evaluate.py labelmefacade --root LabelMeFacade --only palma,puigpunyent
     python scripts/evaluate.py street-scenes --mode slide --crop 240,320 --flip
@@ -34,7 +35,7 @@ from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
 from ccnet.evaluation import Scores, evaluate, own_indices, prepare_label_ids, save_label_ids
 from ccnet.evaluation.candidates import Candidate, find_candidates
 from ccnet.evaluation.charts import Sample
-from ccnet.evaluation.data import DATASETS, Data, open_data
+from ccnet.evaluation.data import DATASETS, PUBLIC, Data, open_data
 from ccnet.evaluation.reports import Report, prepare_report, save_report
 from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol, Segmentation
@@ -53,12 +54,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
     )
     add = parser.add_argument
     add("dataset", choices=DATASETS, help="folder: a MaskFolder")
-    add(
-        "--root",
-        type=user_path,
-        help="folder of the data set; or CAMVID_ROOT, or CITYSCAPES_DATASET",
-    )
-    add("--split", help="split of CamVid or Cityscapes (default: val)")
+    variables = ", ".join(public.variable for public in PUBLIC.values())
+    add("--root", type=user_path, help=f"folder of the data set; or one of {variables}")
+    add("--split", help=f"split of {', '.join(PUBLIC)} (default: val)")
     add("--only", metavar="PARTS", help="only images whose names contain one of PARTS: a,b,...")
     add("--limit", type=int, metavar="N", help="evaluate only the first N images")
     add("--network", choices=NETWORKS, help="default: one that has weights for the data set")

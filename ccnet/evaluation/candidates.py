@@ -77,11 +77,12 @@ def find_candidates(
     """Resolves a name to weights.
 
     Args:
-        weights: a member of the registry, alone or as ENUM.MEMBER; the path of a file; or "all" for
-            all members with these classes.
+        weights: a member of the registry, alone or as ENUM.MEMBER; the path of a file; "all" for
+            all members with these classes; or "DEFAULT" for the default of the largest network
+            whose default has these classes, else for the member of the highest published mIoU.
         label_set: the classes of the data set; None if it has those of the weights.
-        network: a name in `zoo.NETWORKS`; by default that of ENUM, else the largest with weights
-            for the classes, else ResNet-18.
+        network: a name in `zoo.NETWORKS`; by default that of ENUM, else the largest with such
+            weights, else the largest with weights for the classes, else ResNet-18.
 
     Raises:
         ValueError: if `weights` is "all" and no member has these classes.
@@ -104,7 +105,20 @@ def find_candidates(
         return fitting
     for backbone, choice in REGISTRY.items():
         if weights.startswith(f"{choice.__name__}."):
-            network, weights = f"ccnet_{backbone}", weights.removeprefix(f"{choice.__name__}.")
-    network = network or (fitting[-1].network if fitting else "ccnet_resnet18")
+            return [_named(f"ccnet_{backbone}", weights.removeprefix(f"{choice.__name__}."))]
+    if weights == "DEFAULT" and fitting:
+        defaults = [one for one in fitting if one == _named(one.network, "DEFAULT")]
+        return defaults[-1:] or [max(fitting, key=_published_miou)]
+    named = [one for one in fitting if one == _named(one.network, weights)]
+    network = network or ([*fitting, *named][-1].network if fitting else "ccnet_resnet18")
+    return [_named(network, weights)]
+
+
+def _named(network: str, weights: str) -> Candidate:
+    """The member of this name, or a file."""
     members = REGISTRY[network.removeprefix("ccnet_")].__members__
-    return [Candidate(network, members.get(weights, weights))]
+    return Candidate(network, members.get(weights, weights))
+
+
+def _published_miou(candidate: Candidate) -> float:
+    return max(float(figures["mIoU"]) for figures in candidate.meta["metrics"].values())

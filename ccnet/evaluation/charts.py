@@ -1,5 +1,6 @@
 """Evaluation charts: IoU per class, confusion matrix, images with the lowest mIoU."""
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -8,17 +9,20 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ccnet.classes import LabelSet
+from ccnet.classes import Color, LabelSet
 from ccnet.console import printable
 from ccnet.evaluation.scores import Scores
 from ccnet.files import atomic_write
 from ccnet.visualization import overlay
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _INK, _FAINT = "#222222", "#8a8a8a"
 _MOST_CLASSES_WITH_NUMBERS = 25
+_MOST_BARS = 50
+"""In one part of the chart of IoUs."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,21 @@ class Sample:
 
 def iou_chart(scores: Scores, title: str) -> "Figure":
     """Bar chart of the IoU of every class that occurs, with a line at the mean."""
-    rows = zip(
+    classes = zip(
         scores.iou.tolist(), scores.label_set.categories, scores.label_set.colors, strict=True
     )
-    bars = sorted((iou, _text(name), color) for iou, name, color in rows if iou == iou)
+    bars = sorted((iou, _text(name), color) for iou, name, color in classes if iou == iou)
+    parts = max(1, math.ceil(len(bars) / _MOST_BARS))
+    rows = math.ceil(len(bars) / parts)
+    figure = _figure(7 * parts, 1.3 + 0.3 * rows)
+    for part, axes in enumerate(reversed(figure.subplots(1, parts, squeeze=False)[0])):
+        _draw_bars(axes, bars[part * rows : (part + 1) * rows], scores.miou)
+    figure.axes[0].set_title(_text(title), loc="left", fontsize=11)
+    return figure
+
+
+def _draw_bars(axes: "Axes", bars: Sequence[tuple[float, str, Color]], mean: float) -> None:
     values, names, colors = zip(*bars, strict=True) if bars else ((), (), ())
-    figure = _figure(7, 1.3 + 0.3 * len(bars))
-    axes = figure.subplots()
     axes.barh(
         range(len(bars)),
         values,
@@ -56,22 +68,21 @@ def iou_chart(scores: Scores, title: str) -> "Figure":
     )
     for row, value in enumerate(values):
         axes.text(value + 1, row, f"{value:.1f}", va="center", color=_INK, fontsize=9)
-    axes.axvline(scores.miou, color=_INK, linestyle="--", linewidth=1, zorder=0)
+    axes.axvline(mean, color=_INK, linestyle="--", linewidth=1, zorder=0)
     axes.set_yticks(range(len(bars)), names)
     axes.set_xlim(0, 108)
     axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel(f"IoU in percent; dashed: their mean, {scores.miou:.2f}")
-    axes.set_title(_text(title), loc="left", fontsize=11)
+    axes.set_xlabel(f"IoU in percent; dashed: their mean, {mean:.2f}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    return figure
 
 
 def confusion_chart(scores: Scores, title: str) -> "Figure":
     """Confusion matrix, in percent of the pixels of each true class (row)."""
     names, count = list(map(_text, scores.label_set.categories)), len(scores.label_set)
     shares = 100 * scores.confusion.double() / scores.confusion.sum(1, keepdim=True)
-    side = 3.0 + 0.38 * count
+    cell = max(0.14, 0.38 * min(1, _MOST_CLASSES_WITH_NUMBERS / count))  # inches
+    side = 3.0 + cell * count
     figure = _figure(side + 0.6, side)
     axes = figure.subplots()
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
@@ -82,6 +93,7 @@ def confusion_chart(scores: Scores, title: str) -> "Figure":
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, size=8)
     axes.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count), names)
+    axes.tick_params(labelsize=min(10, 43 * cell))  # points, of the 72 in an inch
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(_text(title), loc="left", fontsize=11)
@@ -162,6 +174,6 @@ def _text(name: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
-def _fraction(color: tuple[int, int, int]) -> tuple[float, float, float]:
+def _fraction(color: Color) -> tuple[float, float, float]:
     red, green, blue = color
     return red / 255, green / 255, blue / 255

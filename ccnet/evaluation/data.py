@@ -1,7 +1,7 @@
 """Data to evaluate on: a data set by its name, or some of its images, numbered as a network is."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from torch.utils.data import Subset
 
 from ccnet.classes import LabelSet
 from ccnet.datasets import (
+    ADE20K,
     CamVid,
     Cityscapes,
     LabeledImages,
     LabelMeFacade,
     MaskFolder,
+    PascalVOC,
     Renumbered,
     StreetScenes,
     select,
@@ -28,8 +30,29 @@ from ccnet.evaluation.splits import SPLITS
 UNSEEN_SEED = 1_000_000
 """Seed of the rendered scenes. Training uses small seeds, so no network was trained on them."""
 
-PUBLIC = {"camvid": (CamVid, "CAMVID_ROOT"), "cityscapes": (Cityscapes, "CITYSCAPES_DATASET")}
-"""Data sets with splits, and the environment variables with their folders."""
+
+@dataclass(frozen=True)
+class Public:
+    """A public data set with splits.
+
+    Attributes:
+        title: as in the registry's metrics, without the split.
+        kind: opens the data set: takes its folder and the split.
+        variable: the environment variable with its folder.
+    """
+
+    title: str
+    kind: Callable[[str | os.PathLike[str], str], LabeledImages]
+    variable: str
+
+
+PUBLIC = {
+    "ade20k": Public("ADE20K", ADE20K, "ADE20K_ROOT"),
+    "camvid": Public("CamVid", CamVid, "CAMVID_ROOT"),
+    "cityscapes": Public("Cityscapes", Cityscapes, "CITYSCAPES_DATASET"),
+    "voc": Public("Pascal VOC 2012", PascalVOC, "VOC_ROOT"),
+}
+"""By name."""
 
 DATASETS = (*PUBLIC, "street-scenes", "labelmefacade", "folder")
 """The names of all data sets."""
@@ -105,7 +128,7 @@ def open_data(
     Args:
         name: one of `DATASETS`; "folder" is a `MaskFolder`.
         root: its folder; by default that of an environment variable, if there is one.
-        split: of CamVid or Cityscapes; by default "val".
+        split: of one in `PUBLIC`; by default "val".
         weights: for a folder that names no classes, whose they are, as for `find_candidates`.
         network: of these weights, likewise.
 
@@ -115,15 +138,15 @@ def open_data(
     """
     dataset: LabeledImages | StreetScenes
     if name in PUBLIC:
-        kind, variable = PUBLIC[name]
+        public = PUBLIC[name]
         split = split or "val"
-        folder = root or os.environ.get(variable)
+        folder = root or os.environ.get(public.variable)
         if not folder:
             raise ValueError(
-                f"the folder of {kind.__name__} is missing: "
-                f"give --root or set the variable {variable}"
+                f"the folder of {public.title} is missing: "
+                f"give --root or set the variable {public.variable}"
             )
-        dataset, title = kind(folder, split), f"{kind.__name__} {split}"
+        dataset, title = public.kind(folder, split), f"{public.title} {split}"
     elif split:
         raise ValueError(f"{name} has no splits: remove --split {split}")
     elif name == "street-scenes":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ccnet.classes import CAMVID, CITYSCAPES, LabelSet
+from ccnet.classes import ADE20K, CAMVID, CITYSCAPES, VOC, LabelSet
 from ccnet.evaluation.candidates import Candidate, find_candidates
 from ccnet.inference import InferenceProtocol
 from ccnet.weights import (
@@ -16,6 +16,8 @@ SLIDING = Candidate("ccnet_resnet50", CCNet_ResNet50_Weights.OPENMMLAB_CITYSCAPE
 WHOLE = Candidate("ccnet_resnet50", CCNet_ResNet50_Weights.OPENMMLAB_CITYSCAPES_512X1024_40K)
 BUNDLED = Candidate("ccnet_resnet18", CCNet_ResNet18_Weights.CAMVID)
 FILE = Candidate("ccnet_resnet50", "mine.pth")
+SKY_AND_TREE = LabelSet.from_config({"categories": ["sky", "tree"]})
+"""Classes of CamVid and of ADE20K."""
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,12 @@ FILE = Candidate("ccnet_resnet50", "mine.pth")
         ("DEFAULT", None, CAMVID, CCNet_ResNet18_Weights.CAMVID),
         ("DEFAULT", None, CITYSCAPES, CCNet_ResNet101_Weights.DEFAULT),
         ("DEFAULT", "ccnet_resnet50", CITYSCAPES, CCNet_ResNet50_Weights.DEFAULT),
+        ("DEFAULT", None, ADE20K, CCNet_ResNet101_Weights.OPENMMLAB_ADE20K_512X512_80K),
+        ("DEFAULT", None, VOC, CCNet_ResNet101_Weights.OPENMMLAB_VOC12AUG_512X512_40K),
+        ("DEFAULT", "ccnet_resnet50", VOC, CCNet_ResNet50_Weights.OPENMMLAB_VOC12AUG_512X512_20K),
+        ("DEFAULT", None, SKY_AND_TREE, CCNet_ResNet18_Weights.CAMVID),
+        ("CAMVID", None, SKY_AND_TREE, CCNet_ResNet18_Weights.CAMVID),
+        ("CCNet_ResNet101_Weights.DEFAULT", None, ADE20K, CCNet_ResNet101_Weights.DEFAULT),
         ("AUTHORS_CITYSCAPES_R1", None, CITYSCAPES, CCNet_ResNet101_Weights.AUTHORS_CITYSCAPES_R1),
         ("CCNet_ResNet50_Weights.DEFAULT", None, CITYSCAPES, CCNet_ResNet50_Weights.DEFAULT),
         ("CCNet_ResNet18_Weights.CAMVID", None, CITYSCAPES, CCNet_ResNet18_Weights.CAMVID),
@@ -47,8 +55,11 @@ def test_other_names_are_files():
 
 def test_all_weights_with_the_classes():
     found = find_candidates("all", CITYSCAPES)
-    assert {one.weights for one in found} == {*CCNet_ResNet50_Weights, *CCNet_ResNet101_Weights}
-    assert len(found) == 11
+    members = {*CCNet_ResNet50_Weights, *CCNet_ResNet101_Weights}
+    assert {one.weights for one in found} == {one for one in members if "CITYSCAPES" in one.name}
+    assert [len(find_candidates("all", labels)) for labels in (CITYSCAPES, ADE20K, VOC)] == [
+        *(11, 4, 4)
+    ]
     assert all(one.weights in REGISTRY[one.network.removeprefix("ccnet_")] for one in found)
     assert find_candidates("all", CAMVID) == [BUNDLED]
     with pytest.raises(ValueError, match="no weights for these classes: class 0, class 1"):
