@@ -43,8 +43,9 @@ class ADE20K(LabeledImages):
         if split not in FOLDERS:
             raise ValueError(f"split must be one of {tuple(FOLDERS)}, not {split!r}")
         root = user_path(root)
-        folders = (root / kind / FOLDERS[split] for kind in ("images", "annotations"))
-        pairs = pair_files(*folders, ("jpg", "png"), "ADE20K (ADEChallengeData2016.zip)")
+        images, labels = (root / kind / FOLDERS[split] for kind in ("images", "annotations"))
+        needed_by = "ADE20K (ADEChallengeData2016.zip)"
+        pairs = pair_files(images, labels, ("jpg", "png"), needed_by)
         values = dict.fromkeys(CLASSES.ignore, IGNORE_INDEX)
         values |= {label_id: index for index, label_id in enumerate(CLASSES.label_ids)}
         super().__init__(pairs, values, transforms)

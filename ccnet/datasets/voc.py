@@ -6,7 +6,7 @@ from pathlib import Path
 from torchvision import datasets
 
 from ccnet.classes import IGNORE_INDEX, VOC
-from ccnet.datasets.labeled_images import LabeledImages, Transforms
+from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms
 from ccnet.files import user_path
 
 SPLITS = ("train", "trainval", "val")
@@ -48,14 +48,15 @@ class PascalVOC(LabeledImages):
         if not listed.is_file():
             raise FileNotFoundError(
                 f"no {listed}; unpack VOCtrainval_11-May-2012.tar and give the folder that holds "
-                f"VOCdevkit, or let torchvision.datasets.VOCSegmentation download it"
+                "VOCdevkit, or let torchvision.datasets.VOCSegmentation download it"
             )
         files = datasets.VOCSegmentation(root, year="2012", image_set=split)
-        pairs = [(Path(i), Path(m)) for i, m in zip(files.images, files.masks, strict=True)]
-        missing = [str(path) for pair in pairs for path in pair if not path.is_file()]
+        paths = [Path(path) for path in (*files.images, *files.masks)]
+        missing = [str(path) for path in paths if not path.is_file()]
         if missing:
             raise FileNotFoundError(
                 f"{len(missing)} files that {listed} names are missing: {', '.join(missing[:5])}"
             )
+        pairs: list[Pair] = list(zip(paths[: len(files)], paths[len(files) :], strict=True))
         values = {label_id: index for index, label_id in enumerate(VOC.label_ids)}
         super().__init__(pairs, values | {IGNORE_INDEX: IGNORE_INDEX}, transforms)

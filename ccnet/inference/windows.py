@@ -178,4 +178,4 @@ def _select(x: Tensor, axis: int, index: Tensor) -> Tensor:
     """Selects along an axis; on the last of three, PyTorch itself takes several times longer."""
     if axis == 1:
         return x.index_select(1, index)
-    return x.flatten(0, 1).index_select(1, index).unflatten(0, x.shape[:2])
+    return x.flatten(0, 1).index_select(1, index).reshape(*x.shape[:2], -1)
