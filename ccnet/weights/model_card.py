@@ -23,7 +23,7 @@ the pure-PyTorch implementation `ccnet-pytorch`.
 import ccnet
 
 model = ccnet.CCNet.from_pretrained("{location}")
-model.predict("street.jpg").overlay().save("overlay.png")
+model.predict("street.jpg"{options}).overlay().save("overlay.png")
 ```
 
 `model(x)` takes a normalised batch (N, 3, H, W), as `model.transforms()` makes it, and returns
@@ -65,6 +65,8 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
         "licence": details.get("license"),
         "source": details.get("source"),
     }
+    protocol = details.get("protocol")
+    fit = protocol.get("fit") if isinstance(protocol, Mapping) else None
     header = [f"{key}: {json.dumps(value)}" for key, value in front_matter.items()]
     rows = [f"| {name} | {value} |" for name, value in facts.items() if value is not None]
     return _TEMPLATE.format(
@@ -72,6 +74,7 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
         title=f"CCNet {config['backbone']}, {config['num_classes']} classes",
         facts="\n".join(rows),
         location=details.get("location", "folder-or-owner/name"),
+        options=f", fit={fit}" if fit else "",
         num_classes=config["num_classes"],
         classes=", ".join(config["label_set"]["categories"]),
     )

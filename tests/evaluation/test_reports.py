@@ -110,6 +110,26 @@ def test_confusion_chart_shows_shares_of_the_rows(tmp_path):
     assert len(pixels_of(many, tmp_path / "many.png"))
 
 
+@pytest.mark.parametrize("count", [3, 50, 51, 150])
+def test_charts_of_many_classes_are_of_a_usual_size(count):
+    """Bars stand in parts side by side, the largest first; names are as large as fits."""
+    hits = torch.arange(count) + 1
+    scores = Scores(torch.diag(hits) + torch.diag(count - hits[1:], 1), LabelSet.numbered(count))
+    bars = iou_chart(scores, "title")
+    parts = [[text.get_text() for text in axes.texts] for axes in bars.axes]
+    assert [value for part in parts for value in reversed(part)] == [
+        f"{iou:.1f}" for iou in sorted(scores.iou.tolist(), reverse=True)
+    ]
+    assert max(map(len, parts)) <= 50
+    assert max(map(len, parts)) - min(map(len, parts)) <= len(parts)
+    confusion = confusion_chart(scores, "title")
+    for figure, limit in ((bars, 21), (confusion, 25)):
+        assert max(figure.get_size_inches()) <= limit
+    size = confusion.axes[0].get_yticklabels()[0].get_size()
+    height = 72 * (confusion.get_size_inches()[1] - 3) / count
+    assert min(10, 0.5 * height) <= size < 0.7 * height
+
+
 def test_samples_page_shows_image_prediction_and_labels():
     image = torch.full((3, 40, 60), 100, dtype=torch.uint8)
     red, blue, nothing = (torch.full((40, 60), label, dtype=torch.uint8) for label in (0, 2, 255))

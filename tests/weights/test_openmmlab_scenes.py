@@ -9,6 +9,8 @@ from ccnet.classes import ADE20K, VOC
 from ccnet.model import CCNet
 from ccnet.weights import REGISTRY
 from ccnet.weights.conversion import convert
+from ccnet.weights.model_card import write_model_card
+from ccnet.weights.registry import details_of
 
 DEFINITION = OPENMMLAB.__class__(**{**vars(OPENMMLAB), "align_corners": False})
 NETWORKS = {
@@ -56,3 +58,13 @@ def test_registered_networks_have_the_tensors_of_their_checkpoints(backbone, num
     }
     for name in ("backbone", "num_classes", "aux_channels", "backbone_options"):
         assert found.config[name] == member.meta["config"][name]
+
+
+def test_card_tells_the_size_that_the_network_sees():
+    for member, options in (
+        (NETWORKS["resnet101", 150], ", fit=[2048, 512]"),
+        (REGISTRY["resnet101"].DEFAULT, ""),
+    ):
+        card = write_model_card(member.meta["config"], details_of(member))
+        assert f'model.predict("street.jpg"{options}).overlay()' in card
+        assert f"| trained on | {member.meta['dataset']} |" in card
