@@ -82,7 +82,7 @@ def find_candidates(
             whose default has these classes, else for the member of the highest published mIoU.
         label_set: the classes of the data set; None if it has those of the weights.
         network: a name in `zoo.NETWORKS`; by default that of ENUM, else the largest with such
-            weights, else the largest with weights for the classes, else ResNet-18.
+            weights, for a file the largest with weights for just these classes, else ResNet-18.
 
     Raises:
         ValueError: if `weights` is "all" and no member has these classes.
@@ -110,8 +110,9 @@ def find_candidates(
         defaults = [one for one in fitting if one == _named(one.network, "DEFAULT")]
         return defaults[-1:] or [max(fitting, key=_published_miou)]
     named = [one for one in fitting if one == _named(one.network, weights)]
-    network = network or ([*fitting, *named][-1].network if fitting else "ccnet_resnet18")
-    return [_named(network, weights)]
+    same = [one for one in fitting if label_set and len(one.meta["categories"]) == len(label_set)]
+    likely = [*same, *named]
+    return [_named(network or (likely[-1].network if likely else "ccnet_resnet18"), weights)]
 
 
 def _named(network: str, weights: str) -> Candidate:

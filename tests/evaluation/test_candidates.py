@@ -47,6 +47,8 @@ def test_names_of_members(name, network, label_set, expected):
 def test_other_names_are_files():
     assert find_candidates("mine.pth", CAMVID) == [Candidate("ccnet_resnet18", "mine.pth")]
     assert find_candidates("mine.pth", CITYSCAPES) == [Candidate("ccnet_resnet101", "mine.pth")]
+    assert find_candidates("mine.pth", ADE20K) == [Candidate("ccnet_resnet101", "mine.pth")]
+    assert find_candidates("mine.pth", SKY_AND_TREE) == [Candidate("ccnet_resnet18", "mine.pth")]
     own = LabelSet.numbered(3)
     assert find_candidates("mine.pth", own) == [Candidate("ccnet_resnet18", "mine.pth")]
     assert find_candidates("mine.pth", CITYSCAPES, "ccnet_resnet50") == [FILE]
