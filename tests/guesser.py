@@ -17,8 +17,8 @@ class Guesser(torch.nn.Module):
         self.parameter = torch.nn.Parameter(torch.zeros(1))
         self.samples = iter(dataset)
 
-    def predict(self, image, protocol):
-        assert protocol is None
+    def predict(self, image, protocol, memory_limit=None):
+        assert protocol is memory_limit is None
         expected, labels = next(self.samples)
         assert torch.equal(image, expected.as_subclass(torch.Tensor))
         labels = labels.as_subclass(torch.Tensor)

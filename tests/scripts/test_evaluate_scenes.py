@@ -9,6 +9,7 @@ from scene_layouts import write_ade20k, write_voc
 from ccnet.classes import LABEL_SETS
 from ccnet.datasets import ADE20K, PascalVOC
 from ccnet.evaluation import evaluate
+from ccnet.evaluation.splits import SPLITS, Split
 from ccnet.inference import InferenceProtocol
 from ccnet.inference.segment import segment
 from ccnet.transforms import Preprocessing
@@ -32,7 +33,7 @@ class Pointwise(torch.nn.Module):
     def forward(self, x):
         return {"out": self.conv(x)}
 
-    def predict(self, image, protocol):
+    def predict(self, image, protocol, memory_limit=None):
         return segment(self, image, Preprocessing(), self.label_set, protocol)
 
 
@@ -48,6 +49,7 @@ def test_published_figures_are_confirmed(name, main, capsys, tmp_path, monkeypat
     names = write(tmp_path, 1)
     model, weights, asked = Pointwise(name), CCNet_ResNet101_Weights[member], []
     monkeypatch.setitem(NETWORKS, "ccnet_resnet101", lambda weights: asked.append(weights) or model)
+    monkeypatch.setitem(SPLITS, title, Split(len(names)))
     monkeypatch.setenv({"ade20k": "ADE20K_ROOT", "voc": "VOC_ROOT"}[name], str(tmp_path))
     with pytest.raises(SystemExit, match=f"{member} on {title}: the mIoU differs from"):
         main(name, "--confirm")

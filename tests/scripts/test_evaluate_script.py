@@ -59,7 +59,7 @@ def published(monkeypatch):
     """Sets the registry's mIoU of the bundled weights on CamVid val, as of these scenes."""
     metrics = CCNet_ResNet18_Weights.CAMVID.meta["metrics"]
     monkeypatch.setitem(
-        SPLITS, "CamVid val", Split({"frame 0": 1, "frame 1": 1, "frame 2": 1}, (96, 128))
+        SPLITS, "CamVid val", Split(3, (96, 128), {"frame 0": 1, "frame 1": 1, "frame 2": 1})
     )
     return lambda miou: monkeypatch.setitem(metrics, "CamVid val", {"mIoU": miou})
 
