@@ -2,20 +2,18 @@
 
 import colorsys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 from ccnet import class_tables
-
-Color = tuple[int, int, int]
+from ccnet.class_fields import FIELDS, class_names, is_list, whole_numbers
+from ccnet.class_fields import MAX_CLASSES as MAX_CLASSES
+from ccnet.class_fields import Color as Color
+from ccnet.schema import shown
 
 IGNORE_INDEX = 255
 """Label of pixels that are ignored by losses and evaluation."""
-
-MAX_CLASSES = IGNORE_INDEX
-"""Label maps are stored in 8 bits, and one of their 256 values is `IGNORE_INDEX`."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class LabelSet:
         ignore: ids in the data set's own files that mean "no class".
 
     Raises:
-        ValueError: if there are too many classes, a name or an id occurs twice, or the fields do
-            not fit together.
+        ValueError: if there are too many classes, a name is empty or has control characters, a name
+            or an id occurs twice, a value is out of range, or the fields do not fit together.
     """
 
     categories: tuple[str, ...]
@@ -40,30 +38,28 @@ class LabelSet:
     ignore: tuple[int, ...] = (IGNORE_INDEX,)
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.categories) <= MAX_CLASSES:
-            raise ValueError(f"a label set has 1 to {MAX_CLASSES} classes, not {len(self)}")
+        for name, read in FIELDS.items():
+            object.__setattr__(self, name, read(getattr(self, name)))
         twice = [name for name, times in Counter(self.categories).items() if times > 1]
         if twice:
-            raise ValueError(f"class names must be unique, not {', '.join(map(repr, twice))} twice")
+            raise ValueError(f"class names must be unique, not {shown(twice[0])} twice")
+        ignored = set(self.ignore)
         if not self.label_ids:
-            possible = range(len(self) + len(self.ignore))
-            free = tuple(label for label in possible if label not in self.ignore)
+            possible = range(len(self) + len(ignored))
+            free = tuple(label for label in possible if label not in ignored)
             object.__setattr__(self, "label_ids", free[: len(self)])
-        for field in ("colors", "label_ids"):
-            values = getattr(self, field)
+        for name in ("colors", "label_ids"):
+            values = getattr(self, name)
             if len(values) != len(self):
-                raise ValueError(f"{len(self)} categories need {len(self)} {field}: {values}")
+                raise ValueError(f"{len(self)} categories need {len(self)} {name}: {shown(values)}")
         if len(set(self.label_ids)) < len(self):
-            raise ValueError(f"label_ids must be unique, not {self.label_ids}")
-        both = sorted(set(self.label_ids) & set(self.ignore))
+            raise ValueError(f"label_ids must be unique, not {shown(self.label_ids)}")
+        both = sorted(set(self.label_ids) & ignored)
         if both:
             raise ValueError(
-                f"label_ids and ignore, which is [{IGNORE_INDEX}] if not given, both hold {both}: "
-                "give these to one of them"
+                f"label_ids and ignore, which is [{IGNORE_INDEX}] if not given, both hold "
+                f"{shown(both)}: give these to one of them"
             )
-        for color in self.colors:
-            if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
-                raise ValueError(f"a colour must be three whole numbers in 0..255, not {color}")
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -102,29 +98,26 @@ class LabelSet:
         if isinstance(config, str):
             if config not in LABEL_SETS:
                 raise ValueError(
-                    f"unknown label set {config!r}; available: {', '.join(LABEL_SETS)}"
+                    f"unknown label set {shown(config)}; available: {', '.join(LABEL_SETS)}"
                 )
             return LABEL_SETS[config]
         if not isinstance(config, Mapping):
-            raise ValueError(f"a label set must be a name or a mapping, not {config!r}")
-        unknown = set(config) - {"categories", "colors", "label_ids", "ignore"}
+            raise ValueError(f"a label set must be a name or a mapping, not {shown(config)}")
+        unknown = config.keys() - FIELDS.keys()
         if unknown:
             raise ValueError(
                 "a label set has categories, and optionally colors, label_ids and ignore, "
-                f"not {sorted(unknown)}"
+                f"not {shown(sorted(map(str, unknown)))}"
             )
         if "categories" not in config:
             raise ValueError(f"a label set needs categories, and has only {sorted(config)}")
-        categories = _names(config["categories"])
+        categories = class_names(config["categories"])
         label_ids = whole_numbers("label_ids", config.get("label_ids", ()))
         usual = () if IGNORE_INDEX in label_ids else (IGNORE_INDEX,)
-        colors = config.get("colors") or distinct_colors(len(categories))
-        return cls(
-            categories,
-            _colors(colors),
-            label_ids,
-            whole_numbers("ignore", config.get("ignore", usual)),
-        )
+        colors: Any = config.get("colors")
+        if colors is None or (is_list(colors) and not colors):
+            colors = distinct_colors(len(categories))
+        return cls(categories, colors, label_ids, config.get("ignore", usual))
 
     @classmethod
     def numbered(cls, num_classes: int) -> "LabelSet":
@@ -133,40 +126,6 @@ class LabelSet:
             raise ValueError(f"num_classes must be in 1..{MAX_CLASSES}, not {num_classes}")
         names = tuple(f"class {index}" for index in range(num_classes))
         return cls(names, tuple(distinct_colors(num_classes)))
-
-
-def whole_numbers(field: str, values: Any) -> tuple[int, ...]:
-    """Returns the whole numbers that a field of a label set holds.
-
-    Raises:
-        ValueError: if it holds anything else.
-    """
-    if not _is_list(values) or not all(isinstance(value, Integral) for value in values):
-        raise ValueError(f"{field} must be a list of whole numbers, not {values!r}")
-    return tuple(int(value) for value in values)
-
-
-def _names(values: Any) -> tuple[str, ...]:
-    """Names; a number is one too."""
-    if not _is_list(values):
-        raise ValueError(f"categories must be a list of names, not {values!r}")
-    for value in values:
-        if not isinstance(value, str | Integral):
-            raise ValueError(f"the name of a class must be a text, not {value!r}")
-    return tuple(str(value) for value in values)
-
-
-def _colors(values: Any) -> tuple[Color, ...]:
-    if not _is_list(values):
-        raise ValueError(f"colors must be a list of colours, not {values!r}")
-    for color in values:
-        if not _is_list(color) or [isinstance(one, Integral) for one in color] != [True] * 3:
-            raise ValueError(f"a colour must be three whole numbers in 0..255, not {color!r}")
-    return tuple((int(r), int(g), int(b)) for r, g, b in values)
-
-
-def _is_list(values: Any) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str)
 
 
 def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,8 +137,8 @@ def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(given)
     if "categories" in arguments:
         categories = arguments.pop("categories")
-        if isinstance(categories, str):
-            raise ValueError(f"categories must be a list of names, not {categories!r}")
+        if isinstance(categories, str) or not isinstance(categories, Iterable):
+            raise ValueError(f"categories must be a list of names, not {shown(categories)}")
         arguments["label_set"] = {"categories": list(categories)}
     if arguments.get("label_set") is not None:
         arguments.setdefault("num_classes", len(LabelSet.from_config(arguments["label_set"])))

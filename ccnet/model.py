@@ -21,12 +21,12 @@ from ccnet.inference.memory import DEFAULT_LIMIT, numbers_per_pixel
 from ccnet.inference.segment import segment
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.reconfiguration import changed_config, changed_parts, compute_the_same
-from ccnet.schema import check, flag, integer, mapping, number, one_of
+from ccnet.schema import check, flag, integer, mapping, number, one_of, reason_of
 from ccnet.transforms import Preprocessing
 from ccnet.weights.assumptions import settle
 from ccnet.weights.hub_mixin import StrictHubMixin
 from ccnet.weights.model_card import inherited_details, write_model_card
-from ccnet.weights.serialization import ModelWeights, load_strictly
+from ccnet.weights.serialization import ModelWeights, check_fit, load_strictly
 
 logger = logging.getLogger(__name__)
 
@@ -158,22 +158,28 @@ class CCNet(nn.Module, StrictHubMixin):
                 trained = cls(**weights.config)
             except (TypeError, ValueError) as error:
                 raise ValueError(
-                    f"the configuration of {weights.source} does not describe a CCNet: {error}"
+                    f"the configuration of {weights.source} does not describe a CCNet: "
+                    f"{reason_of(error)}"
                 ) from error
             model = cls(**changed_config(weights.config, changes)) if changes else trained
         changed = changed_parts(model.config, trained.config)
         names = model.state_dict().keys()
         fresh = [part for part in changed if any(name.startswith(part) for name in names)]
-        if fresh:
-            with torch.device("cpu"):
-                model = cls(**model.config)
-            logger.warning("%s: these parts start untrained: %s", weights.source, ", ".join(fresh))
         kept = {
             name: value
             for name, value in weights.state_dict.items()
             if not name.startswith(changed)
         }
-        load_strictly(model, kept, fresh=changed)
+        try:
+            if fresh:
+                check_fit(model, kept, fresh=changed)  # before anything of its size is made
+                with torch.device("cpu"):
+                    model = cls(**model.config)
+            load_strictly(model, kept, fresh=changed)
+        except ValueError as error:
+            raise ValueError(f"{weights.source}: {error}") from error
+        if fresh:
+            logger.warning("%s: these parts start untrained: %s", weights.source, ", ".join(fresh))
         is_same = compute_the_same(model.config, trained.config)
         model.card_details = (
             dict(weights.details) if is_same else inherited_details(weights.details)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ccnet.images import ImageLike, decode_image
-from ccnet.schema import check, mapping, number, one_of, several
+from ccnet.schema import check, mapping, number, one_of, several, shown
 
 _RULES = {
     "mean": several(3, 3, number(-1e6, 1e6)),
@@ -77,7 +77,6 @@ class Preprocessing:
         unknown = set(config) - {"mean", "std", "channel_order"}
         if unknown:
             raise ValueError(
-                "preprocessing has only mean, std and channel_order, "
-                f"not {', '.join(sorted(unknown))}"
+                f"preprocessing has only mean, std and channel_order, not {shown(sorted(unknown))}"
             )
         return cls(**config)

@@ -10,7 +10,7 @@ ORDERS = {
     "": [
         *("files", "schema", "console", "launchers", "distributed", "locks", "precision"),
         *("attention_kernel", "attention"),
-        *("baselines", "norm", "class_tables", "classes", "losses"),
+        *("baselines", "norm", "class_tables", "class_fields", "classes", "losses"),
         *("images", "transforms", "visualization"),
         *("datasets", "inference", "weights", "backbone", "heads", "reconfiguration", "model"),
         *("zoo", "evaluation", "training"),
@@ -44,9 +44,10 @@ ORDERS = {
         ),
     ],
     "weights": [
-        *("file_kinds", "pickles", "families", "entries", "registry", "serialization"),
-        *("assumptions", "conversion", "hashes", "timed_requests", "retries", "fetching", "hub"),
-        *("origins", "imagenet", "downloads", "sources", "backbones", "model_card", "hub_mixin"),
+        *("file_kinds", "tensors", "pickles", "families", "entries", "registry"),
+        *("serialization", "assumptions", "conversion", "hashes", "timed_requests", "retries"),
+        *("fetching", "hub", "origins", "imagenet", "downloads", "sources", "backbones"),
+        *("model_card", "hub_mixin"),
     ],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
     "weights.conversion": [

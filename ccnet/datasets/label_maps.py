@@ -13,6 +13,7 @@ from ccnet.files import irregularity
 from ccnet.images import UNREADABLE, restore_palette, stored_orientation
 from ccnet.images.formats import quiet
 from ccnet.images.tiff import layout_of
+from ccnet.schema import reason_of
 
 LOSSLESS = ("PNG", "BMP", "GIF", "TIFF")
 """Formats of label maps."""
@@ -83,7 +84,7 @@ def read_label_map(path: Path) -> LabelMap:
         raise ValueError(f"{path} is no PNG, BMP, GIF or TIFF image: save it as PNG") from error
     except UNREADABLE as error:
         raise ValueError(
-            f"{path} cannot be read as a PNG, BMP, GIF or TIFF image: {error}"
+            f"{path} cannot be read as a PNG, BMP, GIF or TIFF image: {reason_of(error)}"
         ) from error
     step = _STEPS.get("1" if file.mode == "1" else coding)
     palette = np.repeat(np.arange(0, 256, step), 3).tolist() if step else (shown or [])

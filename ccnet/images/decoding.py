@@ -16,6 +16,7 @@ from ccnet.files import irregularity, user_path
 from ccnet.images.formats import UNREADABLE, quiet
 from ccnet.images.profiles import to_srgb
 from ccnet.images.samples import Samples, read_file, read_image
+from ccnet.schema import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def decode_image(image: ImageLike) -> Tensor:
         elif isinstance(error, Image.DecompressionBombError):
             reason = f"{error}: if you trust it, raise {SIZE_LIMIT}"
         else:
-            reason = str(error) or type(error).__name__
+            reason = reason_of(error)
         raise ValueError(f"{path} cannot be read as an image: {reason}") from error
 
 

@@ -16,8 +16,10 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from ccnet.files import atomic_write, sha256_of, user_path
+from ccnet.schema import check_nesting, reason_of, shown, shown_name
 from ccnet.weights.file_kinds import foreign_kind, is_pickle
 from ccnet.weights.registry import REGISTRY, details_of
+from ccnet.weights.tensors import misfit
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +29,11 @@ NEEDED = {"backbone", "num_classes", "recurrence"}
 _CHECKSUM = "sha256"
 """Key of the checksum over tensors, configuration and details in a header; others have none."""
 
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-"""Dtypes of weights: what others hold needs a scale first."""
+_MAX_TEXT = 2**24
+"""Bytes that a config.json may have."""
+
+_SHOWN = 8
+"""Tensors that an error names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +105,7 @@ def read_files(
     try:
         header, state_dict = _read(weights_path)
     except SafetensorError as error:
-        reason = foreign_kind(weights_path) or f"{error}"
+        reason = foreign_kind(weights_path) or reason_of(error)
         if is_pickle(weights_path):
             reason = f"a checkpoint of PyTorch: rename it to {weights_path.stem}.pth"
         raise ValueError(f"{weights_path} is not an intact safetensors file: {reason}") from error
@@ -115,7 +120,7 @@ def read_files(
         logger.warning("the config in %s is not used: it has no %s", weights_path, missing)
         config = {}
     if config_path is not None:
-        embedded, config = config, _parse_mapping(config_path.read_bytes(), str(config_path))
+        embedded, config = config, _read_mapping(config_path)
         if embedded and embedded != config:
             logger.warning("%s is used, though %s has another one", config_path, weights_path.name)
     if details is None:
@@ -132,7 +137,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         content = path.read_bytes()
         state_dict = load(content)
         size = int.from_bytes(content[:8], "little")
-        return json.loads(content[8:][:size]).get("__metadata__", {}), state_dict
+        return json.loads(content[8:][:size]).get("__metadata__") or {}, state_dict
     with torch.device("cpu"), safe_open(path, framework="pt") as file:
         return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
@@ -167,13 +172,23 @@ def _registered_details(path: Path) -> dict[str, Any]:
     return next((details_of(one) for one in members if one.meta["sha256"] == sha256), {})
 
 
+def _read_mapping(path: Path) -> dict[str, Any]:
+    if (size := path.stat().st_size) > _MAX_TEXT:
+        raise ValueError(f"{path} has {size} bytes: no configuration has more than {_MAX_TEXT}")
+    return _parse_mapping(path.read_bytes(), str(path))
+
+
 def _parse_mapping(text: str | bytes, place: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place} is not JSON: {error}") from error
+        raise ValueError(f"{place} is not JSON: {reason_of(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{place} is a {type(content).__name__}, not a mapping")
+    try:
+        check_nesting(content)
+    except ValueError as error:
+        raise ValueError(f"{place} cannot be used: {error}") from error
     return content
 
 
@@ -238,41 +253,44 @@ def load_strictly(
             them.
 
     Raises:
-        ValueError: if tensors are missing, unexpected, of another shape, not finite, or of a dtype
-            that weights are quantised to; names them.
+        ValueError: if tensors are missing, unexpected, of another shape, no plain ones of real
+            numbers, not finite in the module's dtype, negative where only 0 or more makes sense, or
+            of a dtype that weights are quantised to; names them.
     """
-    kept = tuple(fresh)
+    check_fit(module, state_dict, fresh)
     targets = module.state_dict()
-    own = {
-        name: tuple(tensor.shape) for name, tensor in targets.items() if not name.startswith(kept)
-    }
-    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    problems = [f"missing {name} {own[name]}" for name in own.keys() - given.keys()]
-    problems += [f"unexpected {name} {given[name]}" for name in given.keys() - own.keys()]
-    problems += [
-        f"{name} {fault}"
-        for name in own.keys() & given.keys()
-        if (fault := _fault(state_dict[name], targets[name]))
-    ]
-    if problems:
-        shown = "\n  ".join(sorted(problems)[:20])
-        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ValueError(f"the weights do not fit the network:\n  {shown}{more}")
     if all(target.is_meta for target in targets.values()):
         state_dict = {
             name: value.to(targets[name].dtype, copy=True) for name, value in state_dict.items()
         }
         module.load_state_dict(state_dict, assign=True)
     else:
-        module.load_state_dict(state_dict, strict=not kept)
+        module.load_state_dict(state_dict, strict=not tuple(fresh))
 
 
-def _fault(tensor: Tensor, target: Tensor) -> str | None:
-    """Says why a tensor cannot be the value of another; None if it can."""
-    if tensor.shape != target.shape:
-        return f"is {tuple(tensor.shape)} instead of {tuple(target.shape)}"
-    if tensor.dtype in _FLOATS:
-        return None if tensor.isfinite().all() else "has values that are not finite"
-    if target.is_floating_point():
-        return f"is {tensor.dtype}: the network needs floating-point numbers of 16 bits or more"
-    return None
+def check_fit(
+    module: nn.Module, state_dict: Mapping[str, Tensor], fresh: Iterable[str] = ()
+) -> None:
+    """Raises the error of `load_strictly`, if it would; the module may be on the meta device."""
+    fresh = tuple(fresh)
+    targets = {
+        name: tensor for name, tensor in module.state_dict().items() if not name.startswith(fresh)
+    }
+    problems = [
+        f"missing {name} {tuple(targets[name].shape)}"
+        for name in sorted(targets.keys() - state_dict.keys())
+    ]
+    problems += [
+        f"unexpected {shown_name(name)} {shown(tuple(getattr(state_dict[name], 'shape', ())))}"
+        for name in sorted(state_dict.keys() - targets.keys(), key=str)
+    ]
+    problems += [
+        f"{name} {fault}"
+        for name, target in targets.items()
+        if name in state_dict and (fault := misfit(name, state_dict[name], target)) is not None
+    ]
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ValueError(
+            f"the weights do not fit the network: {'; '.join(problems[:_SHOWN])}{more}"
+        )

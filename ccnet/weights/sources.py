@@ -42,7 +42,7 @@ def load_weights(weights: WeightsLike, backbone: str, *, progress: bool = True) 
     """
     loaded = complete(_load(weights, REGISTRY[backbone], progress))
     trained = loaded.config.get("backbone")
-    if trained is not None and trained != backbone:
+    if trained != backbone and isinstance(trained, str) and trained in REGISTRY:
         raise ValueError(
             f"{loaded.source} holds weights for {trained}, not for {backbone}: use ccnet_{trained}"
         )

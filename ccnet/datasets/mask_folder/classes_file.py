@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ccnet.classes import IGNORE_INDEX, LabelSet, whole_numbers
+from ccnet.class_fields import whole_numbers
+from ccnet.classes import IGNORE_INDEX, LabelSet
 from ccnet.files import irregularity
+from ccnet.schema import reason_of, shown
 
 ORIENTATION = "mask_orientation"
 """The field that tells which pixels masks are drawn on."""
@@ -18,9 +20,6 @@ ORIENTATIONS = ("upright", "stored")
 
 LARGEST = 2**20
 """Bytes that are read; 255 names of some thousand letters fit."""
-
-LONGEST = 300
-"""Letters of a reason that an error shows."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,9 @@ class ClassesFile:
         try:
             return cls._parse(_read_json(path))
         except (ValueError, TypeError, OSError) as error:
-            reason = str(error) if len(str(error)) <= LONGEST else f"{str(error)[:LONGEST]}..."
             raise ValueError(
                 f'{path} is no list of names, nor {{"categories": [...], "colors": [...]}}: '
-                f"{reason}"
+                f"{reason_of(error)}"
             ) from error
 
     @classmethod
@@ -63,7 +61,9 @@ class ClassesFile:
         fields = dict(content)
         orientation = fields.pop(ORIENTATION, None)
         if orientation not in (*ORIENTATIONS, None):
-            raise ValueError(f"{ORIENTATION} must be 'upright' or 'stored', not {orientation!r}")
+            raise ValueError(
+                f"{ORIENTATION} must be 'upright' or 'stored', not {shown(orientation)}"
+            )
         found = cls(fields, orientation)
         label_ids, colors = fields.get("label_ids", ()), fields.get("colors")
         count = len(whole_numbers("label_ids", label_ids))

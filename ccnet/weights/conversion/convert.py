@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ccnet.classes import CITYSCAPES, LabelSet
+from ccnet.schema import reason_of, shown_name
 from ccnet.weights.assumptions import in_words, one_by_one
 from ccnet.weights.conversion.measurement import measure, measure_stem
 from ccnet.weights.conversion.openmmlab import Recorded, read_record
@@ -63,9 +64,11 @@ def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWei
         _read_record(checkpoint)  # may know better what is wrong
         raise
     if found.others:
-        logger.info("left aside: %s", ", ".join(found.others[:5]))
+        logger.info("left aside: %s", ", ".join(map(shown_name, found.others[:5])))
     if found.averages:
-        logger.warning("left aside: an average of the weights, %s ...", found.averages[0])
+        logger.warning(
+            "left aside: an average of the weights, %s ...", shown_name(found.averages[0])
+        )
     for place in unnamed_copies(checkpoint, found.tensors):
         logger.warning("left aside: the tensors without names in %s, perhaps an average", place)
     family = found.family
@@ -142,7 +145,9 @@ def _read_record(checkpoint: Mapping[str, Any], num_classes: int | None = None) 
     try:
         return read_record(checkpoint, num_classes)
     except (TypeError, AttributeError, KeyError, OverflowError) as error:
-        raise ValueError(f"its recorded configuration has a wrong value: {error}") from error
+        raise ValueError(
+            f"its recorded configuration has a wrong value: {reason_of(error)}"
+        ) from error
 
 
 def _from_training(tensors: Mapping[str, Tensor], checkpoint: Mapping[str, Any]) -> ModelWeights:
@@ -180,7 +185,10 @@ def _renamed(state_dict: Mapping[str, Tensor], rename: Callable[[str], str]) -> 
     for name in state_dict:
         other = origins.setdefault(rename(name), name)
         if other != name:
-            raise ValueError(f"checkpoint entries {other} and {name} both map to {rename(name)}")
+            raise ValueError(
+                f"checkpoint entries {shown_name(other)} and {shown_name(name)} both map to "
+                f"{shown_name(rename(name))}"
+            )
     return {new: state_dict[name] for new, name in origins.items()}
 
 
@@ -194,20 +202,26 @@ def _rename(name: str, names: Mapping[str, str]) -> str:
 
 def _fold(state_dict: dict[str, Tensor], in_place_norm: bool) -> None:
     """Folds in-place norms into plain ones, and biases of convolutions into the norms' means."""
-    norms = [name.removesuffix(".running_mean") for name in state_dict if "running_mean" in name]
+    norms = [
+        name.removesuffix(".running_mean") for name in state_dict if name.endswith(".running_mean")
+    ]
     for norm in norms:
         scale = state_dict.get(f"{norm}.weight")
-        if in_place_norm and scale is not None:
+        if in_place_norm and scale is not None and scale.is_floating_point():
             state_dict[f"{norm}.weight"] = scale.abs() + 1e-5
         state_dict.setdefault(f"{norm}.num_batches_tracked", torch.tensor(0))
         parent, _, index = norm.rpartition(".")
-        bias = f"{parent}.{int(index) - 1}.bias" if index.isdigit() else ""
+        bias = f"{parent}.{int(index) - 1}.bias" if index.isdecimal() else ""
         mean = f"{norm}.running_mean"
-        if bias in state_dict and state_dict[bias].shape == state_dict[mean].shape:
+        if bias in state_dict and _can_be_subtracted(state_dict[mean], state_dict[bias]):
             state_dict[mean] = state_dict[mean] - state_dict.pop(bias)
     gamma = state_dict.get("head.cca.gamma")
     if gamma is not None and gamma.dim() == 0:
         state_dict["head.cca.gamma"] = gamma[None]
+
+
+def _can_be_subtracted(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.is_floating_point() and other.is_floating_point()
 
 
 def _label_set(num_classes: int, family: Family) -> LabelSet:
@@ -219,4 +233,4 @@ def _may_be_in_place(state_dict: Mapping[str, Tensor]) -> Iterator[bool]:
     for name in state_dict:
         if name.endswith(".running_mean"):
             scale = state_dict.get(f"{name.removesuffix('.running_mean')}.weight")
-            yield scale is not None and bool((scale < 0).any())
+            yield scale is not None and bool((scale.float() < 0).any())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ccnet.inference import InferenceProtocol
+from ccnet.schema import shown
 from ccnet.transforms import Preprocessing
 from ccnet.weights.conversion.python_config import parse_config
 from ccnet.weights.conversion.recorded_classes import part_of, recorded_label_set
@@ -150,12 +151,12 @@ def _check_supported(part: str, settings: Mapping[str, Any]) -> None:
         value = _short(value.get("type", allowed[0]) if isinstance(value, Mapping) else value)
         if value not in allowed:
             raise ValueError(
-                f"its {part} has {name}={value!r}, which this network cannot have: "
+                f"its {part} has {name}={shown(value)}, which this network cannot have: "
                 f"only {' or '.join(map(repr, allowed))}"
             )
     epsilon = part_of(settings, "norm_cfg").get("eps", 1e-5)
     if epsilon != 1e-5:
-        raise ValueError(f"its {part} has norms with eps={epsilon!r}; this network has 1e-5")
+        raise ValueError(f"its {part} has norms with eps={shown(epsilon)}; this network has 1e-5")
     if settings.get("out_channels") == 1:
         raise ValueError("it has one output channel for two classes, cut at a threshold")
 
@@ -169,8 +170,8 @@ def _backbone_options(backbone: Mapping[str, Any]) -> dict[str, Any]:
         dilations = tuple(backbone.get("dilations", (1, 1, 1, 1)))
         if (strides, dilations) not in _OUTPUT_STRIDES:
             raise ValueError(
-                f"its backbone has strides {strides} and dilations {dilations}, which this network "
-                "cannot have"
+                f"its backbone has strides {shown(strides)} and dilations {shown(dilations)}, "
+                "which this network cannot have"
             )
         options["output_stride"] = _OUTPUT_STRIDES[strides, dilations]
     return options

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from ccnet.schema import check_nesting, reason_of
+
 UNREADABLE = object()
 """Stands for a value that is none of these."""
 
@@ -88,8 +90,10 @@ def _variables(text: str) -> dict[str, Any]:
         for statement in body:
             _run(statement, names)
     except (SyntaxError, RecursionError, MemoryError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"it is not Python: {error}") from error
-    return {name: value for name, value in names.items() if value is not UNREADABLE}
+        raise ValueError(f"it is not Python: {reason_of(error)}") from error
+    found = {name: value for name, value in names.items() if value is not UNREADABLE}
+    check_nesting(found)
+    return found
 
 
 def _run(statement: ast.stmt, names: dict[str, Any]) -> None:
@@ -170,7 +174,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         one, other = _value(node.left, names), _value(node.right, names)
         if _is_number(one) and _is_number(other):
-            return _OPERATORS[type(node.op)](one, other)
+            number = _OPERATORS[type(node.op)](one, other)
+            return number if _is_number(number) else UNREADABLE
     return UNREADABLE
 
 
@@ -189,7 +194,9 @@ def _mapping(pairs: Any, names: Mapping[str, Any]) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a value is one to compute with: products of large ones soon fill the memory."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) < 2**64
 
 
 def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

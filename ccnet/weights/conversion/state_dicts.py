@@ -12,12 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccnet.schema import shown, shown_name
 from ccnet.weights.families import FAMILIES, Family
+from ccnet.weights.tensors import irregularity
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts that `torch.compile`, FSDP and activation checkpointing put into names, anywhere."""
 
 _DEPTH = 4
+_MOST = 100
+"""Networks that a checkpoint may have."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def find_state_dict(
         chosen = found[:1] + [one for one in found[1:] if not _is_copy(one, found[0])]
     if len(chosen) == 1:
         return chosen[0]
-    names = ", ".join(one.entry or "(the whole)" for one in found)
+    names = ", ".join(shown_name(one.entry or "(the whole)") for one in found[:10])
     if entry is not None:
         raise ValueError(f"there is no network at {entry!r}; there is {names or 'none'}")
     if found:
@@ -126,6 +130,8 @@ def _networks(
         for family in known:
             if f".{name}".endswith(f".{family.marker}"):
                 found.setdefault(name.removesuffix(family.marker), []).append(family)
+    if len(found) > _MOST:
+        raise ValueError(f"the checkpoint has {len(found)} networks, more than {_MOST}")
     for prefix, families in found.items():
         if len(families) > 1:
             continue
@@ -145,12 +151,11 @@ def _networks(
 
 def _check_plain(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
-            raise ValueError(f"{name} is no plain tensor of real numbers")
-        if tensor.is_meta:
-            raise ValueError(f"{name} has no values")
+        if (fault := irregularity(tensor)) is not None:
+            raise ValueError(f"{shown_name(name)} {fault}")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ValueError(f"{name} {tuple(tensor.shape)} is larger than its storage")
+            shape = shown(tuple(tensor.shape))
+            raise ValueError(f"{shown_name(name)} {shape} is larger than its storage")
 
 
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,7 +163,10 @@ def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in tensors:
         short = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
         if (other := origins.setdefault(short, name)) != name:
-            raise ValueError(f"checkpoint entries {other} and {name} both map to {short}")
+            raise ValueError(
+                f"checkpoint entries {shown_name(other)} and {shown_name(name)} both map to "
+                f"{shown_name(short)}"
+            )
     return {short: tensors[name] for short, name in origins.items()}
 
 
@@ -172,12 +180,12 @@ def _is_copy(one: StateDict, other: StateDict) -> bool:
 def _describe_unknown(checkpoint: Mapping[str, Any], families: Sequence[Family]) -> str:
     candidates = list(_tensor_mappings(checkpoint))
     if not candidates:
-        keys = sorted(map(str, checkpoint))[:10]
+        keys = shown(sorted(map(str, checkpoint)))
         return f"the checkpoint has no state dict; its keys are {keys}"
     largest = max(candidates, key=len)
-    names = sorted(map(str, largest))
+    examples = ", ".join(map(shown_name, sorted(map(str, largest))[:5]))
     return (
-        f"unknown checkpoint family with parameter names such as {', '.join(names[:5])}; "
+        f"unknown checkpoint family with parameter names such as {examples}; "
         "known families: "
         + ", ".join(f"{family.name} (with {family.marker})" for family in families)
     )

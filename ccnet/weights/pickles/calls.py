@@ -4,7 +4,8 @@ None of them is made here. Each is checked, and a stub stands for the object tha
 """
 
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,12 +109,21 @@ def _tensor(
             raise ValueError(TOO_LARGE)
 
 
+def check_keys(keys: Iterable[Any]) -> None:
+    """Raises a ValueError if keys of a mapping or set could take forever to hash or to find."""
+    for key in keys:
+        parts = key if type(key) is tuple else (key,)
+        check(not any(type(part) in (tuple, frozenset) for part in parts))
+        check(not any(type(part) is int and abs(part) >= sys.hash_info.modulus for part in parts))
+
+
 def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
 def _ordered(items: Any = ()) -> dict[Any, Any]:
     check(type(items) in (list, tuple))
+    check_keys(key for key, _ in items)
     return _Mapping(items)
 
 
@@ -123,7 +133,8 @@ def _of(*kinds: type) -> Callable[..., None]:
 
 
 def _set_of(items: Any) -> None:
-    check(type(items) is list and not any(type(item) is tuple for item in items))
+    check(type(items) is list)
+    check_keys(items)
 
 
 def _encode(text: Any, encoding: Any) -> bytes:

@@ -6,11 +6,12 @@ foreign types, code, and sizes beyond those of the file are known before anythin
 
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, ClassVar
 
 import torch
 
+from ccnet.schema import check_nesting, parts_of, shown
 from ccnet.weights.pickles.calls import (
     CALLS,
     DTYPE,
@@ -21,7 +22,7 @@ from ccnet.weights.pickles.calls import (
     Foreign,
     Global,
     Stub,
-    check,
+    check_keys,
     is_count,
 )
 
@@ -30,6 +31,13 @@ _EXECUTING = re.compile(
     r"|builtins\.(eval|exec|compile|open|__import__)$"
 )
 """What no checkpoint has a reason to call."""
+
+_DEEPEST = 100
+_MOST = 1_000_000
+"""Values that a file may hold where it has fewer bytes."""
+
+_COPIES = 10
+"""Bytes that its calls may be given, as a multiple of its size: some of them copy these."""
 
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
@@ -73,13 +81,21 @@ def check_pickle(file: IO[bytes], size: int, storages: Mapping[str, int] | None 
     content = None
     try:
         content = run.load()
+        check_nesting(content, _DEEPEST, max(size, _MOST), _parts_of)
     except Exception as error:  # a foreign object may be asked for anything
-        failure = error
+        failure, content = error, None
     if run.foreign:
         raise ForeignTypeError(list(run.foreign), content)
     if failure is not None:
         raise failure
     return content
+
+
+def _parts_of(value: Any) -> Iterable[Any]:
+    return (value.arguments, value.state) if isinstance(value, Stub) else parts_of(value)
+
+
+_BUILD: Callable[[Any], None] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
 
 
 class _DryRun(pickle._Unpickler):
@@ -93,6 +109,7 @@ class _DryRun(pickle._Unpickler):
         super().__init__(file, encoding="latin1")
         self.size, self.storages, self.declared = size, storages, dict[str, int]()
         self.foreign: dict[str, None] = {}
+        self.given = 0
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{_RENAMED.get(module, module)}.{name}"
@@ -121,17 +138,30 @@ class _DryRun(pickle._Unpickler):
         return Foreign(name, arguments)
 
     def _make(self, function: Any, arguments: Any) -> Any:
+        self._charge(arguments)
         name = getattr(function, "name", type(function).__name__)
         if name not in CALLS or isinstance(function, Foreign):
             return self._refuse(name, arguments)
         if name == WITH_ATTRIBUTES:
             return self._make(arguments[0], arguments[2])
         if name == "numpy.dtype" and not DTYPE.fullmatch(str(arguments[0])):
-            return self._refuse(f"numpy.dtype({arguments[0]!r})")
+            return self._refuse(f"numpy.dtype({shown(arguments[0])})")
         if any(isinstance(argument, Foreign) for argument in arguments):
             return Foreign(name, arguments)
         made = CALLS[name](*arguments)
         return Stub(name, arguments) if made is None else made
+
+    def _charge(self, arguments: Any) -> None:
+        """Counts what a call is given: the same value may be given, and copied, again and again."""
+        for argument in arguments if type(arguments) is tuple else ():
+            if isinstance(argument, (str, bytes, list, tuple, dict)):
+                self.given += len(argument)
+        if self.given > _COPIES * self.size:
+            raise ValueError(TOO_LARGE)
+
+    def _build(self) -> None:
+        self._charge(self.stack[-1])
+        _BUILD(self)
 
     def _protocol(self) -> None:
         protocol = self.read(1)[0]
@@ -148,10 +178,8 @@ class _DryRun(pickle._Unpickler):
         self._set(items)
 
     def _set(self, items: list[Any]) -> None:
-        """Sets items of a mapping whose keys are plain: nested ones may take forever to hash."""
         for key, value in zip(items[::2], items[1::2], strict=True):
-            parts = key if type(key) is tuple else (key,)
-            check(not any(type(part) is tuple for part in parts))
+            check_keys([key])
             self.stack[-1][key] = value
 
     def _reduce(self) -> None:
@@ -168,6 +196,7 @@ class _DryRun(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Any]] = {
         **pickle._Unpickler.dispatch,
         pickle.PROTO[0]: _protocol,
+        pickle.BUILD[0]: _build,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
         pickle.REDUCE[0]: _reduce,

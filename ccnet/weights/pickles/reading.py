@@ -14,6 +14,7 @@ import torch
 from torch.serialization import MAGIC_NUMBER, safe_globals
 
 from ccnet.files import user_path
+from ccnet.schema import reason_of, shown_name
 from ccnet.weights.file_kinds import foreign_kind
 from ccnet.weights.pickles.calls import Foreign, Stub
 from ccnet.weights.pickles.dry_run import ForeignTypeError, check_pickle
@@ -36,6 +37,8 @@ _OTHER_ARCHIVES = {
 
 _FOLDER = 0x10
 """Attribute of folders in an archive: torch.load leaves the tensors of such entries unset."""
+
+_LONGEST_LINE = 1000
 
 _MAGIC = MAGIC_NUMBER.to_bytes(10, "little")
 
@@ -81,7 +84,7 @@ def read_pickle(path: str | os.PathLike[str], *, own: bool = False) -> Mapping[s
     except ForeignTypeError as error:
         raise ValueError(_explain(path, error, is_archive or _MAGIC in content[:16])) from error
     except Exception as error:
-        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
+        reason = reason_of(error) if isinstance(error, ValueError) else type(error).__name__
         raise ValueError(f"{path} is damaged, or no checkpoint of PyTorch: {reason}") from error
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{path} holds a {type(loaded).__name__}, not a state dict")
@@ -165,7 +168,9 @@ def _numpy_globals() -> list[Any]:
 
 
 def _explain(path: Path, error: ForeignTypeError, is_torch: bool) -> str:
-    names = ", ".join(error.names[:5]) + (" and more" if len(error.names) > 5 else "")
+    names = ", ".join(map(shown_name, error.names[:5])) + (
+        " and more" if len(error.names) > 5 else ""
+    )
     message = f"{path} holds more than tensors and plain values: {names}"
     if error.executes:
         return f"{message}; such functions run programs or touch files, so do not load it at all"
@@ -173,9 +178,12 @@ def _explain(path: Path, error: ForeignTypeError, is_torch: bool) -> str:
         load = f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
     else:
         load = f"pickle.load(open({str(path)!r}, 'rb'))"
+    kept = _what_to_keep(error.content)
+    if len(kept) > _LONGEST_LINE or not kept.isprintable():
+        return f"{message}. Save its weights alone with the program that it is from"
     code = (
         f"import pickle, torch; c = {load}; "
-        f"torch.save({_what_to_keep(error.content)}, {str(path.with_suffix('.weights.pth'))!r})"
+        f"torch.save({kept}, {str(path.with_suffix('.weights.pth'))!r})"
     )
     return (
         f"{message}. This saves its weights alone, but runs the file's own code, so only if you "
