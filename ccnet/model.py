@@ -168,7 +168,7 @@ class CCNet(nn.Module, StrictHubMixin):
         kept = {
             name: value
             for name, value in weights.state_dict.items()
-            if not name.startswith(changed)
+            if not str(name).startswith(changed)
         }
         try:
             if fresh:

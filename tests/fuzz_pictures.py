@@ -2,10 +2,11 @@
 
 import io
 import struct
+import warnings
 
 import numpy as np
 import tiff_files as tiff
-from PIL import Image, features
+from PIL import Image
 
 SIZE = WIDTH, HEIGHT = 37, 22
 _PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
@@ -49,7 +50,7 @@ def pictures() -> dict[str, bytes]:
         _heif().register_heif_opener()
     found = {}
     for kind, variants in _WRITTEN.items():
-        if kind in Image.SAVE and (kind != "AVIF" or features.check("avif")):
+        if kind in Image.SAVE and kind in Image.registered_extensions().values():
             for index, (mode, options) in enumerate(variants):
                 found[f"{kind} {index} {mode}"] = _encoded(kind, mode, options)
     deep = _PIXELS[..., :3].astype(int) * 257
@@ -83,7 +84,9 @@ def _image(mode: str) -> Image.Image:
 
 
 def _encoded(kind: str, mode: str, options: dict) -> bytes:
-    _image(mode).save(buffer := io.BytesIO(), kind, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of formats that Pillow gives up
+        _image(mode).save(buffer := io.BytesIO(), kind, **options)
     return buffer.getvalue()
 
 
@@ -92,6 +95,7 @@ def _written_by_hand(written: dict[str, bytes]) -> dict[str, bytes]:
     rgb, grey = _PIXELS[..., :3].tobytes(), _PIXELS[..., 0].tobytes()
     planes = np.moveaxis(_PIXELS[..., :3], 2, 0).tobytes()
     dib = written["DIB 0 RGB"]
+    _image("RGBA").resize((32, 32)).save(icon := io.BytesIO(), "PNG")
     doubled = dib[:8] + struct.pack("<i", 2 * HEIGHT) + dib[12:]
     pixar = struct.pack("<HH4xHH", HEIGHT, WIDTH, 14, 2)
     xpm = [f'"{WIDTH} {HEIGHT} 4 1",', *(f'"{"abcd"[i]} c #0{i}80ff",' for i in range(4))]
@@ -104,7 +108,7 @@ def _written_by_hand(written: dict[str, bytes]) -> dict[str, bytes]:
         "FLI": (flc + struct.pack("<HHI", 8, 3, 70)).ljust(128, b"\0") + frame + grey,
         "FTEX": b"FTEX" + struct.pack("<9i", 0, *SIZE, 1, 1, 1, 32, len(rgb), 0)[:-4] + rgb,
         "GBR": struct.pack(">7I", 28 + 2, 2, *SIZE, 4, 0x47494D50, 10) + b"b\0" + _PIXELS.tobytes(),
-        "ICNS PNG": _icons(ic11=_encoded("PNG", "RGBA", {})),
+        "ICNS PNG": _icons(ic11=icon.getvalue()),
         "ICNS raw": _icons(is32=rgb[:768], s8mk=grey[:256]),
         "IMT": b"* a comment\nwidth %d\nheight %d\npixel n8\n\x0c" % SIZE + grey,
         "PCD": b"".ljust(2048, b"\xff") + b"PCD_".ljust(96 * 2048 - 2048, b"\0") + bytes(589_824),

@@ -25,12 +25,17 @@ MEMORY = 4 * 2**30
 """Bytes that a child may take beyond those that it needs to start."""
 
 SECONDS = 10
-"""Processor time for one file."""
+"""Processor time that one file may take."""
+
+FAULT = "fault"
+"""How the names begin of the subjects with which the test itself is tried."""
 
 _HERE = Path(__file__).resolve()
 
 
-def run(seed: int, count: int, seconds: float, only: str = "") -> tuple[int, list[str]]:
+def run(
+    seed: int, count: int, seconds: float, only: str = "", limit: int = SECONDS
+) -> tuple[int, list[str]]:
     """Reads one damaged file for each seed.
 
     Args:
@@ -38,6 +43,7 @@ def run(seed: int, count: int, seconds: float, only: str = "") -> tuple[int, lis
         count: number of seeds.
         seconds: after which no further file is begun.
         only: begin of the names of the subjects that are damaged.
+        limit: seconds of processor time that one file may take.
 
     Returns:
         The number of files that were read, and what failed.
@@ -48,6 +54,7 @@ def run(seed: int, count: int, seconds: float, only: str = "") -> tuple[int, lis
         while seed < end and (left := deadline - time.monotonic()) > 0 and len(failures) < 20:
             command = [sys.executable, str(_HERE), "--child", folder, "--seed", str(seed)]
             command += ["--count", str(end - seed), "--seconds", str(left), "--only", only]
+            command += ["--limit", str(limit)]
             environment = {**os.environ, "HF_HOME": folder, "OMP_NUM_THREADS": "1"}
             environment["PYTHONPATH"] = os.pathsep.join([str(_HERE.parents[1]), *sys.path])
             child = subprocess.run(
@@ -63,42 +70,44 @@ def run(seed: int, count: int, seconds: float, only: str = "") -> tuple[int, lis
             tried += last + 1 - seed
             if child.returncode == 0:
                 break
-            why = (
-                f"signal {signal.Signals(-child.returncode).name}"
-                if child.returncode < 0
-                else (f"exit {child.returncode}")
-            )
+            code = child.returncode
+            why = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             failures.append(f"seed {last}: ended by {why}: {child.stderr.strip()[-1500:]}")
             seed = last + 1
     return tried, failures
 
 
-def _child(folder: Path, seed: int, count: int, seconds: float, only: str) -> None:
-    from fuzz_subjects import subjects
+def _child(folder: Path, seed: int, count: int, seconds: float, only: str, limit: int) -> None:
+    from fuzz_subjects import faults, subjects
 
     warnings.filterwarnings("error", module=r"ccnet")
     logging.getLogger("ccnet").addHandler(_Messages())
     logging.getLogger("ccnet").propagate = False
     (folder / "made").mkdir(exist_ok=True)
-    known = [one for one in subjects(folder / "made") if one.name.startswith(only)]
+    made = faults() if only.startswith(FAULT) else subjects(folder / "made")
+    known = [one for one in made if one.name.startswith(only)]
     _limit_memory()
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     deadline, sound = time.monotonic() + seconds, {}
     for number in range(seed, seed + count):
         if time.monotonic() > deadline:
             break
-        print(f"SEED {number}", flush=True)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        signal.setitimer(signal.ITIMER_REAL, 12 * SECONDS)
+        _say(f"SEED {number}")
+        signal.setitimer(signal.ITIMER_PROF, limit)
+        signal.setitimer(signal.ITIMER_REAL, 12 * limit)
         subject = random.Random(number).choice(known)
         try:
             _try(subject, number, folder / "tried", sound)
         except Exception:
             signal.setitimer(signal.ITIMER_PROF, 0)
             shown = traceback.format_exc()[-1800:].replace("\n", "\n    ")
-            print(f"FAILED seed {number} ({subject.name}): {shown!r}", flush=True)
+            _say(f"FAILED seed {number} ({subject.name}): {shown!r}")
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _try(subject, number, folder, sound) -> None:
@@ -109,6 +118,7 @@ def _try(subject, number, folder, sound) -> None:
     rng.random()
     if subject.name not in sound:
         sound[subject.name] = _outcome(subject, subject.content, folder)
+        assert sound[subject.name] is not None or subject.name.startswith("mask "), "not sound"
     is_bit = rng.random() < 0.2
     content = flip_bit(rng, subject.content) if is_bit else damaged(subject, rng)
     found = _outcome(subject, content, folder)
@@ -144,12 +154,12 @@ def _limit_memory() -> None:
     import resource
 
     status = Path("/proc/self/status")
-    used = 2 * 2**30
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        used = 1024 * int(lines["VmData"].split()[0])
-    for kind in (resource.RLIMIT_DATA,):
-        resource.setrlimit(kind, (used + MEMORY, resource.getrlimit(kind)[1]))
+    if not status.exists():
+        return  # only Linux counts all that a process has under this limit
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    used = 1024 * int(lines["VmData"].split()[0])
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, most))
 
 
 def main() -> None:
@@ -160,16 +170,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--only", default="")
+    parser.add_argument("--limit", type=int, default=SECONDS)
     parser.add_argument("--child", type=Path)
     options = parser.parse_args()
     seconds = options.seconds if options.minutes is None else 60 * options.minutes
     if options.child:
-        _child(options.child, options.seed, options.count, seconds, options.only)
+        chosen = options.only, options.limit
+        _child(options.child, options.seed, options.count, seconds, *chosen)
         return
-    tried, failures = run(options.seed, options.count, seconds, options.only)
-    print(f"{tried} files from seed {options.seed} on, {len(failures)} failures")
+    tried, failures = run(options.seed, options.count, seconds, options.only, options.limit)
+    _say(f"{tried} files from seed {options.seed} on, {len(failures)} failures")
     for failure in failures:
-        print(failure.replace("\\n", "\n"))
+        _say(failure.replace("\\n", "\n"))
     sys.exit(bool(failures))
 
 
