@@ -78,7 +78,8 @@ def run(
 
 
 def _child(folder: Path, seed: int, count: int, seconds: float, only: str, limit: int) -> None:
-    from fuzz_subjects import faults, subjects
+    from fuzz_files import faults
+    from fuzz_subjects import subjects
 
     warnings.filterwarnings("error", module=r"ccnet")
     logging.getLogger("ccnet").addHandler(_Messages())
@@ -111,8 +112,8 @@ def _say(line: str) -> None:
 
 
 def _try(subject, number, folder, sound) -> None:
+    from fuzz_files import damaged
     from fuzz_mutations import flip_bit
-    from fuzz_subjects import damaged
 
     rng = random.Random(number)
     rng.random()
@@ -128,7 +129,7 @@ def _try(subject, number, folder, sound) -> None:
 
 def _outcome(subject, content, folder) -> str | None:
     """Reads a file; None stands for an error, which says what is wrong."""
-    from fuzz_subjects import check_message
+    from fuzz_files import check_message
 
     shutil.rmtree(folder, ignore_errors=True)
     path = folder / subject.place

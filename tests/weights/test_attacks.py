@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from fuzz_subjects import check_message
+from fuzz_files import check_message
 from hub_server import Repository
 from safetensors.torch import save
 from torch import nn

@@ -171,6 +171,26 @@ ATTACKS = {
     "dtype": b"}X\x01\x00\x00\x00a"
     + called("numpy.dtype", b"X\x02\x00\x00\x00f8\x89\x88\x87")
     + b"(K\x03X\x01\x00\x00\x00<NNNM\x00\x10K\x08K\x3ftbs",
+    "keys of one hash": b"}("
+    + b"".join(b"\x8a\x10" + (k * (2**61 - 1)).to_bytes(16, "little") for k in range(40_000))
+    + b"u",
+    "set of one hash": b"}X\x01\x00\x00\x00a"
+    + called(
+        "builtins.set",
+        b"](",
+        *(b"\x8a\x10" + (k * (2**61 - 1)).to_bytes(16, "little") for k in range(40_000)),
+        b"e\x85",
+    ),
+    "copies of a text": b"}X\x01\x00\x00\x00aX\x40\x42\x0f\x00"
+    + bytes(10**6)
+    + b"q\x01]("
+    + called("_codecs.encode", b"h\x01X\x06\x00\x00\x00latin1\x86") * 300
+    + b"e",
+    "copies of a size": b"}X\x01\x00\x00\x00a("
+    + b"K\x01" * 50_000
+    + b"tq\x01]("
+    + called("torch.Size", b"h\x01\x85") * 300
+    + b"e",
     "nested key": b"}" + b")2\x86" * 40 + b"Ns",
     "memo": b"}r\xff\xff\xff\xff" + b"X\x01\x00\x00\x00a" + number(1) + b"s0h\x00",
 }
