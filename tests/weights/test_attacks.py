@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 import ccnet
+from ccnet.backbone import Backbone
 from ccnet.model import CCNet
 from ccnet.weights import ModelWeights
 from ccnet.weights.serialization import load_strictly
@@ -258,11 +259,19 @@ def test_values_are_compared_with_the_range_of_the_network():
     assert module.weight.tolist() == [1, 1]
 
 
-def test_nothing_of_a_false_size_is_made(sound):
+def test_nothing_of_a_false_size_is_made(sound, monkeypatch):
     """Sizes are compared on the meta device before new classifiers take memory."""
-    config = {**sound.config, "backbone_options": {"stem_widths": [4096] * 10}}
+    devices = []
+
+    def make(*arguments, **options):
+        devices.append(torch.empty(0).device.type)
+        return Backbone(*arguments, **options)
+
+    monkeypatch.setattr("ccnet.model.Backbone", make)
+    config = {**sound.config, "backbone_options": {"stem_widths": [8]}}
     with pytest.raises(ValueError, match="the weights do not fit the network"):
         CCNet.from_weights(ModelWeights(sound.state_dict, config), num_classes=7)
+    assert devices == ["meta", "meta"]
 
 
 DOORS = ["file", "folder", "from_pretrained", "hub", "constructor", "builder", "arguments"]
