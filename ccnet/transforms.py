@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ccnet.images import ImageLike, decode_image
-from ccnet.schema import check, mapping, number, one_of, several, shown
+from ccnet.schema import check, mapping, number, one_of, several, shown_name
 
 _RULES = {
     "mean": several(3, 3, number(-1e6, 1e6)),
@@ -76,7 +76,6 @@ class Preprocessing:
         check({"preprocessing": config}, {"preprocessing": mapping()})
         unknown = set(config) - {"mean", "std", "channel_order"}
         if unknown:
-            raise ValueError(
-                f"preprocessing has only mean, std and channel_order, not {shown(sorted(unknown))}"
-            )
+            names = ", ".join(map(shown_name, sorted(unknown)[:5]))
+            raise ValueError(f"preprocessing has only mean, std and channel_order, not {names}")
         return cls(**config)

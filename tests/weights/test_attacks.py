@@ -23,6 +23,7 @@ NAN, INFINITY = float("nan"), float("inf")
 CONFIG = {"backbone": "resnet18", "num_classes": 3, "recurrence": 2}
 ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 NAMES = ["a", "b", "c"]
+TRUTHS = torch.ones(2, dtype=torch.bool)
 
 
 def header(content, size=None, data=bytes(4)):
@@ -188,13 +189,7 @@ ATTACKS = {
     "complex tensor": (network(a=torch.ones(2) * 1j), "a is torch.complex64"),
     "float8 tensor": (network(a=torch.ones(2).to(torch.float8_e5m2)), "holds more than|a is torch"),
     "overlapping tensor": (network(a=torch.ones(7).as_strided((5, 3), (1, 1))), "than its storage"),
-    "mean of truths": (
-        network(
-            dsn__0__bias=torch.ones(2, dtype=torch.bool),
-            dsn__1__running_mean=torch.ones(2, dtype=torch.bool),
-        ),
-        "do not fit the network",
-    ),
+    "truths": (network(dsn__0__bias=TRUTHS, dsn__1__running_mean=TRUTHS), "do not fit the network"),
 }
 """What each one writes, and what is said."""
 
