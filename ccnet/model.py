@@ -110,11 +110,9 @@ class CCNet(nn.Module, StrictHubMixin):
         self.head = RCCAHead(stage4, num_classes, recurrence, dropout, negative_slope)
         if aux_channels is None:
             aux_channels = stage3 // 2
-        self.aux_head = (
-            FCNHead(stage3, aux_channels, num_classes, dropout, negative_slope)
-            if aux_channels
-            else None
-        )
+        self.aux_head: FCNHead | None = None
+        if aux_channels:
+            self.aux_head = FCNHead(stage3, aux_channels, num_classes, dropout, negative_slope)
         self.config = {
             "backbone": backbone,
             "num_classes": num_classes,
@@ -165,11 +163,8 @@ class CCNet(nn.Module, StrictHubMixin):
         changed = changed_parts(model.config, trained.config)
         names = model.state_dict().keys()
         fresh = [part for part in changed if any(name.startswith(part) for name in names)]
-        kept = {
-            name: value
-            for name, value in weights.state_dict.items()
-            if not str(name).startswith(changed)
-        }
+        tensors = weights.state_dict.items()
+        kept = {name: value for name, value in tensors if not str(name).startswith(changed)}
         try:
             if fresh:
                 check_fit(model, kept, fresh=changed)  # before anything of its size is made
