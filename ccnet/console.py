@@ -49,9 +49,6 @@ def prepare_console() -> None:
     Characters that the console cannot show are written as escapes such as "\u540d", and output
     that nobody reads any more, or that was closed from the start, is dropped: the files that a run
     writes are worth more than its messages. Ctrl-C ends the script with one line and status 130.
-
-    This file needs none of the package: scripts run it by itself before libraries are loaded, which
-    takes seconds.
     """
     sys.excepthook = _end
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # all is done then

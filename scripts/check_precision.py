@@ -7,11 +7,6 @@ First runs the check of CCNet-Pure-Pytorch on every map from 2x2 to 40x40: queri
 float64, in units in the last place of the largest value.
 """
 
-import runpy
-from pathlib import Path
-
-runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
-
 import argparse
 import statistics
 from collections.abc import Callable
@@ -21,6 +16,7 @@ from torch import Tensor
 
 from ccnet import criss_cross_attention
 from ccnet.baselines import published_criss_cross_attention
+from ccnet.console import prepare_console
 
 Operator = Callable[[Tensor, Tensor, Tensor], Tensor]
 OPERATORS: dict[str, Operator] = {
@@ -74,6 +70,7 @@ def random_errors(
 
 
 def main() -> None:
+    prepare_console()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -9,11 +9,6 @@ hash in the registry (the entries of the authors have none). --push uploads to t
 and prints the registry entry that pins the upload.
 """
 
-import runpy
-from pathlib import Path
-
-runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
-
 import argparse
 import hashlib
 import json
@@ -25,6 +20,7 @@ from huggingface_hub.errors import HTTPError
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
+from ccnet.console import prepare_console
 from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
 from ccnet.weights.conversion import read_foreign
@@ -60,6 +56,7 @@ def logits_of(model: CCNet) -> Tensor:
 
 
 def main() -> None:
+    prepare_console()
     try:
         convert_and_write(parse_arguments())
     except (OSError, HTTPError, ValueError) as error:

@@ -15,14 +15,10 @@ A report takes the place of an earlier one of the same weights, data and protoco
 Label ids are written to a folder that is new or empty.
 """
 
-import runpy
-from pathlib import Path
-
-runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
-
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import ccnet
-from ccnet.console import require_extra
+from ccnet.console import prepare_console, require_extra
 from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
 from ccnet.evaluation import Scores, evaluate, own_indices, prepare_label_ids, save_label_ids
 from ccnet.evaluation.candidates import Candidate, find_candidates
@@ -198,6 +194,7 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    prepare_console()
     parsed, given = parse_arguments(arguments)
     try:
         if parsed.report:

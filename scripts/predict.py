@@ -19,11 +19,6 @@ then 1.
 An image that would take more memory than --memory-limit as a whole is segmented in windows.
 """
 
-import runpy
-from pathlib import Path
-
-runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
-
 import argparse
 import json
 import math
@@ -32,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -40,7 +36,7 @@ from tqdm import tqdm
 
 import ccnet
 from ccnet.classes import CAMVID
-from ccnet.console import printable
+from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.evaluation import Scores, confusion_matrix
@@ -223,6 +219,7 @@ def largest_picture(pixels: int) -> Iterator[None]:
 
 
 def main() -> None:
+    prepare_console()
     arguments, protocol = parse_arguments()
     try:
         with largest_picture(max(2, int(arguments.memory_limit * GIB / PICTURE_BYTES))):

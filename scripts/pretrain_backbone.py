@@ -11,17 +11,13 @@ for validation. The fields of the recipe are described in the class Classificati
 ccnet.training.classification.
 """
 
-import runpy
-from pathlib import Path
-
-runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
-
 import argparse
 import logging
 
 import torch
 
 from ccnet import distributed
+from ccnet.console import prepare_console
 from ccnet.files import user_path
 from ccnet.locks import FolderLock
 from ccnet.training.class_folder import ClassFolder
@@ -74,6 +70,7 @@ def pretrain(arguments: argparse.Namespace, device: torch.device, lock: FolderLo
 
 
 def main() -> None:
+    prepare_console()
     run_script(parse_arguments, pretrain)
 
 

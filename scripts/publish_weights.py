@@ -6,22 +6,19 @@ Convolution kernels become float16; norms, biases and gamma, which are small, ke
 Prints the values for the registry in ccnet/weights/registry.py.
 """
 
-import runpy
-from pathlib import Path
-
-runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
-
 import argparse
 from dataclasses import replace
 
 import torch
 
+from ccnet.console import prepare_console
 from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
 from ccnet.weights import read_weights, write_weights
 
 
 def main() -> None:
+    prepare_console()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -9,11 +9,6 @@ Every field of the recipe is an option, such as --steps 4000. They are described
 of ccnet.training.recipes.
 """
 
-import runpy
-from pathlib import Path
-
-runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
-
 import argparse
 import dataclasses
 import logging
@@ -25,6 +20,7 @@ import torch
 
 import ccnet
 from ccnet import distributed
+from ccnet.console import prepare_console
 from ccnet.files import user_path
 from ccnet.locks import FolderLock
 from ccnet.training.command_line import (
@@ -92,6 +88,7 @@ def train(arguments: argparse.Namespace, device: torch.device, lock: FolderLock)
 
 
 def main() -> None:
+    prepare_console()
     run_script(parse_arguments, train, ["tensorboard"])
 
 

@@ -11,13 +11,9 @@ Without an image, a street scene is rendered. The image is processed as a whole:
 more memory than --memory-limit is refused.
 """
 
-import runpy
-from pathlib import Path
-
-runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
-
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +22,7 @@ from torch import Tensor
 
 import ccnet
 from ccnet import attention_map
-from ccnet.console import printable
+from ccnet.console import prepare_console, printable
 from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.files import atomic_write, user_path
@@ -167,6 +163,7 @@ def scale_bar(width: int, line: int, font: ImageFont.ImageFont) -> Image.Image:
 
 
 def main() -> None:
+    prepare_console()
     arguments = parse_arguments()
     try:
         image = decode_image(arguments.image or StreetScenes(1, seed=DEMO_SEED)[0][0])

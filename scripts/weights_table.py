@@ -5,15 +5,12 @@
 Prints the table; --write puts it into README.md instead.
 """
 
-import runpy
-from pathlib import Path
-
-runpy.run_path(str(Path(__file__).parents[1] / "ccnet" / "console.py"))["prepare_console"]()
-
 import argparse
+from pathlib import Path
 
 from torchvision.models import WeightsEnum
 
+from ccnet.console import prepare_console
 from ccnet.files import atomic_write
 from ccnet.weights import REGISTRY
 
@@ -69,6 +66,7 @@ def replace_table(readme: str) -> str:
 
 
 def main() -> None:
+    prepare_console()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
