@@ -30,14 +30,15 @@ def refused(folder):
     return str(refusal.value)
 
 
-def test_second_one_is_told_who_holds_the_lock(tmp_path):
+def test_second_one_is_told_who_holds_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.orig_argv", ["python", "train.py", "a b"])
     with FolderLock(tmp_path / "run"):
         message = refused(tmp_path / "run")
     assert message.startswith(
         f"{tmp_path / 'run'} is in use by process {os.getpid()} on {socket.gethostname()} since 20"
     )
-    assert message.endswith("): wait until that ends, or choose another folder")
-    assert "pytest" in message
+    end = " (python train.py 'a b'): wait until that ends, or choose another folder"
+    assert message.endswith(end)
     assert "\n" not in message
 
 

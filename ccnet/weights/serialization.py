@@ -277,17 +277,17 @@ def check_fit(
         name: tensor for name, tensor in module.state_dict().items() if not name.startswith(fresh)
     }
     problems = [
+        f"{name} {fault}"
+        for name, target in targets.items()
+        if name in state_dict and (fault := misfit(name, state_dict[name], target)) is not None
+    ]
+    problems += [
         f"missing {name} {tuple(targets[name].shape)}"
         for name in sorted(targets.keys() - state_dict.keys())
     ]
     problems += [
         f"unexpected {shown_name(name)} {shown(tuple(getattr(state_dict[name], 'shape', ())))}"
         for name in sorted(state_dict.keys() - targets.keys(), key=str)
-    ]
-    problems += [
-        f"{name} {fault}"
-        for name, target in targets.items()
-        if name in state_dict and (fault := misfit(name, state_dict[name], target)) is not None
     ]
     if problems:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""

@@ -171,7 +171,7 @@ def test_names_of_any_kind_are_reported(tmp_path):
         "$x^$ costs $2": "$x^$ costs $2",
         "_background_": "_background_",
         "\u9053\u8def \N{MOTORWAY}": "\u9053\u8def \N{MOTORWAY}",
-        "two\nlines\x1b[31m": r"two\nlines\x1b[31m",
+        " spaces  ": " spaces  ",
     }
     label_set = LabelSet.from_config({"categories": list(names)})
     scores = Scores(torch.eye(5, dtype=torch.int64), label_set)

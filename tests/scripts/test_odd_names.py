@@ -58,7 +58,7 @@ def test_run_folder_without_a_readable_name_is_refused(tmp_path):
 
 
 def test_train_and_evaluate_on_a_folder(run, tmp_path):
-    classes = ["a|b", *ODD[:3], *(f"class {index}" for index in range(7))]
+    classes = ["a|b", ODD[2], *(f"class {index}" for index in range(9))]
     folder = tmp_path / "own \udcff"
     write_mask_folder(folder, Scenes(4), classes)
     for name, path in zip(ODD, sorted((folder / "images").iterdir()), strict=True):
@@ -73,7 +73,7 @@ def test_train_and_evaluate_on_a_folder(run, tmp_path):
         found = run("evaluate", *arguments, "--device", "cpu", "--report", "report").out
     for text in (printed, found):
         assert r"| a\|b | " in text
-        assert all(f"| {name} | " in text for name in SHOWN[:3])
+        assert f"| {SHOWN[2]} | " in text
     assert r"own \udcff" in found
     command = json.loads((tmp_path / "run" / "environment.json").read_text())["command"]
     assert str(folder) in command

@@ -59,11 +59,11 @@ def kill_in_half_a_checkpoint(_):
     torch.save = save_or_die
 
 
-def kill_before_rename(suffix, _):
+def kill_before_rename(end, _):
     replace, kill = Path.replace, on_call(3, partial(send, signal.SIGKILL))
 
     def replace_or_die(path, target):
-        if target.suffix == suffix:
+        if target.name.endswith(end):
             kill()
         return replace(path, target)
 
@@ -115,7 +115,7 @@ DISTURBANCES = {
     ),
     "killed in a validation": (partial(send_in_validation, signal.SIGKILL), KILLED, [2, 3], None),
     "killed after a validation": (
-        *(partial(kill_before_rename, ".jsonl"), KILLED, [2, 3], ".jsonl"),
+        *(partial(kill_before_rename, "log.jsonl"), KILLED, [2, 3], ".jsonl"),
     ),
     "SIGTERM in a step": (partial(send_in_step, signal.SIGTERM), ENDED, [2, 3], None),
     "SIGTERM in a validation": (partial(send_in_validation, signal.SIGTERM), ENDED, [2, 3], None),
