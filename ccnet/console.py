@@ -84,7 +84,8 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
         return
     with suppress(ValueError):  # outside the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    number = error.args[0] if error.args else signal.SIGINT
+    told = error.args and isinstance(error.args[0], int)  # by `ending_on_signals`
+    number = error.args[0] if told else signal.SIGINT
     start = "\n" if sys.stderr.isatty() else ""  # a progress bar may be in this line
     what = "interrupted" if number == signal.SIGINT else "terminated"
     with suppress(OSError):
