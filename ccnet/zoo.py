@@ -117,6 +117,9 @@ def _build(
     return model.to(device)
 
 
+_OTHER_STEM = 'none (the stem backbone_options={"stem_widths": []} has those of torchvision)'
+
+
 def _load_backbone(
     model: CCNet, weights: WeightsEnum | str | os.PathLike[str], progress: bool
 ) -> None:
@@ -140,7 +143,7 @@ def _load_backbone(
     if choice not in known or (isinstance(weights, WeightsEnum) and weights is not known[choice]):
         raise ValueError(
             f"unknown ImageNet weights {choice!r} for {name} with stem {stem or '7x7'}: "
-            f"available: {', '.join(known) or 'none'}; "
+            f"available: {', '.join(known) or _OTHER_STEM}; "
             "or give the path of a .safetensors file or a checkpoint"
         )
     member = known[choice]

@@ -1,5 +1,7 @@
 """The networks by name: which weights they take, and what becomes of them."""
 
+import shutil
+
 import pytest
 import torch
 from torchvision.models import ResNet18_Weights, resnet18
@@ -153,6 +155,32 @@ def test_wrong_name_lists_the_right_ones(backbone, name):
         zoo.NETWORKS[f"ccnet_{backbone}"](weights=name)
     for member in REGISTRY[backbone].__members__:
         assert member in str(caught.value)
+
+
+def test_folder_of_a_run_gives_its_best_weights(weights_file, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"no weights in .*run: neither model\.safetensors"):
+        zoo.ccnet_resnet18(weights=run)
+    shutil.copy(weights_file, run / "best.safetensors")
+    expected = zoo.ccnet_resnet18(weights=weights_file).state_dict()
+    assert differing(zoo.ccnet_resnet18(weights=run), expected) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CAMVID", "CAMVID are weights of ccnet_resnet18: use that network"),
+        ("AUTHORS_CITYSCAPES_R2", "are weights of ccnet_resnet101: use that network"),
+        ("hf://a/b/c", "hf://a/b/c is no address of weights"),
+        ("hf://", "hf:// is no address of weights"),
+        ("hf://a b/c", "hf://a b/c is no address of weights"),
+    ],
+)
+def test_name_at_the_wrong_place_is_told(name, message):
+    with pytest.raises(ValueError, match=message):
+        ccnet_resnet50(weights=name)
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,11 @@ class StrictHubMixin(PyTorchModelHubMixin):
         path = user_path(location)
         if path.is_dir():
             weights = read_weights(path)
+        elif path.is_file():
+            raise FileNotFoundError(
+                f"{location} is a file: give its folder, or load it with "
+                f'ccnet.ccnet_resnet101(weights="{location}") or the like'
+            )
         elif path.exists() or path.is_absolute() or len(path.parts) > 2:
             raise FileNotFoundError(
                 f'no folder {location}; pass an existing one, or "owner/name" on the Hub'

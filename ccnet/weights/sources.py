@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 
+BEST_OF_A_RUN = "best.safetensors"
+"""The file of weights in the folder of a training run."""
+
 WeightsLike: TypeAlias = WeightsEnum | ModelWeights | str | os.PathLike[str]
 
 
@@ -29,8 +33,8 @@ def load_weights(weights: WeightsLike, backbone: str, *, progress: bool = True) 
 
     Args:
         weights: a member of `REGISTRY[backbone]` or its name; the path of a .safetensors file, of
-            a folder that `save_pretrained` wrote, or of a checkpoint that `convert` knows, with
-            "#" and the name of a network in it if there are several;
+            the folder of a training run, of one that `save_pretrained` wrote, or of a checkpoint
+            that `convert` knows, with "#" and the name of a network in it if there are several;
             "hf://owner/name@revision"; or weights that are already loaded.
         backbone: backbone of the network, a key of `REGISTRY`.
         progress: show a progress bar for downloads.
@@ -70,8 +74,8 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
     if name.startswith("hf://"):
         return _from_hub(name, progress=progress)
     path, entry = split_entry(name)
-    if name and Path(name, SAFETENSORS_SINGLE_FILE).is_file():
-        return read_weights(name)
+    if name and path.is_dir():
+        return _from_folder(path)
     if entry is None and (
         path.suffix == ".safetensors" or (path.is_file() and is_safetensors(path))
     ):
@@ -80,11 +84,26 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
         converted = read_foreign(path, entry)
         logger.warning("%s is a checkpoint of %s", name, converted.source)
         return replace(converted, source=name)
+    owners = [f"ccnet_{key}" for key, enum in REGISTRY.items() if name in enum.__members__]
+    if owners:
+        raise ValueError(f"{name} are weights of {' and '.join(owners)}: use that network")
     raise ValueError(
         f"unknown weights {name!r}: expected one of {', '.join(names)}, the path of a .safetensors "
-        "file, of a folder that save_pretrained wrote, or of a checkpoint of the authors, "
+        "file, of the folder of a run or of save_pretrained, or of a checkpoint of the authors, "
         "CCNet-Pure-Pytorch or OpenMMLab, or hf://owner/name "
         "(weights=None builds an untrained network)"
+    )
+
+
+def _from_folder(folder: Path) -> ModelWeights:
+    """Reads what `save_pretrained` wrote, or the best weights of a training run."""
+    if (folder / SAFETENSORS_SINGLE_FILE).is_file():
+        return read_weights(folder)
+    if (folder / BEST_OF_A_RUN).is_file():
+        return read_weights(folder / BEST_OF_A_RUN)
+    raise FileNotFoundError(
+        f"no weights in {folder}: neither {SAFETENSORS_SINGLE_FILE}, of save_pretrained, nor "
+        f"{BEST_OF_A_RUN}, of a training run"
     )
 
 
@@ -96,6 +115,10 @@ def split_entry(name: str) -> tuple[Path, str | None]:
 
 def _from_hub(address: str, *, progress: bool) -> ModelWeights:
     repo_id, _, revision = address.removeprefix("hf://").partition("@")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo_id):
+        raise ValueError(
+            f"{address} is no address of weights: hf://owner/name or hf://owner/name@revision"
+        )
     try:
         return read_repository(repo_id, revision or None, progress=progress)
     except OSError as error:

@@ -69,10 +69,19 @@ def test_model_card_names_the_task_and_no_licence_that_nobody_gave(folder):
     assert "1811.11721" in card
 
 
-@pytest.mark.parametrize("name", ["/nowhere/model", "no/such/folder", "model.safetensors"])
-def test_missing_folder_is_not_looked_for_on_the_hub(folder, name, monkeypatch, no_network):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/nowhere/model", "no folder /nowhere/model"),
+        ("no/such/folder", "no folder no/such/folder"),
+        ("model.safetensors", "model.safetensors is a file: give its folder"),
+    ],
+)
+def test_what_is_no_folder_is_not_looked_for_on_the_hub(
+    folder, name, message, monkeypatch, no_network
+):
     monkeypatch.chdir(folder)
-    with pytest.raises(FileNotFoundError, match=f"^no folder {name}"):
+    with pytest.raises(FileNotFoundError, match=f"^{message}"):
         CCNet.from_pretrained(name)
 
 
