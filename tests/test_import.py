@@ -64,8 +64,9 @@ ORDERS = {
     ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *("recipes", "termination", "command_line", "precision", "checkpoint", "restoration"),
-        *("fingerprint", "history", "augmentation", "data", "optimization", "objective", "setup"),
+        *("recipes", "termination", "command_line", "precision", "checkpoint", "run_folder"),
+        *("restoration", "fingerprint", "history", "augmentation", "data"),
+        *("optimization", "objective", "setup"),
         *("monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],

@@ -12,8 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ccnet import distributed
-from ccnet.files import atomic_write, remove_unfinished
+from ccnet.files import atomic_write
 from ccnet.weights.pickles import read_pickle, save_sealed
 
 logger = logging.getLogger(__name__)
@@ -81,42 +80,6 @@ class Checkpoints:
             except (ValueError, FileNotFoundError) as error:
                 logger.warning("skipping a damaged checkpoint: %s", error)
         return None, None
-
-
-def state_to_resume(run_dir: Path, resume: bool) -> dict[str, Any] | None:
-    """Loads the newest intact checkpoint of a run, the same on all ranks. Every rank must call.
-
-    The lock of the folder must be held. Temporary files that a killed process left in the two
-    folders of the run are removed.
-
-    Returns:
-        The state; None if the folder holds no run.
-
-    Raises:
-        FileExistsError: if it holds one and `resume` is false.
-        ContentsError: if its newest intact checkpoint is not what a run writes.
-        OSError: if a folder or a checkpoint cannot be read.
-    """
-    checkpoints = Checkpoints(run_dir / "checkpoints")
-    if checkpoints.paths() and not resume:
-        raise FileExistsError(
-            f"{run_dir} already holds a run: resume it (--resume auto) or choose another folder"
-        )
-    loaded: list[dict[str, Any]] = []
-
-    def newest() -> Path | None:
-        for folder in (run_dir, checkpoints.folder):
-            if folder == run_dir or not folder.is_symlink():
-                remove_unfinished(folder)
-        path, state = checkpoints.newest()
-        loaded.extend([state] if state else [])
-        return path
-
-    path = distributed.from_rank_zero(newest)
-    if path is None:
-        return None
-    logger.info("resuming from %s", path)
-    return loaded[0] if loaded else load_checkpoint(path)
 
 
 def refuse_changes(run_dir: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, workers: int) -> None:
         nargs="?",
         const="auto",
         default="never",
-        help="auto: resume from the newest intact checkpoint in the run folder, if there is one",
+        help="auto: resume from the newest intact checkpoint in the run folder, if it holds a run",
     )
     parser.add_argument(
         "--accept-changed-data", action="store_true", help="resume with other data too"

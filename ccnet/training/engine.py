@@ -28,7 +28,6 @@ from ccnet.training.checkpoint import (
     refuse_changes,
     refuse_infinite,
     saving,
-    state_to_resume,
 )
 from ccnet.training.data import combined_seed, iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
@@ -39,6 +38,7 @@ from ccnet.training.optimization import make_optimizer, poly_schedule
 from ccnet.training.precision import autocast, choose_precision
 from ccnet.training.recipes import Recipe
 from ccnet.training.restoration import refuse_unlike, restore_optimizer
+from ccnet.training.run_folder import state_to_resume
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import write_weights
 
@@ -68,7 +68,8 @@ class Trainer:
 
     Raises:
         BlockingIOError: if another trainer uses the folder; says who.
-        FileExistsError: if the folder holds a run and `resume` is false.
+        FileExistsError: if the folder holds a run and `resume` is false, or files that are no
+            such run's and would be replaced.
         OSError: if a file of the data cannot be read.
         ValueError: if that run has another recipe or model, or other data, the name of the folder
             is not UTF-8, the batch is too small for the world size, the recipe is invalid for the

@@ -24,7 +24,6 @@ from ccnet.training.checkpoint import (
     refuse_changes,
     refuse_infinite,
     saving,
-    state_to_resume,
 )
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import (
@@ -38,6 +37,7 @@ from ccnet.training.data import iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.precision import choose_precision
 from ccnet.training.restoration import refuse_unlike, restore_optimizer
+from ccnet.training.run_folder import state_to_resume
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import ModelWeights, write_weights
 
@@ -68,7 +68,8 @@ class BackboneTrainer:
 
     Raises:
         BlockingIOError: if another trainer uses the folder; says who.
-        FileExistsError: if the folder holds a run and `resume` is false.
+        FileExistsError: if the folder holds a run and `resume` is false, or files that are no
+            such run's and would be replaced.
         OSError: if an image cannot be read.
         ValueError: if that run has another recipe, or other classes or images, the batch is too
             small for the world size, or other processes were started with this one and have not
@@ -104,7 +105,7 @@ class BackboneTrainer:
         resume: bool,
         accept_changed_data: bool,
     ) -> None:
-        state = state_to_resume(self.run_dir, resume)
+        state = state_to_resume(self.run_dir, resume, beginning=("data.jsonl",))
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
         recipe = self.recipe = replace(recipe, precision=precision)

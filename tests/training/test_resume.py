@@ -205,18 +205,6 @@ def test_flipped_bit_is_found_wherever_it_is(finished, tmp_path):
             load_checkpoint(path)
 
 
-def test_run_starts_afresh_where_all_checkpoints_are_damaged(finished, run_dir, caplog):
-    # Of later steps than the new ones, which must survive beside them.
-    for path in Checkpoints(run_dir / "checkpoints").paths():
-        path.write_bytes(path.read_bytes()[:-1])
-        path.rename(path.with_name(f"step-{int(path.stem[5:]) + 4:08}.pt"))
-    interrupt(run_dir, steps=3)
-    assert [record.levelname for record in caplog.records].count("WARNING") == 2
-    assert newest(run_dir)["step"] == 2
-    trainer(run_dir, model=small_model(seed=99), resume=True).run()
-    assert_same_end(run_dir, finished[0])
-
-
 def test_temporary_files_of_a_killed_process_are_removed(finished, run_dir):
     (run_dir / "checkpoints" / ".ccnet-unfinished-a1b2c3d4.pt").write_bytes(b"half")
     (run_dir / ".ccnet-unfinished-a_b2c3d4.jsonl").write_bytes(b"half")
