@@ -10,12 +10,16 @@ from torch.utils.data import ConcatDataset, Subset
 
 from ccnet.files import irregularity
 
-TAIL = 2**16
-"""Number of bytes at the end of a file that are read.
+ENDS = 2**16
+"""Number of bytes that are read at the start of a file, and at its end.
 
-The last ones of a PNG file depend on all of its pixels, and a change of any compressed picture
-hardly ever leaves both its length and its end as they were.
+At the start are orientation, palette and quantisation tables. The last bytes of a PNG file depend
+on all of its pixels, and a change of any compressed picture hardly ever leaves both its length and
+its end as they were.
 """
+
+FORM = 2
+"""The version of what `identify` returns: records of another one cannot be compared."""
 
 
 def identify(dataset: Any, index: int) -> Mapping[str, Any]:
@@ -27,7 +31,7 @@ def identify(dataset: Any, index: int) -> Mapping[str, Any]:
         index: of the sample.
 
     Returns:
-        JSON-able values by names for people, such as "name", "image" and "mask".
+        Texts and numbers by names for people, such as "name", "image" and "mask".
     """
     if hasattr(dataset, "identify"):
         found: Mapping[str, Any] = dataset.identify(index)
@@ -53,7 +57,7 @@ def unidentified(dataset: Any) -> list[str]:
 
 
 def identify_file(path: Path) -> str:
-    """Returns the length of a file and the CRC-32 of its last 64 KiB; all of a shorter one.
+    """Returns the length of a file and the CRC-32 of its two ends, of 64 KiB each.
 
     Raises:
         OSError: if it cannot be read; names it.
@@ -63,7 +67,9 @@ def identify_file(path: Path) -> str:
             raise OSError(problem)
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL))
-            return f"{size} {zlib.crc32(file.read(TAIL)):08x}"
+            file.seek(0)
+            start = file.read(ENDS)
+            file.seek(max(len(start), size - ENDS))
+            return f"{size} {zlib.crc32(file.read(ENDS), zlib.crc32(start)):08x}"
     except OSError as error:
         raise OSError(f"{path} cannot be read: {error.strerror or error}") from error

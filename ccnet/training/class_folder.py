@@ -98,8 +98,8 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
     def identify(self, index: int) -> dict[str, Any]:
         """Returns what tells a picture from others: equal in a folder and in an archive of it.
 
-        But for pictures above 64 KiB: of an archive the checksum of the whole entry is known, of a
-        folder that of the end.
+        But for pictures above 128 KiB: of an archive the checksum of the whole entry is known, of a
+        folder that of both ends.
         """
         name, size, checksum = self._files[index]
         shown = PurePosixPath(*PurePosixPath(name).parts[self._shared :]).as_posix()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ccnet.datasets.identity import identify, unidentified
+from ccnet.datasets.identity import FORM, identify, unidentified
 from ccnet.datasets.mask_folder.pairing import in_short
 from ccnet.distributed import from_rank_zero, rank
 from ccnet.files import atomic_write
@@ -34,7 +34,8 @@ class Fingerprint:
         sets: the data sets, by names in `USES`.
 
     Attributes:
-        summary: the number of samples of each set and the SHA-256 of their lines, JSON-able.
+        summary: the number of samples of each set, the SHA-256 of their lines and the version of
+            their form, JSON-able.
         is_new: whether the checkpoint that was checked has another summary, or none.
 
     Raises:
@@ -56,7 +57,7 @@ class Fingerprint:
                 kind,
             )
         return {
-            name: {"samples": lines.count("\n"), "sha256": _digest(lines)}
+            name: {"samples": lines.count("\n"), "sha256": _digest(lines), "form": FORM}
             for name, lines in self._lines.items()
         }
 
@@ -103,6 +104,9 @@ class Fingerprint:
         for name, now in self.summary.items():
             before = saved.get(name)
             if before == now:
+                continue
+            if isinstance(before, Mapping) and before.get("form") != now["form"]:
+                yield f"images to {USES[name]} that another version recorded"
                 continue
             count = before.get("samples") if isinstance(before, Mapping) else 0
             head = f"{count} images to" if count != now["samples"] else "other images to"

@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+import zlib
 
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from small_runs import Scenes, write_mask_folder
 
 from ccnet.classes import CAMVID
 from ccnet.datasets import CamVid, MaskFolder
+from ccnet.datasets.identity import identify_file
 from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.recipes import RECIPES
 from ccnet.training.setup import open_datasets
@@ -125,6 +128,63 @@ def test_other_data_are_refused(folder, tmp_path, change, message):
     (run_dir / "data.jsonl").write_text("{}")  # without the lines, the decision is the same
     with pytest.raises(ValueError, match=message.partition(r" \(")[0]):
         now.check(before.summary, accept=False)
+
+
+@pytest.fixture(scope="module")
+def noise():
+    """A picture that stays above 128 KiB, with a palette and without."""
+    values = np.random.default_rng(0).integers(0, 256, (640, 480, 3), np.uint8)
+    return Image.fromarray(values), Image.fromarray(values).quantize(256)
+
+
+def turned(photo, indexed, path):
+    exif = Image.Exif()
+    for orientation in (1, 6):
+        exif[0x0112] = orientation
+        photo.save(path.with_suffix(f".{orientation}.jpg"), exif=exif)
+        yield path.with_suffix(f".{orientation}.jpg")
+
+
+def recolored(photo, indexed, path):
+    palette = indexed.getpalette()
+    for name, colors in (("one.png", palette), ("other.png", palette[::-1])):
+        indexed.putpalette(colors)
+        indexed.save(path.with_name(name))
+        yield path.with_name(name)
+
+
+def repainted_at_the_start(photo, indexed, path):
+    for name, color in (("one.bmp", (1, 2, 3)), ("other.bmp", (3, 2, 1))):
+        photo.putpixel((0, photo.height - 1), color)  # the first row in the file
+        photo.save(path.with_name(name))
+        yield path.with_name(name)
+
+
+@pytest.mark.parametrize("make", [turned, recolored, repainted_at_the_start])
+def test_large_files_that_differ_at_their_start_alone_are_told_apart(noise, tmp_path, make):
+    one, other = make(*noise, tmp_path / "picture")
+    contents = [path.read_bytes() for path in (one, other)]
+    assert len(contents[0]) == len(contents[1]) > 2**17
+    assert contents[0][2**16 :] == contents[1][2**16 :]
+    assert identify_file(one) != identify_file(other)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**16, 2**16 + 1, 2**17, 2**17 + 1])
+def test_checksum_is_that_of_the_two_ends(tmp_path, size):
+    content = bytes(index * 7 % 251 for index in range(size))
+    (tmp_path / "file").write_bytes(content)
+    known = content if size <= 2**17 else content[: 2**16] + content[-(2**16) :]
+    assert identify_file(tmp_path / "file") == f"{size} {zlib.crc32(known):08x}"
+
+
+def test_records_of_another_version_are_not_called_other_data(folder, tmp_path):
+    made = fingerprint(tmp_path, MaskFolder(folder))
+    saved = {name: {**part, "sha256": "0"} for name, part in made.summary.items()}
+    del saved["train"]["form"]
+    with pytest.raises(ValueError, match="has images to train on that another version recorded"):
+        made.check(saved, accept=False)
+    made.check(saved, accept=True)
+    assert made.is_new
 
 
 def touch(root):
