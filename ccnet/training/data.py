@@ -5,17 +5,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import resource_tracker
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from ccnet.datasets import Sample, Transforms
 from ccnet.distributed import rank, world_size
+from ccnet.schema import reason_of
 
 
 class SampleOrder(Sampler[tuple[int, int]]):
@@ -66,6 +70,43 @@ class SeededDataset(Dataset[Sample]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(combined_seed(self.seed, number))
             return self.transforms(*self.dataset[index])
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> "list[Sample] | Failure":
+        """Returns the samples of a batch; in a worker, the error of a file instead of raising it.
+
+        `DataLoader` would make 20 lines of its message.
+        """
+        try:
+            return [self[key] for key in keys]
+        except (OSError, ValueError) as error:
+            if get_worker_info() is None or not _survives(error):
+                raise
+            return Failure(error, traceback.format_exc())
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The error of a data set in a worker, in the place of a batch.
+
+    Attributes:
+        error: as it was raised.
+        trace: its traceback, which does not travel with it.
+    """
+
+    error: Exception
+    trace: str
+
+
+def _survives(error: Exception) -> bool:
+    """Whether an error is the same after its way to another process."""
+    try:
+        return str(ForkingPickler.loads(ForkingPickler.dumps(error))) == str(error)
+    except Exception:  # whatever its class may raise
+        return False
+
+
+def _collate(samples: "list[Sample] | Failure") -> Any:
+    return samples if isinstance(samples, Failure) else default_collate(samples)
 
 
 class Portions(Sampler[list[tuple[int, int]]]):
@@ -123,6 +164,7 @@ def training_loader(
         SeededDataset(dataset, transforms, seed),
         batch_sampler=Portions(order, batch_size, passes),
         num_workers=workers,
+        collate_fn=_collate,
         worker_init_fn=_initialise_worker,
         pin_memory=torch.cuda.is_available(),
     )
@@ -134,19 +176,40 @@ def iterate(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
 
     Without this a worker that misses the request to end keeps the interpreter from exiting: it
     ignores SIGTERM, and multiprocessing waits for it.
+
+    Raises:
+        ChildProcessError: anywhere inside, if a worker was killed.
+        OSError: from the iterator, as the data set raised it in a worker; as is any ValueError.
     """
     others = set(multiprocessing.active_children())
     with _signals_withheld():
         batches: Any = iter(loader)
     workers = set(multiprocessing.active_children()) - others
     try:
-        yield batches
+        yield _without_failures(batches)
+    except (RuntimeError, OSError) as error:
+        # A signal handler of DataLoader raises it, perhaps while a file is written.
+        reasons = map(reason_of, filter(None, (error, error.__cause__)))
+        reason = next((one for one in reasons if one.startswith("DataLoader worker (pid")), None)
+        if reason is None:
+            raise
+        raise ChildProcessError(
+            "a data-loading worker ended before its time, perhaps for lack of memory "
+            f"({reason}): give fewer --workers, and resume with --resume auto"
+        ) from error
     finally:
         if workers:
             batches._shutdown_workers()
         for worker in workers:
             worker.kill()
             worker.join()
+
+
+def _without_failures(batches: Iterable[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, Failure):
+            raise batch.error from RuntimeError(f"in a data-loading worker:\n{batch.trace}")
+        yield batch
 
 
 @contextmanager

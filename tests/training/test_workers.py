@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccnet.training.data import iterate
+from ccnet.training.checkpoint import saving
+from ccnet.training.data import iterate, training_loader
 
 RUN = """
 import sys, time
@@ -121,3 +122,99 @@ def test_workers_end_when_the_run_is_killed(start):
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < end:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+class Failing(torch.utils.data.Dataset):
+    """Samples of which the last one fails."""
+
+    def __init__(self, fail):
+        self.fail = fail
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 3:
+            self.fail()
+        return torch.zeros(1), torch.zeros(1)
+
+
+def load(fail, workers):
+    loader = training_loader(
+        Failing(fail),
+        lambda image, mask: (image, mask),
+        **{"batch_size": 2, "first_step": 0, "last_step": 2, "seed": 0, "workers": workers},
+    )
+    with iterate(loader) as batches:
+        return list(batches)
+
+
+class OddError(ValueError):
+    """One that is not the same after its way to another process."""
+
+    def __init__(self, name, line):
+        super().__init__(f"{name} is damaged in line {line}")
+
+
+def fail_with(error):
+    def fail():
+        raise error
+
+    return fail
+
+
+ERRORS = [
+    FileNotFoundError(2, "No such file or directory", "images/7.png"),
+    OSError("images/7.png cannot be read: truncated"),
+    ValueError("images/7.png is (64, 96), its labels (64, 95)\nbut not here"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_of_files_are_the_same_with_workers(error, workers):
+    with pytest.raises(type(error)) as caught:
+        load(fail_with(error), workers)
+    assert type(caught.value) is type(error)
+    assert str(caught.value) == str(error)
+    if workers:
+        assert "Traceback" in str(caught.value.__cause__)
+        assert "in __getitem__" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("error", [OddError("7.png", 3), KeyError("7")], ids=type)
+def test_other_errors_of_workers_keep_their_traceback(error):
+    with pytest.raises((RuntimeError, type(error)), match=r"Caught .*Error in DataLoader worker"):
+        load(fail_with(error), workers=1)
+
+
+@pytest.mark.parametrize(
+    "end", [lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(3)], ids=["kill", "exit"]
+)
+def test_worker_that_was_killed_is_told(end):
+    before = children_of(os.getpid())
+    with pytest.raises(
+        ChildProcessError,
+        match=r"^a data-loading worker ended before its time, perhaps for lack of memory "
+        r"\(DataLoader worker \(pid[^\n]*\): give fewer --workers, and resume with --resume auto$",
+    ):
+        load(end, workers=1)
+    assert children_of(os.getpid()) == before
+
+
+def test_worker_that_is_killed_while_a_file_is_written_is_told(tmp_path):
+    loader = torch.utils.data.DataLoader(Interrupted(), num_workers=1)
+
+    def write():
+        with iterate(loader), saving(tmp_path):
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    with pytest.raises(ChildProcessError, match=r"memory \(DataLoader worker \(pid 7\) is killed"):
+        write()
+
+
+def test_errors_of_a_run_are_not_taken_for_those_of_workers():
+    loader = torch.utils.data.DataLoader(Interrupted(), num_workers=1)
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), iterate(loader):
+        raise RuntimeError("out of memory")
