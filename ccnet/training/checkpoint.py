@@ -74,7 +74,13 @@ class Checkpoints:
         """
         for path in reversed(self.paths()):
             try:
-                return path, load_checkpoint(path)
+                state = load_checkpoint(path)
+                if state["step"] != int(path.stem[5:]):
+                    raise ContentsError(
+                        f"{path} holds step {state['step']}, not that of its name: move it away "
+                        "to resume from the one before"
+                    )
+                return path, state
             except ContentsError:
                 raise
             except (ValueError, FileNotFoundError) as error:
@@ -150,13 +156,23 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         for name, kind in _CONTENTS.items()
         if not isinstance(state.get(name), kind)
     ]
-    try:
-        dict(**json.loads(json.dumps(state.get("details", {}))))
-    except (TypeError, ValueError, RecursionError):
-        problems.append("details are not names and values of JSON")
+    problems += [
+        f"{name} are not names and values of JSON"
+        for name in ("recipe", "config", "details")
+        if not _is_plain(state.get(name, {}))
+    ]
     if problems:
         raise ContentsError(
             f"{path} is not a checkpoint of a training run: {problems[0]}: "
             "move it away to resume from the one before"
         )
     return dict(state)
+
+
+def _is_plain(values: Any) -> bool:
+    """Whether something is JSON-able values by names, which can be compared and printed."""
+    try:
+        json.dumps(values)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(values, Mapping) and all(isinstance(name, str) for name in values)

@@ -37,7 +37,7 @@ from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
 from ccnet.training.precision import autocast, choose_precision
 from ccnet.training.recipes import Recipe
-from ccnet.training.restoration import refuse_unlike, restore_optimizer
+from ccnet.training.restoration import BEST, refuse_unlike, restore_optimizer
 from ccnet.training.run_folder import state_to_resume
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import write_weights
@@ -280,10 +280,12 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "loss_function": self.objective.loss.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                **{"step": 0, "loss": 0.0, "best": 0.0},
+                **{"step": 0, "loss": 0.0, "best": BEST},
             },
         )
-        restore_optimizer(self.run_dir, self.optimizer, state.get("optimizer"))
+        is_stepped = not self.scaler.is_enabled()
+        saved = state.get("optimizer")
+        restore_optimizer(self.run_dir, self.optimizer, saved, is_stepped=is_stepped)
         self.model.load_state_dict(state["model"])
         self.objective.loss.load_state_dict(state["loss_function"])
         self.scaler.load_state_dict(state["scaler"])

@@ -13,6 +13,7 @@ from ccnet.datasets.identity import FORM, identify, unidentified
 from ccnet.datasets.mask_folder.pairing import in_short
 from ccnet.distributed import from_rank_zero, rank
 from ccnet.files import atomic_write
+from ccnet.training.checkpoint import ContentsError
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +70,18 @@ class Fingerprint:
             accept: go on with other data, and say so in the log.
 
         Raises:
+            ContentsError: if the summary is of another type.
             ValueError: if they differ and this is not accepted; says how.
         """
         self.is_new = saved != self.summary
         if not self.is_new:
             return
-        if not isinstance(saved, Mapping):
+        if saved is not None and not isinstance(saved, Mapping):
+            raise ContentsError(
+                f"the newest checkpoint of the run in {self.run_dir} does not fit it: data is "
+                f"{type(saved).__name__}: move it away to resume from the one before"
+            )
+        if saved is None:
             logger.warning(
                 "the run in %s did not record its data, so that a change of them would not be "
                 "noticed: recorded from now on",

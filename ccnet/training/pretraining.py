@@ -36,7 +36,7 @@ from ccnet.training.classification import (
 from ccnet.training.data import iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.precision import choose_precision
-from ccnet.training.restoration import refuse_unlike, restore_optimizer
+from ccnet.training.restoration import PERCENTAGE, refuse_unlike, restore_optimizer
 from ccnet.training.run_folder import state_to_resume
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import ModelWeights, write_weights
@@ -282,7 +282,7 @@ class BackboneTrainer:
                 "average": self.average.state_dict(),
                 "step": 0,
                 "losses": [0.0],
-                "records": [{"step": 0, "loss": 0.0, "accuracy": 0.0}],
+                "records": [{"step": 0, "loss": 0.0, "accuracy": PERCENTAGE}],
             },
         )
         restore_optimizer(self.run_dir, self.optimizer, state.get("optimizer"))

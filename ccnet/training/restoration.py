@@ -1,5 +1,6 @@
 """Restoration: what a checkpoint holds is compared with the run that it is to be put into."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ccnet.schema import Rule, number, shown
 from ccnet.training.checkpoint import ContentsError
+
+PERCENTAGE = number(0, 100)
+BEST = Rule(
+    lambda value: (type(value) is float and value == -math.inf) or PERCENTAGE.accepts(value),
+    f"{PERCENTAGE.expected}, or minus infinity before the first",
+)
+"""The values of scores, and of the best one so far."""
 
 
 def refuse_unlike(run_dir: Path, saved: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
@@ -17,8 +26,8 @@ def refuse_unlike(run_dir: Path, saved: Mapping[str, Any], examples: Mapping[str
     Args:
         run_dir: the folder of the run.
         saved: the state in the checkpoint, with the recipe of the run.
-        examples: by name, a value like the saved one. Of a list, every item must be like the first
-            of the example.
+        examples: by name, a value like the saved one, or a rule for it. Of a list, every item must
+            be like the first of the example. Tensors must be finite.
 
     Raises:
         ContentsError: if one does not fit; says which.
@@ -30,13 +39,16 @@ def refuse_unlike(run_dir: Path, saved: Mapping[str, Any], examples: Mapping[str
         raise _unfit(run_dir, f"step is {saved['step']} of {saved['recipe']['steps']}")
 
 
-def restore_optimizer(run_dir: Path, optimizer: Optimizer, saved: Any) -> None:
+def restore_optimizer(
+    run_dir: Path, optimizer: Optimizer, saved: Any, *, is_stepped: bool = True
+) -> None:
     """Gives an optimiser the state of each parameter; its settings are those of the recipe.
 
     Args:
         run_dir: the folder of the run.
         optimizer: of the same kind and for the same parameters as the saved one.
         saved: the `state_dict` of that.
+        is_stepped: whether it must have made a step: a loss scaler skips some.
 
     Raises:
         ContentsError: if that is not the state of such an optimiser; says why.
@@ -48,6 +60,13 @@ def restore_optimizer(run_dir: Path, optimizer: Optimizer, saved: Any) -> None:
     if not entries.keys() <= set(range(len(parameters))):
         raise _unfit(run_dir, f"optimizer is not that of {len(parameters)} parameters")
     names = _state_names(optimizer)
+    learning = {index for index, one in enumerate(parameters) if one.requires_grad}
+    if names and (entries or is_stepped) and not learning <= entries.keys():
+        raise _unfit(
+            run_dir,
+            f"optimizer lacks the state of {len(learning - entries.keys())} of "
+            f"{len(learning)} parameters",
+        )
     for index, entry in entries.items():
         if not isinstance(entry, Mapping) or not names <= entry.keys():
             raise _unfit(run_dir, f"optimizer lacks {', '.join(sorted(names))} of a parameter")
@@ -74,7 +93,13 @@ def _state_names(optimizer: Optimizer) -> set[str]:
 def _difference(name: str, saved: Any, example: Any) -> str | None:
     if isinstance(example, Tensor):
         found = _kind(saved) if isinstance(saved, Tensor) else type(saved).__name__
-        return None if found == _kind(example) else f"{name} is {found}, not {_kind(example)}"
+        if found != _kind(example):
+            return f"{name} is {found}, not {_kind(example)}"
+        return None if saved.isfinite().all() else f"{name} is not finite"
+    if isinstance(example, Rule):
+        return (
+            None if example.accepts(saved) else f"{name} is {shown(saved)}, not {example.expected}"
+        )
     if isinstance(example, Mapping):
         if not isinstance(saved, Mapping):
             return f"{name} is {type(saved).__name__}, not names and values"

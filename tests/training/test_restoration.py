@@ -8,7 +8,15 @@ from unittest import mock
 import pytest
 import torch
 from PIL import Image
-from small_runs import SmallBackbone, assert_same_end, checkpoint_steps, small_model, trainer
+from small_runs import (
+    Scenes,
+    SmallBackbone,
+    assert_same_end,
+    changed,
+    checkpoint_steps,
+    small_model,
+    trainer,
+)
 
 from ccnet.training.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from ccnet.training.class_folder import ClassFolder
@@ -51,16 +59,28 @@ CHANGES = {
     "model a list": (["model"], [1], "model is list"),
     "no model": (["model"], None, "model is nothing"),
     "step a string": (["step"], "4", "step is str"),
-    "step a truth": (["step"], True, "step is bool, not int"),
-    "step negative": (["step"], -4, "step is -4 of 4"),
-    "step beyond": (["step"], 5, "step is 5 of 4"),
+    "step a truth": (["step"], True, "holds step True, not that of its name"),
+    "step negative": (["step"], -4, "holds step -4, not that of its name"),
+    "another step": (["step"], 2, "step-00000004.pt holds step 2, not that of its name"),
+    "data a list": (["data"], [1], "data is list"),
+    "data a string": (["data"], "x", "data is str"),
+    "number for a name": (["recipe", 1], 2, "recipe are not names and values of JSON"),
+    "recipe with a tensor": (["recipe", "seed"], torch.ones(2), "recipe are not names and values"),
+    "config with a number": (["config", 1], 2, "config are not names and values of JSON"),
+    "config with a tensor": (["config", "a"], torch.ones(2), "config are not names and values"),
+    "config with a set": (["config", "a"], {1}, "config are not names and values of JSON"),
+    "details of numbers": (["details", 1], 2, "details are not names and values of JSON"),
     "recipe a list": (["recipe"], [], "recipe is list"),
     "recipe without a field": (["recipe", "steps"], None, "has steps None, not 4"),
     "config a number": (["config"], 1, "config is int"),
     "no config": (["config"], None, "config is nothing"),
     "loss a string": (["loss"], "1", "loss is str, not float"),
     "no loss": (["loss"], None, "loss is NoneType, not float"),
-    "best a list": (["best"], [], "best is list, not float"),
+    **{
+        f"best {value!r}"[:14]: (["best"], value, f"best is {value!r}, not a number in 0..100, or")
+        for value in ([], math.nan, math.inf, 1e9, -1.0, True, torch.ones(2))
+    },
+    "no weights": (["model", KERNEL], lambda old: old / 0, f"model {KERNEL} is not finite"),
     "details a number": (["details"], 1, "details are not names and values of JSON"),
     "detail a tensor": (["details", "license"], torch.ones(1), "details are not names and values"),
     "no loss function": (["loss_function"], None, "loss_function is NoneType, not names"),
@@ -76,6 +96,15 @@ CHANGES = {
     "average's shape": (
         *(["optimizer", "state", 0, "exp_avg"], torch.ones(2), "exp_avg is 2 of float32, not"),
     ),
+    "average nan": (
+        *(
+            ["optimizer", "state", 0, "exp_avg"],
+            lambda old: old * math.nan,
+            "exp_avg is not finite",
+        ),
+    ),
+    "no parameters": (["optimizer", "state"], {}, "optimizer lacks the state of 32 of 32 param"),
+    "no parameter": (["optimizer", "state", 3], None, "optimizer lacks the state of 1 of 32 param"),
     "step's shape": (["optimizer", "state", 0, "step"], torch.ones(2), "step is 2 of float32"),
 }
 """Where, what, and what is said."""
@@ -92,6 +121,29 @@ def test_other_contents_are_refused_with_one_line(run_dir, keys, value, message)
         refusal.value
     )
     assert checkpoint_steps(run_dir) == [2, 4]
+
+
+def test_step_beyond_the_last_one_is_refused(run_dir):
+    state = load_checkpoint(run_dir / "checkpoints" / LAST)
+    Checkpoints(run_dir / "checkpoints").save({**state, "step": 5})
+    with pytest.raises(ValueError, match="does not fit it: step is 5 of 4: move it away"):
+        trainer(run_dir, model=small_model(), resume=True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"optimizer": "sgd", "momentum": 0.0},
+        {"optimizer": "sgd", "precision": "float16"},
+        {"aux_weight": 0.0},
+        {"consistency_weight": 0.5, "ohem": True},
+    ],
+    ids=str,
+)
+def test_whatever_a_run_saves_is_resumed(tmp_path, fields):
+    recipe = changed(steps=1, validate_every=1, **fields)
+    trainer(tmp_path, recipe, val_set=Scenes(1)).run()
+    assert trainer(tmp_path, recipe, val_set=Scenes(1), resume=True).step == 1
 
 
 def test_settings_of_the_optimizer_are_those_of_the_recipe(finished, run_dir):
@@ -162,7 +214,19 @@ PRETRAINING = {
     "losses": (["losses"], ["x"], "an item of losses is str, not float"),
     "losses a number": (["losses"], 1, "losses is int, not list"),
     "records": (["records"], [{"step": 1}], "an item of records lacks '"),
-    "record": (["records", slice(0)], [{**RECORD, "accuracy": "x"}], "records accuracy is str"),
+    "record": (
+        ["records", slice(0)],
+        [{**RECORD, "accuracy": "x"}],
+        "accuracy is 'x', not a number in 0",
+    ),
+    "infinite record": (
+        *(
+            ["records", slice(0)],
+            [{**RECORD, "accuracy": math.inf}],
+            "accuracy is inf, not a number",
+        ),
+    ),
+    "no averages": (["optimizer", "state"], {}, "optimizer lacks the state of"),
     "optimizer": (["optimizer", "state", 0], {}, "optimizer lacks exp_avg, exp_avg_sq, step"),
     "model": (["model", "classifier.bias"], torch.ones(5), "bias is 5 of float32, not 2 of"),
 }
