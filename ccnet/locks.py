@@ -118,7 +118,9 @@ class FolderLock:
                     "wait until that ends, or choose another folder"
                 )
             time.sleep(0.1)
-        self._end = weakref.finalize(self, _release, file, self.folder, missing)
+        # The working directory may be another one by then.
+        here, *missing = (path.absolute() for path in (self.folder, *missing))
+        self._end = weakref.finalize(self, _release, file, here, missing)
         _held.add(self)
         _write_holder(file)
 

@@ -72,6 +72,16 @@ def test_nothing_is_left_and_nothing_else_is_removed(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine"]
 
 
+def test_relative_folder_is_released_from_another_one(tmp_path, monkeypatch):
+    (tmp_path / "other" / "new" / "run").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with FolderLock("new/run"):
+        monkeypatch.chdir("other")
+    assert sorted(tmp_path.rglob("*")) == sorted(
+        tmp_path / name for name in ("other", "other/new", "other/new/run")
+    )
+
+
 def test_lock_can_be_taken_again_and_needs_no_release(tmp_path):
     lock = FolderLock(tmp_path)
     for _ in range(2):
