@@ -13,6 +13,7 @@ from ccnet.datasets.identity import FORM, identify, unidentified
 from ccnet.datasets.mask_folder.pairing import in_short
 from ccnet.distributed import from_rank_zero, rank
 from ccnet.files import atomic_write
+from ccnet.schema import check_nesting, reason_of, shown
 from ccnet.training.checkpoint import ContentsError
 
 logger = logging.getLogger(__name__)
@@ -143,11 +144,15 @@ def _lines(name: str, dataset: Any) -> Iterator[str]:
     def line(index: int) -> str:
         found = identify(dataset, index)
         try:
+            check_nesting(found)
+            record = {"name": "", **found}
+            if not isinstance(record["name"], str):
+                raise TypeError(f"its name is {shown(record['name'])}, no text")
             return json.dumps({"set": name, **found}) + "\n"
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{type(dataset).__qualname__}: identify({index}) must return JSON-able values by "
-                f"names, such as a dict of texts: {error}"
+                f"names, such as a dict of texts: {reason_of(error)}"
             ) from error
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -161,5 +161,32 @@ def test_what_is_not_known_is_said(tmp_path, caplog):
         "Unknown has no method identify(index): a resumed run sees only whether its type and "
         "length are as before"
     )
-    with pytest.raises(ValueError, match=r"Wrapped: identify\(0\) must return JSON-able values"):
-        fingerprint(tmp_path, Wrapped(Scenes(2), version=torch.zeros(1)))
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
+CIRCLE = {}
+CIRCLE["again"] = CIRCLE
+
+ODD = {
+    "tensor": (torch.zeros(1), "Tensor is not JSON serializable"),
+    "circle": (CIRCLE, "nested more than 64 deep"),
+    "deep": (nested(100), "nested more than 64 deep"),
+    "too deep for JSON": (nested(900), "nested more than 64 deep"),
+}
+
+
+@pytest.mark.parametrize(("version", "message"), ODD.values(), ids=ODD)
+def test_what_cannot_be_recorded_is_one_line(tmp_path, version, message):
+    start = r"^Wrapped: identify\(0\) must return JSON-able values by names"
+    with pytest.raises(ValueError, match=start + rf", such as a dict of texts: [^\n]*{message}"):
+        fingerprint(tmp_path, Wrapped(Scenes(2), version=version))
+
+
+@pytest.mark.parametrize("found", [None, ["name"], {"name": ["a"]}, {"name": 1}], ids=str)
+def test_what_is_no_dict_with_a_name_is_one_line(tmp_path, monkeypatch, found):
+    monkeypatch.setattr(Wrapped, "identify", lambda *_: found)
+    with pytest.raises(ValueError, match=r"^Wrapped: identify\(0\) must return JSON-able [^\n]*$"):
+        fingerprint(tmp_path, Wrapped(Scenes(2)))

@@ -140,10 +140,10 @@ TWO = '{"categories": ["a", "b"], '
 def test_identity_is_the_length_and_the_end_of_a_file(tmp_path):
     path, content = tmp_path / "a.png", bytearray(200_000)
     path.write_bytes(content)
-    assert identify_file(path) == f"200000 {zlib.crc32(bytes(2**16)):08x}"
+    assert identify_file(path) == f"200000 {zlib.crc32(bytes(2**17)):08x}"
     content[-1] = 1
     path.write_bytes(content)
-    assert identify_file(path) == f"200000 {zlib.crc32(bytes(2**16 - 1) + bytes([1])):08x}"
+    assert identify_file(path) == f"200000 {zlib.crc32(bytes(2**17 - 1) + bytes([1])):08x}"
 
 
 CLASSES = {
