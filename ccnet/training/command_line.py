@@ -4,7 +4,6 @@ import argparse
 import inspect
 import logging
 import re
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -19,7 +18,7 @@ from ccnet.console import (
 )
 from ccnet.files import user_path
 from ccnet.locks import FolderLock
-from ccnet.training.termination import Terminated
+from ccnet.training.termination import ENDS, Terminated
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, workers: int) -> None:
@@ -61,14 +60,13 @@ def run_script(
         SystemExit: on errors.
     """
     arguments = parse()
-    ends = (signal.SIGINT, signal.SIGTERM)
     try:
         require_extra("train", packages)
         # Only then Python sees to SIGTERM: to wait for other processes may take long.
         with (
             ending_on_second_interrupt(),
             distributed.process_group(arguments.device) as device,
-            ending_on_signals(ends),
+            ending_on_signals(ENDS),
             FolderLock(arguments.run_dir) as lock,
         ):
             is_first = distributed.rank() == 0

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from ccnet.datasets import Sample, Transforms
 from ccnet.distributed import rank, world_size
-from ccnet.schema import reason_of
+from ccnet.training.termination import ENDS
 
 
 class SampleOrder(Sampler[tuple[int, int]]):
@@ -174,29 +174,34 @@ def training_loader(
 def iterate(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
     """Iterates over a loader inside a context that ends its workers, however it is left.
 
-    Without this a worker that misses the request to end keeps the interpreter from exiting: it
-    ignores SIGTERM, and multiprocessing waits for it.
-
     Raises:
         ChildProcessError: anywhere inside, if a worker was killed.
         OSError: from the iterator, as the data set raised it in a worker; as is any ValueError.
+    """
+    try:
+        with _iterating(loader) as batches:
+            yield batches
+    except (RuntimeError, OSError) as error:
+        # A signal handler of DataLoader raises it, perhaps while a file is written.
+        for one in (error, error.__cause__):
+            if str(one).startswith("DataLoader worker (pid"):
+                raise _loss(str(one)) from error
+        raise
+
+
+@contextmanager
+def _iterating(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
+    """Ends the workers.
+
+    Without this a worker that misses the request to end keeps the interpreter from exiting: it
+    ignores SIGTERM, and multiprocessing waits for it.
     """
     others = set(multiprocessing.active_children())
     with _signals_withheld():
         batches: Any = iter(loader)
     workers = set(multiprocessing.active_children()) - others
     try:
-        yield _without_failures(batches)
-    except (RuntimeError, OSError) as error:
-        # A signal handler of DataLoader raises it, perhaps while a file is written.
-        reasons = map(reason_of, filter(None, (error, error.__cause__)))
-        reason = next((one for one in reasons if one.startswith("DataLoader worker (pid")), None)
-        if reason is None:
-            raise
-        raise ChildProcessError(
-            "a data-loading worker ended before its time, perhaps for lack of memory "
-            f"({reason}): give fewer --workers, and resume with --resume auto"
-        ) from error
+        yield _from_workers(batches) if workers else batches
     finally:
         if workers:
             batches._shutdown_workers()
@@ -205,22 +210,35 @@ def iterate(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
             worker.join()
 
 
-def _without_failures(batches: Iterable[Any]) -> Iterator[Any]:
-    for batch in batches:
+def _from_workers(batches: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (ConnectionError, EOFError) as error:  # a worker ended while it sent a batch
+            raise _loss(type(error).__name__) from error
         if isinstance(batch, Failure):
             raise batch.error from RuntimeError(f"in a data-loading worker:\n{batch.trace}")
         yield batch
 
 
+def _loss(reason: str) -> ChildProcessError:
+    return ChildProcessError(
+        "a data-loading worker ended before its time, perhaps for lack of memory "
+        f"({' '.join(reason.split())}): give fewer --workers, and resume with --resume auto"
+    )
+
+
 @contextmanager
 def _signals_withheld() -> Iterator[None]:
-    """Has processes that start inside get no SIGTERM and no Ctrl-C; for this one they wait."""
+    """Has processes that start inside get none of `ENDS`; for this one they wait."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     if multiprocessing.get_start_method() != "fork":
         resource_tracker.ensure_running()  # which else happens inside, and lets signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     try:
         yield
     finally:
@@ -230,9 +248,9 @@ def _signals_withheld() -> Iterator[None]:
 def _initialise_worker(_: int) -> None:
     """Leaves signals to the training process, and ends the worker once that process is gone.
 
-    Ctrl-C and a scheduler's SIGTERM reach every process of a group.
+    Ctrl-C, a scheduler's SIGTERM and the end of a terminal reach every process of a group.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 

@@ -134,7 +134,7 @@ class Trainer:
             FloatingPointError: if the loss, or a weight to save, is not finite; the last checkpoint
                 stays.
             OSError: if a file of the run cannot be written; the last checkpoint stays.
-            Terminated: on SIGTERM or Ctrl-C, after saving a checkpoint.
+            Terminated: on SIGTERM, SIGHUP or Ctrl-C, after saving a checkpoint.
             KeyboardInterrupt: on a second Ctrl-C.
         """
         with self.lock, self.termination.awaited():

@@ -1,4 +1,4 @@
-"""Termination: SIGTERM and Ctrl-C end a run gracefully, in time to save a checkpoint."""
+"""Termination: signals end a run gracefully, in time to save a checkpoint."""
 
 import os
 import signal
@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 from ccnet import distributed
 from ccnet.console import SAME_PRESS
 
+ENDS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""Signals that ask a run to end: of a scheduler, of Ctrl-C, of a terminal that is closed."""
+
 _STOPPING = b"\nstopping after this step, with a checkpoint; Ctrl-C again ends at once\n"
 
 
@@ -18,10 +21,10 @@ class Terminated(Exception):  # noqa: N818 - it is no error
 
 
 class Termination:
-    """Signal handler of SIGTERM and SIGINT, which is Ctrl-C.
+    """Signal handler of `ENDS`.
 
     Attributes:
-        requested: whether either arrived inside `awaited`.
+        requested: whether one arrived inside `awaited`.
     """
 
     def __init__(self) -> None:
@@ -33,15 +36,17 @@ class Termination:
         """Catches signals inside, which then only set `requested`.
 
         A second Ctrl-C raises KeyboardInterrupt. Where the process ignores Ctrl-C, as those in the
-        background of a shell's script do, it is ignored here too. Has no effect outside the main
+        background of a shell's script do, or the end of its terminal, as under nohup, it is ignored
+        here too. Has no effect outside the main
         thread: Python allows signal handlers only there.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
-        if previous[signal.SIGINT] is signal.SIG_IGN:
-            del previous[signal.SIGINT]
+        previous = {one: signal.getsignal(one) for one in ENDS}
+        for number in ENDS[1:]:
+            if previous[number] is signal.SIG_IGN:
+                del previous[number]
         for number in previous:
             signal.signal(number, self._note)
         try:

@@ -213,7 +213,7 @@ def test_run_ended_by_sigterm_is_resumed_as_if_nothing_had_happened(
     assert_same_end(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_before_the_first_step_leaves_nothing(script, finetune, monkeypatch, number):
     def ask(*_, **__):
         assert Path("run").is_dir()

@@ -118,6 +118,7 @@ DISTURBANCES = {
         *(partial(kill_before_rename, "log.jsonl"), KILLED, [2, 3], ".jsonl"),
     ),
     "SIGTERM in a step": (partial(send_in_step, signal.SIGTERM), ENDED, [2, 3], None),
+    "SIGHUP in a step": (partial(send_in_step, signal.SIGHUP), ENDED, [2, 3], None),
     "SIGTERM in a validation": (partial(send_in_validation, signal.SIGTERM), ENDED, [2, 3], None),
     "SIGTERM to workers as well": (
         *(partial(send_to_workers_as_well, "TERM"), ENDED, [2, 3], None),
