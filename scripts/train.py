@@ -30,6 +30,7 @@ from ccnet.training.command_line import (
     run_script,
 )
 from ccnet.training.engine import Trainer
+from ccnet.training.holdout import earlier_sets
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.setup import build_model, describe, open_datasets
 
@@ -66,7 +67,8 @@ def train(arguments: argparse.Namespace, device: torch.device, lock: FolderLock)
         images = recipe.batch_size / (world * recipe.accumulation)
         logging.info("world size: %d, images per forward pass: %g", world, images)
     root = arguments.root or os.environ.get(ROOTS.get(recipe.dataset, ""))
-    train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root)
+    earlier = earlier_sets(arguments.run_dir) if arguments.resume == "auto" else None
+    train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root, earlier)
     logging.info("%s; %d to validate on", describe(train_set, label_set), len(val_set))
     with distributed.rank_zero_first():
         model = build_model(recipe, label_set).to(device)

@@ -65,9 +65,8 @@ ORDERS = {
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *("recipes", "termination", "command_line", "precision", "checkpoint", "run_folder"),
-        *("restoration", "fingerprint", "history", "augmentation", "data"),
-        *("optimization", "objective", "setup"),
-        *("monitor", "engine"),
+        *("restoration", "holdout", "fingerprint", "history", "augmentation", "data"),
+        *("optimization", "objective", "setup", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],
 }

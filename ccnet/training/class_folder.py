@@ -50,6 +50,7 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
 
     Attributes:
         classes: the names of the folders, sorted.
+        names: of the images, from the folder of their class on.
         labels: the number of each image's class.
 
     Raises:
@@ -86,7 +87,7 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
                 _pack(path, source, names, decode, size, progress)
         self.images = np.load(path, mmap_mode="r")
         self._folder = source if source.is_dir() else None
-        self._shared = shared
+        self.names = [_within(name, shared) for name in names]
         self._files = [(name, *stamps[name]) for name in names]
 
     def __len__(self) -> int:
@@ -102,9 +103,12 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
         folder that of both ends.
         """
         name, size, checksum = self._files[index]
-        shown = PurePosixPath(*PurePosixPath(name).parts[self._shared :]).as_posix()
         state = f"{size} {checksum:08x}" if not self._folder else identify_file(self._folder / name)
-        return {"name": shown, "image": state}
+        return {"name": self.names[index], "image": state}
+
+
+def _within(name: str, folders: int) -> str:
+    return PurePosixPath(*PurePosixPath(name).parts[folders:]).as_posix()
 
 
 def _open(

@@ -89,13 +89,16 @@ class Fingerprint:
                 self.run_dir,
             )
             return
-        changes = from_rank_zero(lambda: "; ".join(self._changes(saved)))
+        changes, overlap = from_rank_zero(lambda: self._compare(saved))
         if not accept:
             raise ValueError(
                 f"the run in {self.run_dir} has {changes}: restore the data, choose another "
                 "folder, or go on with these (--accept-changed-data, accept_changed_data=True)"
+                + (f", but {overlap}" if overlap else "")
             )
         logger.warning("going on with changed data: the run had %s", changes)
+        if overlap:
+            logger.warning("%s", overlap)
 
     def is_as_before(self, saved: Any, name: str) -> bool:
         """Whether a set is the one of a checkpoint, or that of an earlier version."""
@@ -107,8 +110,12 @@ class Fingerprint:
             with atomic_write(self.path) as temporary:
                 temporary.write_text("".join(self._lines.values()), encoding="utf-8")
 
-    def _changes(self, saved: Mapping[str, Any]) -> Iterator[str]:
+    def _compare(self, saved: Mapping[str, Any]) -> tuple[str, str]:
         earlier = self._earlier(saved)
+        overlap = _overlap(earlier.get("train", ""), self._lines.get("val", ""))
+        return "; ".join(self._changes(saved, earlier)), overlap
+
+    def _changes(self, saved: Mapping[str, Any], earlier: Mapping[str, str]) -> Iterator[str]:
         for name, now in self.summary.items():
             before = saved.get(name)
             if before == now:
@@ -173,6 +180,27 @@ def _samples(lines: str) -> list[dict[str, Any]]:
         again = f" ({times[sample['name']]})" if times[sample["name"]] > 1 else ""
         samples.append({**sample, "name": f"{sample['name']}{again}"})
     return samples
+
+
+def _overlap(trained: str, val: str) -> str:
+    """Says which of the samples to validate on were trained on; nothing if none was."""
+    seen = {_content(sample) for sample in _samples(trained)} - {None}
+    samples = _samples(val)
+    names = [sample["name"] for sample in samples if _content(sample) in seen]
+    if not names:
+        return ""
+    return (
+        f"{len(names)} of the {len(samples)} images to validate on ({in_short(names)}) were "
+        "trained on: their score is too high: give others to validate on (--val-root)"
+    )
+
+
+def _content(sample: Mapping[str, Any]) -> str | None:
+    """What a picture is known by, whatever its set and mask; None if by its type alone."""
+    parts = {name: value for name, value in sample.items() if name != "set"}
+    if len(parts) == 1:
+        return None
+    return json.dumps(parts.get("image", parts))
 
 
 def _differences(

@@ -35,6 +35,7 @@ from ccnet.training.classification import (
 )
 from ccnet.training.data import iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
+from ccnet.training.holdout import earlier_sets, hold_out
 from ccnet.training.precision import choose_precision
 from ccnet.training.restoration import PERCENTAGE, refuse_unlike, restore_optimizer
 from ccnet.training.run_folder import state_to_resume
@@ -110,9 +111,11 @@ class BackboneTrainer:
         precision = choose_precision(recipe.precision, self.device, started_with)
         recipe = self.recipe = replace(recipe, precision=precision)
         self.config: dict[str, Any] = {"classes": images.classes, "images": len(images)}
-        held_out = range(0, len(images), VALIDATION_SHARE)
+        earlier = earlier_sets(self.run_dir) if state else {}
+        held_out = hold_out(images.names, VALIDATION_SHARE, earlier)
         self.val_set = Subset(images, held_out[distributed.rank() :: distributed.world_size()])
-        train_set = Subset(images, [one for one in range(len(images)) if one not in held_out])
+        rest = sorted(set(range(len(images))).difference(held_out))
+        train_set = Subset(images, rest)
         torch.manual_seed(recipe.seed)
         model = Classifier(recipe, len(images.classes))
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
@@ -121,7 +124,8 @@ class BackboneTrainer:
         )
         self.optimizer = make_optimizer(self.model, recipe)
         self.step, self.losses, self.records = 0, list[float](), list[dict[str, float]]()
-        self.data = Fingerprint(self.run_dir, {"train": images})
+        sets = {"train": train_set, "val": Subset(images, held_out)}
+        self.data = Fingerprint(self.run_dir, sets)
         if state:
             self._resume(state, accept_changed_data)
         self.loader = training_loader(

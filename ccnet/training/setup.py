@@ -1,6 +1,7 @@
 """Set-up of a training run: the data sets and the model of a recipe."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ccnet.datasets import LabeledImages, Sample, StreetScenes, select
 from ccnet.datasets.mask_folder.pairing import in_short
 from ccnet.distributed import from_rank_zero
 from ccnet.model import CCNet
+from ccnet.training.holdout import hold_out
 from ccnet.training.optimization import class_pixels
 from ccnet.training.recipes import Recipe
 from ccnet.weights.model_card import inherited_details
@@ -31,6 +33,7 @@ def open_datasets(
     recipe: Recipe,
     root: str | os.PathLike[str] | None = None,
     val_root: str | os.PathLike[str] | None = None,
+    earlier: Mapping[str, str] | None = None,
 ) -> Datasets:
     """Opens the recipe's data sets.
 
@@ -39,6 +42,8 @@ def open_datasets(
             rendered scenes to add to it.
         root: the folder of the data set; rendered scenes need none.
         val_root: for a `MaskFolder`, the validation folder; None to hold out every fifth image.
+        earlier: of a run that is resumed, the sets of its images by their names: where every fifth
+            is held out, they stay in these.
 
     Returns:
         Training set, validation set and classes.
@@ -55,7 +60,7 @@ def open_datasets(
             f"leave the validation folder {val_root} out, or leave_out empty"
         )
     if recipe.leave_out or val_set is None:
-        train_set, val_set = _split(train_set, recipe.leave_out, len(label_set))
+        train_set, val_set = _split(train_set, recipe.leave_out, len(label_set), earlier or {})
     if recipe.scenes:
         scenes = StreetScenes(recipe.scenes, seed=recipe.seed)
         if label_set.categories != scenes.label_set.categories:
@@ -95,7 +100,9 @@ def _open(
     return folder, other, label_set
 
 
-def _split(dataset: Any, leave_out: str, classes: int) -> tuple[Dataset[Sample], Dataset[Sample]]:
+def _split(
+    dataset: Any, leave_out: str, classes: int, earlier: Mapping[str, str]
+) -> tuple[Dataset[Sample], Dataset[Sample]]:
     """Splits off the images to validate on: those left out, or else every fifth one."""
     count, rule = len(dataset), f"every {VALIDATION_SHARE}th image is for validation"
     if leave_out:
@@ -107,9 +114,9 @@ def _split(dataset: Any, leave_out: str, classes: int) -> tuple[Dataset[Sample],
             "add another one, or give a validation folder (--val-root)"
         )
     else:
-        held_out = list(range(0, count, VALIDATION_SHARE))
+        held_out = hold_out(dataset.names, VALIDATION_SHARE, earlier)
     rest = sorted(set(range(count)).difference(held_out))
-    if not rest:
+    if leave_out and not rest:
         raise ValueError(f"leave_out {leave_out!r} leaves no image to train on")
     for part, use in ((rest, "train"), (held_out, "validate")):
         if not any(class_pixels(Subset(dataset, [index]), classes).any() for index in part):

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import SMALL, Scenes, SmallBackbone, interrupt, log_of, newest, trainer
+from small_runs import (
+    SMALL,
+    Scenes,
+    SmallBackbone,
+    changed,
+    interrupt,
+    log_of,
+    newest,
+    trainer,
+)
+from torch.utils.data import Dataset
 
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import ClassificationRecipe
@@ -61,6 +71,48 @@ def test_finished_run_is_validated_on_other_images_that_are_accepted(run_dir):
     scores = running.run()
     assert [record["step"] for record in log_of(run_dir)] == [2, 4, 4]
     assert trainer(run_dir, resume=True, val_set=val_set).history.best == scores.miou
+
+
+@pytest.mark.parametrize(
+    ("train_seed", "val_set", "count"),
+    [(3, Scenes(3, seed=3), 3), (8, Scenes(2, seed=3), 2), (3, Scenes(7, seed=3), 5)],
+)
+def test_images_to_validate_on_that_were_trained_on_are_named(
+    run_dir, caplog, train_seed, val_set, count
+):
+    """Whether they still are or not."""
+    sets = {"train_set": Scenes(5, seed=train_seed), "val_set": val_set}
+    text = f"{count} of the {len(val_set)} images to validate on (scene-000000, scene-000001"
+    with pytest.raises(ValueError, match=r"changed_data=True\), but ") as refusal:
+        trainer(run_dir, resume=True, **sets)
+    assert f", but {text}" in str(refusal.value)
+    trainer(run_dir, resume=True, accept_changed_data=True, **sets)
+    end = "were trained on: their score is too high: give others to validate on (--val-root)"
+    assert caplog.messages[-1].startswith(text)
+    assert caplog.messages[-1].endswith(end)
+
+
+class Unidentified(Dataset):
+    """Scenes of which nothing but their type is known."""
+
+    def __init__(self, *scenes, **options):
+        self.scenes = Scenes(*scenes, **options)
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, index):
+        return self.scenes[index]
+
+
+def test_images_that_are_known_by_their_type_alone_are_not_said_to_be_the_same(tmp_path, caplog):
+    sets = {"train_set": Unidentified(5), "val_set": Unidentified(2, seed=4)}
+    trainer(tmp_path, changed(steps=1), **sets).run()
+    sets["val_set"] = Unidentified(3, seed=4)
+    options = {"resume": True, "accept_changed_data": True}
+    trainer(tmp_path, changed(steps=1), **sets, **options)
+    assert "going on with changed data" in caplog.text
+    assert "trained on:" not in caplog.text
 
 
 def test_run_of_before_fingerprints_goes_on_and_says_so_once(tmp_path, caplog):
@@ -114,15 +166,32 @@ def test_backbone_is_pretrained_on_the_same_images(classes, tmp_path, monkeypatc
     pretrain(images, run_dir).run()
     shutil.rmtree(tmp_path / "0-4")
     assert pretrain(classes(archive=True), run_dir, resume=True).step == 2
-    with pytest.raises(ValueError, match=r"other images to train on \(another image of 8: blue/0"):
+    with pytest.raises(ValueError, match=r"other images to train on \(another image of 7: blue/1"):
         pretrain(classes(seed=1), run_dir, resume=True)
     more = classes(seed=2, count=5)
-    with pytest.raises(ValueError, match=r"8 images to train on, not 10 \(new: blue/4\.bmp, red/4"):
+    with pytest.raises(
+        ValueError, match=r"7 images to train on, not 8 \(new: red/4\.bmp; another "
+    ):
         pretrain(more, run_dir, resume=True)
     running = pretrain(more, run_dir, resume=True, accept_changed_data=True)
     assert running.step == 2
-    assert "going on with changed data: the run had 8 images to train on" in caplog.text
+    assert "going on with changed data: the run had 7 images to train on" in caplog.text
     running.run()
     pretrain(more, run_dir, resume=True).run()
-    with pytest.raises(ValueError, match="has 10 images to train on, not 8"):
+    with pytest.raises(ValueError, match="has 8 images to train on, not 7"):
         pretrain(images, run_dir, resume=True)
+
+
+def test_backbone_is_validated_on_no_image_that_it_was_trained_on(classes, tmp_path, monkeypatch):
+    """One that is added is the first in the order of names."""
+    monkeypatch.setattr("ccnet.training.classification.Backbone", SmallBackbone)
+    images, run_dir = classes(count=21), tmp_path / "run"
+    before = pretrain(images, run_dir)
+    before.run()
+    root = tmp_path / "0-21" / "classes"
+    shutil.copy(root / "red" / "3.bmp", root / "blue" / "+.bmp")
+    more = ClassFolder(root, tmp_path / "cache", 16)
+    running = pretrain(more, run_dir, resume=True, accept_changed_data=True)
+    held_out = [images.names[index] for index in before.val_set.indices]
+    now = [more.names[index] for index in running.val_set.indices]
+    assert now == ["blue/+.bmp", *held_out]
