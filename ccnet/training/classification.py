@@ -1,6 +1,7 @@
 """Classification: recipe, network, augmentation and optimisation to pre-train a backbone."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -11,6 +12,7 @@ from ccnet.backbone import BACKBONES, OUTPUT_STRIDES, Backbone
 from ccnet.training.precision import autocast
 from ccnet.training.recipes import refuse_other_choices
 from ccnet.transforms import Preprocessing
+from ccnet.weights import ModelWeights
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,21 @@ class Classifier(nn.Module):
         with autocast(images.device, self.precision):
             logits: Tensor = self.classifier(self.backbone(batch)[1].mean((-2, -1)))
         return logits.float()
+
+
+def backbone_weights(
+    classifier: Classifier, recipe: ClassificationRecipe, details: Mapping[str, str]
+) -> ModelWeights:
+    """Returns the backbone of a classifier as weights, with these details for their card."""
+    classes, backbone = classifier.classifier.out_features, classifier.backbone
+    return ModelWeights(
+        backbone.state_dict(),
+        {
+            "backbone": recipe.backbone,
+            "backbone_options": {"stem_widths": list(backbone.stem_widths)},
+        },
+        {**details, "weights": f"a backbone that classifies {classes} kinds of images"},
+    )
 
 
 def augmentation(recipe: ClassificationRecipe) -> v2.Compose:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,25 @@ from ccnet.evaluation import Scores
 from ccnet.files import atomic_write
 
 
+def comparable(records: Sequence[dict[str, Any]], data: str) -> list[dict[str, Any]]:
+    """Returns the last records in a row that are of these data, or do not say of which.
+
+    Those before others do not count: the best weights were chosen anew for the others.
+    """
+    same = takewhile(lambda record: record.get("data", data) == data, reversed(records))
+    return list(same)[::-1]
+
+
+def labelled(records: Any, data: str) -> Any:
+    """Returns records that all say of which data they are: those that do not, of these.
+
+    What is no list of records is left for others to refuse.
+    """
+    if not isinstance(records, list):
+        return records
+    return [{"data": data, **one} if isinstance(one, dict) else one for one in records]
+
+
 class History:
     """The records of all validations, kept in a file so that no checkpoint has to hold them.
 
@@ -21,7 +41,7 @@ class History:
         path: the file; rank 0 reads and writes it.
         label_set: the classes of the scores.
         data: what tells the validation set from others, as in `Fingerprint.summary`: records of
-            other ones stay in the file, but do not count. Those of earlier versions do.
+            other ones stay in the file, but are not `comparable`.
     """
 
     def __init__(self, path: Path, label_set: LabelSet, data: str = "") -> None:
@@ -89,7 +109,7 @@ class History:
     @property
     def best(self) -> float:
         """The highest mIoU so far, in percent; minus infinity before the first validation."""
-        mious: list[float] = [record["mIoU"] for record in self.records if self._counts(record)]
+        mious: list[float] = [one["mIoU"] for one in comparable(self.records, self.data)]
         return max([self._best_before, *mious])
 
     @property
@@ -99,7 +119,4 @@ class History:
 
     @property
     def _last(self) -> Mapping[str, Any]:
-        return self.records[-1] if self.records and self._counts(self.records[-1]) else {}
-
-    def _counts(self, record: Mapping[str, Any]) -> bool:
-        return bool(record.get("data", self.data) == self.data)
+        return next(iter(comparable(self.records, self.data)[-1:]), {})

@@ -30,17 +30,19 @@ from ccnet.training.classification import (
     ClassificationRecipe,
     Classifier,
     augmentation,
+    backbone_weights,
     make_optimizer,
     one_cycle,
 )
 from ccnet.training.data import iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
+from ccnet.training.history import comparable, labelled
 from ccnet.training.holdout import earlier_sets, hold_out
 from ccnet.training.precision import choose_precision
 from ccnet.training.restoration import PERCENTAGE, refuse_unlike, restore_optimizer
 from ccnet.training.run_folder import state_to_resume
 from ccnet.training.termination import Terminated, Termination
-from ccnet.weights import ModelWeights, write_weights
+from ccnet.weights import write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +125,10 @@ class BackboneTrainer:
             self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True
         )
         self.optimizer = make_optimizer(self.model, recipe)
-        self.step, self.losses, self.records = 0, list[float](), list[dict[str, float]]()
+        self.step, self.losses, self.records = 0, list[float](), list[dict[str, Any]]()
         sets = {"train": train_set, "val": Subset(images, held_out)}
         self.data = Fingerprint(self.run_dir, sets)
+        self.val_data = self.data.summary["val"]["sha256"]
         if state:
             self._resume(state, accept_changed_data)
         self.loader = training_loader(
@@ -170,7 +173,7 @@ class BackboneTrainer:
                 if self._is_validation_due():
                     self._validate()
                 if self.step == self.recipe.steps:
-                    return self.records[-1]["accuracy"]
+                    return float(self.records[-1]["accuracy"])
                 stopping = self._train_step(model, batches)
                 bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
                 bar.update()
@@ -199,16 +202,21 @@ class BackboneTrainer:
         return bool(stopping)
 
     def _is_validation_due(self) -> bool:
-        validated = self.records[-1]["step"] if self.records else 0
+        validated = max([0, *(record["step"] for record in self._comparable)])
         is_time = self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps
         return is_time and self.step > validated
+
+    @property
+    def _comparable(self) -> list[dict[str, Any]]:
+        return comparable(self.records, self.val_data)
 
     def _validate(self) -> None:
         """Validates the averaged weights of this step, which are already in a checkpoint."""
         accuracy = self._accuracy()
         loss = sum(self.losses) / len(self.losses)
-        best = max([-math.inf, *(record["accuracy"] for record in self.records)])
-        self.records.append({"step": self.step, "loss": loss, "accuracy": accuracy})
+        best = max([-math.inf, *(record["accuracy"] for record in self._comparable)])
+        record = {"step": self.step, "loss": loss, "data": self.val_data, "accuracy": accuracy}
+        self.records.append(record)
         self.losses.clear()
         logger.info("step %d: loss %.3f, accuracy %.2f %%", self.step, loss, accuracy)
         if distributed.rank() == 0:
@@ -218,7 +226,8 @@ class BackboneTrainer:
             if accuracy > best:
                 path = self.run_dir / "best.safetensors"
                 with saving(path):
-                    write_weights(path, self._to_weights())
+                    average: Any = self.average.module
+                    write_weights(path, backbone_weights(average, self.recipe, self.details))
 
     @torch.no_grad()
     def _accuracy(self) -> float:
@@ -239,18 +248,6 @@ class BackboneTrainer:
             raise Terminated(f"stopped while validating; checkpoint saved at step {self.step}")
         right, total = distributed.all_reduce_sum(counts).tolist()
         return float(100 * right / total)
-
-    def _to_weights(self) -> ModelWeights:
-        average: Any = self.average.module
-        classes = len(self.config["classes"])
-        return ModelWeights(
-            average.backbone.state_dict(),
-            {
-                "backbone": self.recipe.backbone,
-                "backbone_options": {"stem_widths": list(average.backbone.stem_widths)},
-            },
-            {**self.details, "weights": f"a backbone that classifies {classes} kinds of images"},
-        )
 
     def _save(self) -> None:
         refuse_infinite(self.model.state_dict(), self.step)
@@ -276,6 +273,8 @@ class BackboneTrainer:
     def _resume(self, state: Mapping[str, Any], accept_changed_data: bool) -> None:
         refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
         self.data.check(state.get("data"), accept=accept_changed_data)
+        data = self.val_data if self.data.is_as_before(state.get("data"), "val") else ""
+        state = {**state, "records": labelled(state.get("records"), data)}
         count = {"images": self.config["images"]} if accept_changed_data else {}
         refuse_changes(self.run_dir, {**state["config"], **count}, self.config)
         refuse_unlike(
@@ -286,7 +285,7 @@ class BackboneTrainer:
                 "average": self.average.state_dict(),
                 "step": 0,
                 "losses": [0.0],
-                "records": [{"step": 0, "loss": 0.0, "accuracy": PERCENTAGE}],
+                "records": [{"step": 0, "loss": 0.0, "data": "", "accuracy": PERCENTAGE}],
             },
         )
         restore_optimizer(self.run_dir, self.optimizer, state.get("optimizer"))

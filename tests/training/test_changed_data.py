@@ -22,6 +22,7 @@ from small_runs import (
 )
 from torch.utils.data import Dataset
 
+from ccnet.training.checkpoint import save_checkpoint
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import ClassificationRecipe
 from ccnet.training.pretraining import BackboneTrainer
@@ -169,9 +170,7 @@ def test_backbone_is_pretrained_on_the_same_images(classes, tmp_path, monkeypatc
     with pytest.raises(ValueError, match=r"other images to train on \(another image of 7: blue/1"):
         pretrain(classes(seed=1), run_dir, resume=True)
     more = classes(seed=2, count=5)
-    with pytest.raises(
-        ValueError, match=r"7 images to train on, not 8 \(new: red/4\.bmp; another "
-    ):
+    with pytest.raises(ValueError, match=r"7 images to train on, not 8 \(new: red/4\.bmp; ano"):
         pretrain(more, run_dir, resume=True)
     running = pretrain(more, run_dir, resume=True, accept_changed_data=True)
     assert running.step == 2
@@ -195,3 +194,28 @@ def test_backbone_is_validated_on_no_image_that_it_was_trained_on(classes, tmp_p
     held_out = [images.names[index] for index in before.val_set.indices]
     now = [more.names[index] for index in running.val_set.indices]
     assert now == ["blue/+.bmp", *held_out]
+
+
+def test_best_backbone_is_chosen_anew_for_other_images(classes, tmp_path, monkeypatch):
+    """Records of earlier versions do not say of which images they are: of those of the run."""
+    monkeypatch.setattr("ccnet.training.classification.Backbone", SmallBackbone)
+    run_dir, images = tmp_path / "run", classes()
+    accuracies = iter([100.0, 90.0, 80.0, 20.0])
+    monkeypatch.setattr(BackboneTrainer, "_accuracy", lambda _: next(accuracies))
+    pretrain(images, run_dir, steps=4).run()
+    assert [record["accuracy"] for record in log_of(run_dir)] == [100.0, 90.0]
+    (run_dir / "best.safetensors").unlink()
+    state = newest(run_dir)
+    records = [{**record} for record in state["records"]]
+    for record in records:
+        del record["data"]
+    save_checkpoint(run_dir / "checkpoints" / "step-00000004.pt", {**state, "records": records})
+    pretrain(images, run_dir, steps=4, resume=True).run()
+    assert [record["accuracy"] for record in log_of(run_dir)] == [100.0, 80.0]
+    assert not (run_dir / "best.safetensors").exists()
+    others = classes(seed=1)
+    pretrain(others, run_dir, steps=4, resume=True, accept_changed_data=True).run()
+    assert [record["accuracy"] for record in log_of(run_dir)] == [100.0, 20.0]
+    assert (run_dir / "best.safetensors").is_file()
+    before, now = (record["data"] for record in log_of(run_dir))
+    assert now == newest(run_dir)["data"]["val"]["sha256"] != before

@@ -88,6 +88,24 @@ def test_best_miou_of_the_checkpoint_outlives_the_log(path):
     assert history.best == SCORES[1].miou
 
 
+@pytest.mark.parametrize(
+    ("data", "best", "last"),
+    [("aaa", 1, 3), ("aab", 2, 3), ("aba", 2, 3), ("baa", 1, 3), ("-aa", 1, 3), ("aa-", 1, 3)],
+)
+def test_last_records_in_a_row_of_the_same_data_count(tmp_path, data, best, last):
+    """The data of each record by a letter, or none; then those of the last letter."""
+    for step, (scores, name) in enumerate(zip(SCORES, data, strict=True), 1):
+        history = History(tmp_path / "log.jsonl", CAMVID, name.strip("-"))
+        history.load(step)
+        history.append(step, 0.5, scores)
+    history = History(tmp_path / "log.jsonl", CAMVID, data.strip("-")[-1])
+    history.load(9)
+    assert (history.best, history.last_step) == (SCORES[best].miou, last)
+    other = History(tmp_path / "log.jsonl", CAMVID, "c")
+    other.load(9)
+    assert other.best == (SCORES[2].miou if data[-1] == "-" else -math.inf)
+
+
 @pytest.mark.parametrize("remove", [True, False], ids=["no file", "empty file"])
 def test_history_without_records(path, remove):
     path.unlink() if remove else path.write_text("")
