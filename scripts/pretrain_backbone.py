@@ -29,6 +29,9 @@ from ccnet.training.command_line import (
     run_script,
 )
 from ccnet.training.pretraining import BackboneTrainer
+from ccnet.training.run_log import RunLog
+
+logger = logging.getLogger("ccnet")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -46,12 +49,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def pretrain(arguments: argparse.Namespace, device: torch.device, lock: FolderLock) -> None:
+def pretrain(
+    arguments: argparse.Namespace, device: torch.device, lock: FolderLock, log: RunLog
+) -> None:
     recipe = ClassificationRecipe(**given_fields(arguments, ClassificationRecipe))
-    logging.info("%s, world size: %d", recipe, distributed.world_size())
+    logger.info("%s, world size: %d", recipe, distributed.world_size())
     with distributed.rank_zero_first():
         images = ClassFolder(arguments.images, arguments.run_dir, recipe.size)
-    logging.info("%d images of %d classes", len(images), len(images.classes))
+    logger.info("%d images of %d classes", len(images), len(images.classes))
     facts = {"license": arguments.license, "source": arguments.source}
     trainer = BackboneTrainer(
         images,
@@ -63,6 +68,7 @@ def pretrain(arguments: argparse.Namespace, device: torch.device, lock: FolderLo
         accept_changed_data=arguments.accept_changed_data,
         details={name: fact for name, fact in facts.items() if fact},
         lock=lock,
+        log=log,
     )
     accuracy = trainer.run()
     if distributed.rank() == 0:

@@ -32,7 +32,10 @@ from ccnet.training.command_line import (
 from ccnet.training.engine import Trainer
 from ccnet.training.holdout import earlier_sets
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
+from ccnet.training.run_log import RunLog
 from ccnet.training.setup import build_model, describe, open_datasets
+
+logger = logging.getLogger("ccnet")
 
 ROOTS = {"camvid": "CAMVID_ROOT", "cityscapes": "CITYSCAPES_DATASET"}
 """Environment variables with the folders of data sets."""
@@ -58,18 +61,20 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     return dataclasses.replace(RECIPES[arguments.recipe], **given_fields(arguments, Recipe))
 
 
-def train(arguments: argparse.Namespace, device: torch.device, lock: FolderLock) -> None:
+def train(
+    arguments: argparse.Namespace, device: torch.device, lock: FolderLock, log: RunLog
+) -> None:
     recipe = chosen_recipe(arguments)
     rank, world = distributed.rank(), distributed.world_size()
     if rank == 0:
         for name, value in dataclasses.asdict(recipe).items():
-            logging.info("%s: %s", name, value)
+            logger.info("%s: %s", name, value)
         images = recipe.batch_size / (world * recipe.accumulation)
-        logging.info("world size: %d, images per forward pass: %g", world, images)
+        logger.info("world size: %d, images per forward pass: %g", world, images)
     root = arguments.root or os.environ.get(ROOTS.get(recipe.dataset, ""))
     earlier = earlier_sets(arguments.run_dir) if arguments.resume == "auto" else None
     train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root, earlier)
-    logging.info("%s; %d to validate on", describe(train_set, label_set), len(val_set))
+    logger.info("%s; %d to validate on", describe(train_set, label_set), len(val_set))
     with distributed.rank_zero_first():
         model = build_model(recipe, label_set).to(device)
     trainer = Trainer(
@@ -83,6 +88,7 @@ def train(arguments: argparse.Namespace, device: torch.device, lock: FolderLock)
         accept_changed_data=arguments.accept_changed_data,
         environment={"command": shlex.join(sys.argv), "ccnet": ccnet.__version__},
         lock=lock,
+        log=log,
     )
     scores = trainer.run()
     if rank == 0:

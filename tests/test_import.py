@@ -64,7 +64,8 @@ ORDERS = {
     ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *("recipes", "termination", "command_line", "precision", "checkpoint", "run_folder"),
+        *("recipes", "termination", "run_log", "command_line", "precision", "checkpoint"),
+        "run_folder",
         *("restoration", "holdout", "fingerprint", "history", "augmentation", "data"),
         *("optimization", "objective", "setup", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),

@@ -18,6 +18,7 @@ from ccnet.console import (
 )
 from ccnet.files import user_path
 from ccnet.locks import FolderLock
+from ccnet.training.run_log import RunLog
 from ccnet.training.termination import ENDS, Terminated
 
 
@@ -46,14 +47,14 @@ def add_run_options(parser: argparse.ArgumentParser, *, workers: int) -> None:
 
 def run_script(
     parse: Callable[[], argparse.Namespace],
-    train: Callable[[argparse.Namespace, torch.device, FolderLock], None],
+    train: Callable[[argparse.Namespace, torch.device, FolderLock, RunLog], None],
     packages: Sequence[str] = (),
 ) -> None:
     """Runs a script that trains in a folder, on all ranks; errors and signals give one line.
 
     Args:
         parse: returns the arguments, with those of `add_run_options`.
-        train: called with them, the device of this process and the lock of the folder.
+        train: called with them, the device of this process, and the lock and log of the folder.
         packages: those that are needed, of the extra "train".
 
     Raises:
@@ -73,7 +74,8 @@ def run_script(
             level = logging.INFO if is_first else logging.ERROR
             logging.basicConfig(level=level, format="%(asctime)s %(message)s")
             try:
-                train(arguments, device, lock)
+                with RunLog(arguments.run_dir).attached() as log:
+                    train(arguments, device, lock, log)
             except Terminated as stop:
                 if is_first:
                     print(f"{stop}; resume with --resume auto")  # noqa: T201

@@ -39,6 +39,7 @@ from ccnet.training.precision import autocast, choose_precision
 from ccnet.training.recipes import Recipe
 from ccnet.training.restoration import BEST, refuse_unlike, restore_optimizer
 from ccnet.training.run_folder import state_to_resume
+from ccnet.training.run_log import RunLog
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import write_weights
 
@@ -51,8 +52,8 @@ class Trainer:
     All random numbers depend on seed, step, rank and forward pass only, and the learning rate on
     the step. So checkpoints need no random state, and a resumed run continues as if it had never
     stopped. The folder gets `checkpoints`, `best.safetensors` (the weights of the highest
-    validation mIoU), `log.jsonl` (the validations) and the files of `Monitor`. It is locked from
-    here to the end of `run`, or until this object is gone.
+    validation mIoU), `log.jsonl` (the validations), `train.log` and the files of `Monitor`. It is
+    locked from here to the end of `run`, or until this object is gone.
 
     Args:
         model: trained in place, on its device.
@@ -65,6 +66,7 @@ class Trainer:
         accept_changed_data: resume with other data too, which the log then says.
         environment: facts to record in environment.json, such as the version of `ccnet`.
         lock: of the folder, if it is held already.
+        log: of the run, if it is attached already.
 
     Raises:
         BlockingIOError: if another trainer uses the folder; says who.
@@ -90,6 +92,7 @@ class Trainer:
         accept_changed_data: bool = False,
         environment: Mapping[str, Any] | None = None,
         lock: FolderLock | None = None,
+        log: RunLog | None = None,
     ) -> None:
         distributed.refuse_stray()
         run_dir = user_path(run_dir)
@@ -100,8 +103,8 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
         self.termination = Termination()
-        self.lock = lock or FolderLock(run_dir)
-        with self.lock.kept():
+        self.lock, self.log = lock or FolderLock(run_dir), log or RunLog(run_dir)
+        with self.lock.kept(), self.log.attached():
             self._set_up(model, recipe, resume, accept_changed_data)
 
     def _set_up(
@@ -137,7 +140,7 @@ class Trainer:
             Terminated: on SIGTERM, SIGHUP or Ctrl-C, after saving a checkpoint.
             KeyboardInterrupt: on a second Ctrl-C.
         """
-        with self.lock, self.termination.awaited():
+        with self.lock, self.log.attached(), self.termination.awaited():
             return self._run()
 
     def _run(self) -> Scores:
@@ -147,6 +150,7 @@ class Trainer:
         self.data.save()
         if self.data.is_new:
             self._save()
+        self.log.open()
         facts = {**self.environment, "data": self.data.summary}
         monitor = Monitor(self.run_dir, self.recipe, self.model.config, self.step, facts)
         self.model.train()

@@ -1,7 +1,6 @@
-"""Monitoring of a training run: log file, TensorBoard, progress bar, versions, results."""
+"""Monitoring of a training run: TensorBoard, progress bar, versions, results."""
 
 import json
-import logging
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,8 +22,6 @@ from ccnet.inference import Segmentation
 from ccnet.training.checkpoint import saving
 from ccnet.training.recipes import Recipe
 
-logger = logging.getLogger("ccnet")
-
 OVERLAYS = 4
 """Number of validation images whose overlays are logged: the first ones of rank 0."""
 
@@ -32,8 +29,8 @@ OVERLAYS = 4
 class Monitor:
     """Writes the readable files of a run on rank 0; does nothing on other ranks.
 
-    These are `recipe.json`, `config.json`, `environment.json`, `train.log`, `tensorboard` and, at
-    the end, `results.json`.
+    These are `recipe.json`, `config.json`, `environment.json`, `tensorboard` and, at the end,
+    `results.json`.
 
     Args:
         run_dir: the folder of the run.
@@ -60,13 +57,6 @@ class Monitor:
         write_json(run_dir / "recipe.json", asdict(recipe))
         write_json(run_dir / "config.json", config)
         write_json(run_dir / "environment.json", {**environment, **versions()})
-        self._handler = logging.FileHandler(
-            run_dir / "train.log", encoding="utf-8", errors="backslashreplace"
-        )
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._level = logger.level
-        logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
-        logger.addHandler(self._handler)
         self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)
         self._progress = tqdm(initial=step, total=recipe.steps, unit="step", mininterval=2)
 
@@ -108,9 +98,6 @@ class Monitor:
             self._progress.close()
             with suppress(OSError):
                 self._writer.close()
-            logger.removeHandler(self._handler)
-            logger.setLevel(self._level)
-            self._handler.close()
 
 
 def refuse_unreadable_name(run_dir: Path) -> None:

@@ -41,6 +41,7 @@ from ccnet.training.holdout import earlier_sets, hold_out
 from ccnet.training.precision import choose_precision
 from ccnet.training.restoration import PERCENTAGE, refuse_unlike, restore_optimizer
 from ccnet.training.run_folder import state_to_resume
+from ccnet.training.run_log import RunLog
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import write_weights
 
@@ -54,7 +55,7 @@ class BackboneTrainer:
     """A classification run in a folder, on one process or on all ranks that were joined.
 
     All random numbers depend on seed, step and sample only, so a resumed run continues as if it had
-    never stopped. The folder gets `checkpoints`, `log.jsonl` (the validations) and
+    never stopped. The folder gets `checkpoints`, `log.jsonl` (the validations), `train.log` and
     `best.safetensors`, the backbone of the highest accuracy, for `weights_backbone`. It is locked
     from here to the end of `run`, or until this object is gone.
 
@@ -68,6 +69,7 @@ class BackboneTrainer:
         accept_changed_data: resume with other images too, which the log then says.
         details: facts about the data for the card of the weights: `license`, `source`, `dataset`.
         lock: of the folder, if it is held already.
+        log: of the run, if it is attached already.
 
     Raises:
         BlockingIOError: if another trainer uses the folder; says who.
@@ -91,14 +93,15 @@ class BackboneTrainer:
         accept_changed_data: bool = False,
         details: Mapping[str, str] | None = None,
         lock: FolderLock | None = None,
+        log: RunLog | None = None,
     ) -> None:
         distributed.refuse_stray()
         self.run_dir, self.device = user_path(run_dir), torch.device(device)
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
         self.workers, self.details = workers, details or {}
         self.termination = Termination()
-        self.lock = lock or FolderLock(self.run_dir)
-        with self.lock.kept():
+        self.lock, self.log = lock or FolderLock(self.run_dir), log or RunLog(self.run_dir)
+        with self.lock.kept(), self.log.attached():
             self._set_up(images, recipe, resume, accept_changed_data)
 
     def _set_up(
@@ -154,7 +157,7 @@ class BackboneTrainer:
             Terminated: on SIGTERM, SIGHUP or Ctrl-C, after saving a checkpoint.
             KeyboardInterrupt: on a second Ctrl-C.
         """
-        with self.lock, self.termination.awaited():
+        with self.lock, self.log.attached(), self.termination.awaited():
             return self._run()
 
     def _run(self) -> float:
@@ -165,6 +168,7 @@ class BackboneTrainer:
         self.data.save()
         if self.data.is_new:
             self._save()
+        self.log.open()
         with (
             iterate(self.loader) as batches,
             tqdm(initial=self.step, total=self.recipe.steps, unit="step", disable=hidden) as bar,

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import re
 import runpy
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -67,6 +69,10 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(
     assert " %; 2 to validate on\n" in trained.stderr
     assert "these parts start untrained: head.classifier, aux_head.classifier" in trained.stderr
     assert "| my road |" in trained.stdout
+    log = (tmp_path / "run" / "train.log").read_text()
+    for line in re.findall(r"^20[-0-9]{8} [0-9:,]{12} (.*)", trained.stderr, re.MULTILINE):
+        assert re.search(rf" (INFO|WARNING) {re.escape(line)}\n", log)
+    assert "4 images to train on, 11 classes: my sky " in log
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert "train.py finetune --root" in environment["command"]
     assert environment["ccnet"] == ccnet.__version__
@@ -80,6 +86,23 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(
     changed = r"^error: the run in run has learning_rate 1e-05, not 1\.0$"
     with pytest.raises(SystemExit, match=changed):
         script(*finetune, "--resume", "auto", "--learning-rate", 1)
+    assert (tmp_path / "run" / "train.log").read_text() == log
+
+
+def test_image_that_is_added_moves_no_other_one(script, finetune, folder, tmp_path):
+    root = shutil.copytree(folder, tmp_path / "more")
+    arguments = [root if argument == folder else argument for argument in finetune]
+    arguments += ["--steps", 1]
+    script(*arguments)
+    for name in ("images", "masks"):
+        shutil.copy(root / name / "scene-000001.png", root / name / "a.png")
+    script(*arguments, "--resume", "auto", "--accept-changed-data")
+    samples = map(json.loads, (tmp_path / "run" / "data.jsonl").read_text().splitlines())
+    names = [f"scene-00000{index}" for index in range(6)]
+    held_out = ["a", names[0], names[5]]
+    assert [sample["name"] for sample in samples] == [*names[1:5], *held_out]
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert " WARNING going on with changed data: the run had 2 images to validate on, not 3" in log
 
 
 @pytest.mark.parametrize(
