@@ -1,6 +1,7 @@
 """Locks: one program at a time writes to a folder; however that ends, its lock ends with it."""
 
 import errno
+import gc
 import json
 import logging
 import os
@@ -51,28 +52,35 @@ class FolderLock:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = user_path(folder)
         self._is_held = False
+        self._taken = list[bool]()
         self._end: weakref.finalize[[int, Path, list[Path]], Any] | None = None
 
     def __reduce__(self) -> tuple[type["FolderLock"], tuple[Path]]:
         return FolderLock, (self.folder,)
 
     def __enter__(self) -> "FolderLock":
-        self.acquire()
+        self._taken.append(self.acquire())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release()
+        if self._taken.pop():
+            self.release()
 
-    def acquire(self) -> None:
+    def acquire(self) -> bool:
         """Takes the lock; does nothing if this object holds it. Every rank must call this.
+
+        Returns:
+            Whether it was taken now: a `with` statement gives back only what it took.
 
         Raises:
             BlockingIOError: if another object or program holds it; says who.
             OSError: if the folder cannot be written to.
         """
-        if not self._is_held:
-            from_rank_zero(self._acquire)
-            self._is_held = True
+        if self._is_held:
+            return False
+        from_rank_zero(self._acquire)
+        self._is_held = True
+        return True
 
     def release(self) -> None:
         """Gives the lock back if this object holds it."""
@@ -81,14 +89,25 @@ class FolderLock:
             self._end()
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Takes the lock, and gives it back only if the body raises."""
-        self.acquire()
+    def kept(self) -> Iterator[bool]:
+        """Takes the lock, which the body is told, and gives it back only if that raises."""
+        taken = self.acquire()
+        try:
+            yield taken
+        except BaseException:
+            if taken:
+                self.release()
+            raise
+
+    @contextmanager
+    def given_back(self, taken: bool) -> Iterator[None]:
+        """Takes the lock, and gives it back in the end if it was taken here, or `taken` by then."""
+        taken |= self.acquire()
         try:
             yield
-        except BaseException:
-            self.release()
-            raise
+        finally:
+            if taken:
+                self.release()
 
     def _acquire(self) -> None:
         folders = (self.folder, *self.folder.parents)
@@ -108,10 +127,15 @@ class FolderLock:
             is_locked = _try_to_lock(file, self.folder)
             if is_locked and _is_at(file, self.folder / NAME):
                 break
-            holder = _read_holder(file)
+            holder, is_own = _read_holder(file), _is_held_here(file)
             os.close(file)
             if is_locked:
                 continue  # the last holder has just removed this file
+            if is_own:
+                raise BlockingIOError(
+                    f"{printable(self.folder)} is in use by another object of this program: "
+                    "delete it (such as del trainer) or release its lock"
+                )
             if time.monotonic() >= end:
                 raise BlockingIOError(
                     f"{printable(self.folder)} is in use by {holder}: "
@@ -124,6 +148,11 @@ class FolderLock:
         _held.add(self)
         _write_holder(file)
 
+    def _file(self) -> int | None:
+        """The open file that is locked, if it is."""
+        ending = self._end.peek() if self._end is not None else None
+        return ending[2][0] if ending is not None else None
+
     def _forget(self) -> None:
         """Leaves the lock to the process that this one was forked from."""
         self._is_held = False
@@ -132,6 +161,16 @@ class FolderLock:
 
 
 _held: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()
+
+
+def _is_held_here(file: int) -> bool:
+    """Whether another object of this process holds the lock of a file."""
+    for _ in range(2):
+        files = [other for lock in list(_held) if (other := lock._file()) is not None]
+        if not any(os.path.samestat(os.fstat(file), os.fstat(other)) for other in files):
+            return False
+        gc.collect()  # what nothing can reach any more holds no lock
+    return True
 
 
 def _forget_all() -> None:

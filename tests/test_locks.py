@@ -5,10 +5,13 @@ import errno
 import gc
 import os
 import pickle
+import re
 import signal
 import socket
 import sys
 import time
+import weakref
+from unittest import mock
 
 import pytest
 from small_runs import finish, start
@@ -25,7 +28,11 @@ def _impatient(monkeypatch):
 
 
 def refused(folder):
-    with pytest.raises(BlockingIOError) as refusal:
+    """What another program is told."""
+    with (
+        mock.patch.object(locks, "_held", weakref.WeakSet()),
+        pytest.raises(BlockingIOError) as refusal,
+    ):
         FolderLock(folder).acquire()
     return str(refusal.value)
 
@@ -100,13 +107,46 @@ def test_lock_can_be_taken_again_and_needs_no_release(tmp_path):
     FolderLock(tmp_path).acquire()
 
 
+def test_only_what_took_the_lock_gives_it_back(tmp_path):
+    lock = FolderLock(tmp_path)
+    with lock, lock:
+        with lock:
+            pass
+        with lock.given_back(False):
+            pass
+        with pytest.raises(RuntimeError), lock.kept() as taken:
+            raise RuntimeError
+        refused(tmp_path)
+    with lock.kept() as taken:
+        assert taken
+    with lock.given_back(taken):
+        refused(tmp_path)
+    with lock.given_back(False):
+        refused(tmp_path)
+    FolderLock(tmp_path).acquire()
+
+
+def test_other_object_of_a_program_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 60.0)
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    message = "is in use by another object of this program: delete it (such as del trainer) or"
+    lock, holder = FolderLock(tmp_path / "run"), []
+    lock.acquire()
+    for name in ("run", "link"):
+        with pytest.raises(BlockingIOError, match=f"/{name} {re.escape(message)} release its lock"):
+            FolderLock(tmp_path / name).acquire()
+    holder.extend([lock, holder])  # a cycle, as of a traceback
+    del lock, holder
+    FolderLock(tmp_path / "run").acquire()
+
+
 @pytest.mark.parametrize(
     "duplicate", [copy.copy, copy.deepcopy, lambda lock: pickle.loads(pickle.dumps(lock))]
 )
 def test_copies_do_not_hold_the_lock(tmp_path, duplicate):
     with FolderLock(tmp_path) as lock:
         other = duplicate(lock)
-        with pytest.raises(BlockingIOError, match="is in use by process"):
+        with pytest.raises(BlockingIOError, match="is in use by another object"):
             other.acquire()
         del other
         refused(tmp_path)

@@ -104,7 +104,7 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
         self.termination = Termination()
         self.lock, self.log = lock or FolderLock(run_dir), log or RunLog(run_dir)
-        with self.lock.kept(), self.log.attached():
+        with self.lock.kept() as self.took_lock, self.log.attached():
             self._set_up(model, recipe, resume, accept_changed_data)
 
     def _set_up(
@@ -140,7 +140,8 @@ class Trainer:
             Terminated: on SIGTERM, SIGHUP or Ctrl-C, after saving a checkpoint.
             KeyboardInterrupt: on a second Ctrl-C.
         """
-        with self.lock, self.log.attached(), self.termination.awaited():
+        held = self.lock.given_back(self.took_lock)
+        with held, self.log.attached(), self.termination.awaited():
             return self._run()
 
     def _run(self) -> Scores:

@@ -101,7 +101,7 @@ class BackboneTrainer:
         self.workers, self.details = workers, details or {}
         self.termination = Termination()
         self.lock, self.log = lock or FolderLock(self.run_dir), log or RunLog(self.run_dir)
-        with self.lock.kept(), self.log.attached():
+        with self.lock.kept() as self.took_lock, self.log.attached():
             self._set_up(images, recipe, resume, accept_changed_data)
 
     def _set_up(
@@ -157,7 +157,8 @@ class BackboneTrainer:
             Terminated: on SIGTERM, SIGHUP or Ctrl-C, after saving a checkpoint.
             KeyboardInterrupt: on a second Ctrl-C.
         """
-        with self.lock, self.log.attached(), self.termination.awaited():
+        held = self.lock.given_back(self.took_lock)
+        with held, self.log.attached(), self.termination.awaited():
             return self._run()
 
     def _run(self) -> float:

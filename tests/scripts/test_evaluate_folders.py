@@ -24,7 +24,7 @@ def main(load_script, tmp_path):
 def test_folder_in_use_is_refused(main, tmp_path, monkeypatch, option):
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
     with locks.FolderLock(tmp_path / "out"):
-        with pytest.raises(SystemExit, match=r"^error: .*/out is in use by process [^\n]*$"):
+        with pytest.raises(SystemExit, match=r"^error: .*/out is in use by another object [^\n]*$"):
             main(option, tmp_path / "out")
         assert [path.name for path in (tmp_path / "out").iterdir()] == [locks.NAME]
 

@@ -250,6 +250,6 @@ def test_signal_before_the_first_step_leaves_nothing(script, finetune, monkeypat
 
 def test_folder_in_use_is_refused_before_data_are_read(script, finetune, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
-    refused = pytest.raises(SystemExit, match=r"^error: run is in use by process [^\n]*$")
+    refused = pytest.raises(SystemExit, match=r"^error: run is in use by another object [^\n]*$")
     with locks.FolderLock("run"), refused:
         script(*finetune, "--root", "nowhere")

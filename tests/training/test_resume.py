@@ -1,7 +1,6 @@
 """Runs that were stopped, killed or damaged end equally to the bit as if nothing had happened."""
 
 import json
-import os
 import random
 import shutil
 from functools import partial
@@ -156,7 +155,7 @@ def test_other_recipes_or_models_and_overwriting_are_refused(finished, recipe, c
 
 def test_folder_has_one_trainer(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
-    refusal = pytest.raises(BlockingIOError, match=f"is in use by process {os.getpid()} on")
+    refusal = pytest.raises(BlockingIOError, match="is in use by another object of this program")
     first = trainer(tmp_path)
     with refusal:
         trainer(tmp_path, resume=True)
@@ -170,6 +169,18 @@ def test_folder_has_one_trainer(tmp_path, monkeypatch):
     first.run()
     assert first.val_set.count == 4
     trainer(tmp_path, resume=True).run()
+
+
+def test_trainer_leaves_a_lock_to_whom_it_belongs(finished):
+    """In a program that trains twice under one lock."""
+    with locks.FolderLock(finished[0]) as lock:
+        with pytest.raises(FileExistsError):
+            trainer(finished[0], lock=lock)
+        for _ in range(2):
+            trainer(finished[0], resume=True, lock=lock).run()
+            with pytest.raises(BlockingIOError):
+                locks.FolderLock(finished[0]).acquire()
+    locks.FolderLock(finished[0]).acquire()
 
 
 def flip(path, position):
