@@ -111,7 +111,7 @@ class BackboneTrainer:
         resume: bool,
         accept_changed_data: bool,
     ) -> None:
-        state = state_to_resume(self.run_dir, resume, beginning=("data.jsonl",))
+        state = state_to_resume(self.run_dir, resume, beginning=("data.jsonl", "train.log"))
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
         recipe = self.recipe = replace(recipe, precision=precision)
@@ -119,8 +119,7 @@ class BackboneTrainer:
         earlier = earlier_sets(self.run_dir) if state else {}
         held_out = hold_out(images.names, VALIDATION_SHARE, earlier)
         self.val_set = Subset(images, held_out[distributed.rank() :: distributed.world_size()])
-        rest = sorted(set(range(len(images))).difference(held_out))
-        train_set = Subset(images, rest)
+        train_set = Subset(images, sorted(set(range(len(images))).difference(held_out)))
         torch.manual_seed(recipe.seed)
         model = Classifier(recipe, len(images.classes))
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
@@ -296,6 +295,5 @@ class BackboneTrainer:
         restore_optimizer(self.run_dir, self.optimizer, state.get("optimizer"))
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.step, self.losses, self.records = (
-            state[name] for name in ("step", "losses", "records")
-        )
+        self.step, self.losses = state["step"], state["losses"]
+        self.records = state["records"]

@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 BEGINNING: Mapping[str, Callable[[str], bool]] = {
     "data.jsonl": lambda text: json.loads(text.splitlines()[0])["set"] in ("train", "val"),
+    "train.log": lambda text: bool(re.match(r"\d{4}(-\d\d){2} [\d:,]+ [A-Z]+ |$", text)),
     "recipe.json": lambda text: json.loads(text).keys() == {one.name for one in fields(Recipe)},
     "config.json": lambda text: "backbone" in dict(json.loads(text)),
     "environment.json": lambda text: json.loads(text).keys() >= {"data", "torch"},
-    "train.log": lambda text: bool(re.match(r"\d{4}(-\d\d){2} [\d:,]+ [A-Z]+ |$", text)),
 }
 """What a run writes before its first checkpoint, in this order, and how the start of each looks."""
 

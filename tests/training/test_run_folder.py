@@ -95,7 +95,7 @@ def begin(run_dir):
 
 def test_run_begins_again_that_ended_before_its_first_checkpoint(finished, tmp_path):
     """Wherever it ended; what others have put in the place of its files stays."""
-    names = ["train.log", "environment.json", "config.json", "recipe.json", "data.jsonl"]
+    names = ["environment.json", "config.json", "recipe.json", "train.log", "data.jsonl"]
     run_dir = tmp_path / "run"
     begin(run_dir)
     assert {path.name for path in run_dir.iterdir()} == {*names, "tensorboard"}

@@ -17,7 +17,8 @@ def lines(run_dir):
     return [" ".join(line.split()[2:]) for line in (run_dir / "train.log").read_text().splitlines()]
 
 
-def test_log_has_what_was_said_before_it_was_open(tmp_path):
+def test_log_has_what_was_said_before_it_was_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(logger, "propagate", False)  # pytest-xdist sends no text that is not UTF-8
     with RunLog(tmp_path).attached() as log:
         logger.info("of two classes")
         with log.attached():
