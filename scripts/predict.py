@@ -4,10 +4,11 @@
     python scripts/predict.py photos "more/**/*.png" --output results --mode slide --flip
 
 Images are given as files, folders (searched recursively; a line says which other files were left
-out) and glob patterns. For each image, two PNGs are written: NAME.overlay.png, the classes blended
-over the image, and NAME.labels.png, whose pixel values are the classes and whose palette is their
-colours. Subfolders of the folder that all arguments have in common are recreated in --output.
-Images whose names differ only in the suffix keep it in NAME.
+out) and glob patterns; results of this program are no images there. For each image, two PNGs are
+written: NAME.overlay.png, the classes blended over the image, and NAME.labels.png, whose pixel
+values are the classes and whose palette is their colours. Subfolders of the folder that all
+arguments have in common are recreated in --output. Images whose names differ only in the suffix
+keep it in NAME.
 
 A result says of which picture it is, and of which weights and options, as text in its PNG. Results
 of the same picture are kept unless --overwrite is given, so an interrupted run can be resumed; one
@@ -153,8 +154,8 @@ def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> i
     """Segments all images without results; returns the exit status."""
     found = find_jobs(arguments.images, arguments.output)
     jobs, failures = found.jobs, found.failures
-    if left_out := found.describe_left_out():
-        print(left_out)
+    for line in found.describe_left_out():
+        print(line)
     kept: Counter[Standing] = Counter()
     if jobs:
         segmenter = Segmenter(arguments, protocol)

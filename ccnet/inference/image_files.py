@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ccnet.files import user_path
 from ccnet.images import is_picture_name
+from ccnet.inference.marked_png import read_origin
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,28 @@ class Found:
     Attributes:
         jobs: the images with their results.
         failures: error messages: arguments without an image, folders that cannot be read.
+        results: of this program, that are no images here.
         left_out: the number of other files in the folders, by suffix.
     """
 
     jobs: list[Job] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    results: set[Path] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def describe_left_out(self) -> str:
-        """One line, such as "3 files are no pictures: 2 .txt, 1 .mov"; empty if there are none."""
-        if not self.left_out:
-            return ""
-        kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
-        total = self.left_out.total()
-        be = "file is no picture" if total == 1 else "files are no pictures"
-        return f"left out: {total} {be}, by suffix: {', '.join(kinds)}"
+    def describe_left_out(self) -> list[str]:
+        """Lines such as "left out: 3 files are no pictures, by suffix: 2 .txt, 1 .mov"."""
+        lines = []
+        if count := len(self.results):
+            lines.append(
+                f"left out: {count} {'result' if count == 1 else 'results'} of this program"
+            )
+        if self.left_out:
+            kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
+            total = self.left_out.total()
+            be = "file is no picture" if total == 1 else "files are no pictures"
+            lines.append(f"left out: {total} {be}, by suffix: {', '.join(kinds)}")
+        return lines
 
 
 def find_jobs(arguments: Iterable[str], output: Path) -> Found:
@@ -65,7 +73,10 @@ def find_jobs(arguments: Iterable[str], output: Path) -> Found:
 
     Subfolders of the folder that all arguments have in common are recreated in `output`. Images in
     one folder whose names differ only in the suffix keep it in the names of their results, so that
-    no two images share a result. Results of other images, found among the images, are skipped.
+    no two images share a result.
+
+    Results of this program, which they say themselves, are no images where folders and patterns
+    are searched. One that is named is an image, unless it is a result of another image of these.
 
     Args:
         arguments: files, folders (searched recursively for files with the suffix of a picture, but
@@ -73,6 +84,7 @@ def find_jobs(arguments: Iterable[str], output: Path) -> Found:
         output: the folder of the results.
     """
     pictures: dict[Path, Path] = {}
+    named_results: set[Path] = set()
     roots, found = [], Found()
     for argument in arguments:
         try:
@@ -84,22 +96,36 @@ def find_jobs(arguments: Iterable[str], output: Path) -> Found:
             found.failures.append(f"no image at {argument}, and no file matches it as a pattern")
             continue
         roots.append(_absolute(root))
+        is_pattern = not os.path.lexists(user_path(argument))
         for path in named:
             inside = _below(path, found) if path.is_dir() else [path]
             if not inside:
                 found.failures.append(f"no images in {path}")
+            results = {_absolute(picture) for picture in inside if _is_result(picture)}
+            (found.results if is_pattern or path.is_dir() else named_results).update(results)
             pictures.update({_absolute(picture): picture for picture in inside})
+    found.results -= named_results
+    for path in found.results:
+        del pictures[path]
+    found.jobs = _jobs(pictures, roots, output)
+    if named_results:
+        own = {os.path.realpath(path) for job in found.jobs for path in (job.overlay, job.labels)}
+        found.results |= {path for path in named_results if os.path.realpath(path) in own}
+        found.jobs = [job for job in found.jobs if _absolute(job.picture) not in found.results]
+    return found
+
+
+def _jobs(pictures: dict[Path, Path], roots: list[Path], output: Path) -> list[Job]:
+    """Names the results of images, which are given by their absolute paths."""
     # Names must differ for "a.png" and "a.jpg", and for "a.jpg.png" and "a.jpg" with its suffix.
     names = Counter(path.with_suffix("") for path in pictures)
     names.update(path for path in pictures if path.suffix)
-    jobs = {}
+    jobs = []
     for path, picture in pictures.items():
         name = path.relative_to(os.path.commonpath(roots))
         stem = name.with_suffix("")
-        jobs[path] = Job(picture, output, str(stem if names[path.with_suffix("")] == 1 else name))
-    results = {_absolute(path) for job in jobs.values() for path in (job.overlay, job.labels)}
-    found.jobs = [job for path, job in jobs.items() if path not in results]
-    return found
+        jobs.append(Job(picture, output, str(stem if names[path.with_suffix("")] == 1 else name)))
+    return jobs
 
 
 def _expand(argument: str) -> tuple[Path, list[Path]]:
@@ -125,6 +151,14 @@ def _below(folder: Path, found: Found) -> list[Path]:
         others = [Path(name).suffix.lower() for name in files if not is_picture_name(name)]
         found.left_out.update(suffix or "without suffix" for suffix in others)
     return sorted(pictures)
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file is a result of this program, as it says itself."""
+    try:
+        return path.suffix.lower() == ".png" and read_origin(path) is not None
+    except ValueError:
+        return False
 
 
 def _absolute(path: Path) -> Path:

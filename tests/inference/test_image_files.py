@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ccnet.inference.image_files import find_jobs
+from ccnet.inference.marked_png import save_marked
 
 
 @pytest.fixture
@@ -73,12 +75,36 @@ def test_each_image_counts_once(touch):
     assert set(names(["in"]).values()) == {"1", "link"}, "a link is an image of its own"
 
 
-def test_results_among_the_images_are_left_out(touch):
-    own = ["1.overlay.png", "1.labels.png"]
-    others = ["1.jpg", "2.labels.png", "sub/3.jpg"]
-    touch(*own, *others, "out/sub/3.labels.png")
-    assert set(names(["."], output=".")) == {*others, "out/sub/3.labels.png"}
-    assert set(names(["."], output="out")) == {*others, *own}
+MARKED = ["in/1.overlay.png", "in/1.labels.png", "in/sub/out/3.labels.PNG"]
+PLAIN = ["in/1.jpg", "in/2.overlay.png"]
+RESULTS_AMONG = [
+    (["in"], "in", PLAIN, 3),
+    (["in"], "elsewhere", PLAIN, 3),
+    (["link"], "in", ["link/1.jpg", "link/2.overlay.png"], 3),
+    (["in/*"], "in", PLAIN, 3),
+    (["in", "in/*"], "in", PLAIN, 3),
+    (["in/1.*"], "in", PLAIN[:1], 2),
+    (["in/1.overlay.png"], "in", MARKED[:1], 0),
+    (["in", "in/1.overlay.png"], "elsewhere", [PLAIN[0], MARKED[0], PLAIN[1]], 2),
+    (["in/1.jpg", *MARKED[:2]], "in", PLAIN[:1], 2),
+    (["in/1.jpg", *MARKED[:2]], "link", PLAIN[:1], 2),
+    (["in/sub"], "in", [], 1),
+]
+"""Arguments and the folder of the results; the images then, and how many results are left out."""
+
+
+@pytest.mark.parametrize(("arguments", "output", "taken", "left_out"), RESULTS_AMONG)
+def test_results_among_the_images_are_left_out(touch, arguments, output, taken, left_out):
+    """By what they say, not by their names."""
+    touch(*PLAIN)
+    Path("link").symlink_to("in")
+    for path in MARKED:
+        save_marked(Image.new("L", (4, 3)), path)
+    found = find_jobs(arguments, Path(output))
+    assert found.failures == []
+    assert sorted(job.picture.as_posix() for job in found.jobs) == taken
+    results = "1 result" if left_out == 1 else f"{left_out} results"
+    assert found.describe_left_out() == [f"left out: {results} of this program"] * bool(left_out)
 
 
 def test_whatever_has_the_suffix_of_an_image_is_taken_for_one(touch):
@@ -123,17 +149,16 @@ def test_folders_are_searched_for_all_that_is_a_picture(touch):
 
 
 @pytest.mark.parametrize(
-    ("files", "line"),
+    ("files", "lines"),
     [
-        (["1.jpg"], ""),
-        (["1.jpg", "notes.txt"], "left out: 1 file is no picture, by suffix: 1 .txt"),
+        (["1.jpg"], []),
+        (["1.jpg", "notes.txt"], ["left out: 1 file is no picture, by suffix: 1 .txt"]),
         (
-            ["1.jpg", "a.mov", "b.txt", "c.mov", "Makefile"],
-            "left out: 4 files are no pictures, by suffix: 2 .mov, 1 .txt, 1 without suffix",
+            ["1.jpg", "a.mov", "b.mov", "Makefile"],
+            ["left out: 3 files are no pictures, by suffix: 2 .mov, 1 without suffix"],
         ),
     ],
 )
-def test_what_is_left_out_is_said_in_one_line(touch, files, line):
+def test_what_is_left_out_is_said_in_one_line(touch, files, lines):
     touch(*(f"in/{name}" for name in files))
-    said = find_jobs(["in"], Path("out")).describe_left_out()
-    assert sorted(said.split(", ")) == sorted(line.split(", "))
+    assert find_jobs(["in"], Path("out")).describe_left_out() == lines

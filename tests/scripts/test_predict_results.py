@@ -160,6 +160,23 @@ def test_pictures_of_one_name_in_two_folders(predict, draw, tmp_path):
     assert predict("p", "--output", "out")[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("way", "more"), [(["in"], 0), (["link"], 0), (["in/*"], 0), (["in", "other"], 6)]
+)
+def test_results_are_no_pictures_the_next_time(predict, draw, tmp_path, way, more):
+    """However the folder of pictures and results is reached."""
+    for seed, name in enumerate(("in/a", "in/b", "other/c")):
+        draw(tmp_path / f"{name}.png", seed)
+    (tmp_path / "link").symlink_to("in")
+    assert predict("in", "--output", "in")[0] == 0
+    for times in range(2):
+        status, printed, errors = predict(*way, "--output", "link")
+        assert (status, errors) == (0, "")
+        left_out = 4 + more * times
+        assert printed.startswith(f"left out: {left_out} results of this program\n")
+        assert len([*tmp_path.glob("in/**/*.png")]) == 2 + 4 + more
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("theirs", ["overlay", "labels", "both"])
 def test_another_run_at_the_same_moment(predict, draw, tmp_path, monkeypatch, overwrite, theirs):
