@@ -57,9 +57,8 @@ class Found:
         """Lines such as "left out: 3 files are no pictures, by suffix: 2 .txt, 1 .mov"."""
         lines = []
         if count := len(self.results):
-            lines.append(
-                f"left out: {count} {'result' if count == 1 else 'results'} of this program"
-            )
+            results = "1 result" if count == 1 else f"{count} results"
+            lines.append(f"left out: {results} of this program")
         if self.left_out:
             kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
             total = self.left_out.total()
