@@ -33,11 +33,11 @@ ORDERS = {
         *(
             "protocol",
             "command_line",
+            "windows",
             "memory",
             "replica",
             "marked_png",
             "result",
-            "windows",
             "segment",
             "image_files",
             "results",

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ccnet.inference.protocol import InferenceProtocol, Size
+from ccnet.inference.windows import band_rows
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,9 @@ def estimate(
 ) -> float:
     """Estimates the peak of memory beside the network, in bytes.
 
+    It is what lives at once. What the allocator keeps of memory that was freed, with glibc some 0.1
+    GiB, comes on top.
+
     Args:
         protocol: the options of inference.
         size: height and width of the picture, in pixels.
@@ -160,13 +164,17 @@ def estimate(
     if protocol.windows is None:
         areas = [math.prod(view) for view in views]
         largest = max(areas)
-        turned = protocol.flip * protocol.scales.count(1.0)  # views that are flipped back at once
+        others = sum(view != size for view in views)
+        turned = protocol.flip * (len(views) - others) / 2  # views that are flipped back at once
         logits = scores * (sum(areas) + turned * pixels)
-        copies = 3 if with_probabilities else len(views) > 1
         forward = (item_size * numbers - scores) * largest
-        # Views of another size are made of the whole picture in floating point, and copies of it.
-        reading = 9 * item_size * pixels * any(view != size for view in views)
-        return held + logits + max(forward, reading, pixels * (8 + copies * scores))
+        # Views of another size are made of the whole picture in floating point, and copies of it;
+        # their logits are resized, and then all are averaged, in bands.
+        reading = 9 * item_size * pixels * (others > 0)
+        rows = min(size[0], band_rows(classes, size[1]) if others else size[0])
+        widest = max(width for _, width in (*views, size)) if others else size[1]
+        copies = _copies(protocol, len(views), with_probabilities) + (others and 4 + 2 * others)
+        return held + logits + max(forward, reading, rows * widest * (8 + copies * scores))
     crop, stride = protocol.windows
     bands = sum(min(crop[0], height) * width for height, width in views)
     count = max(
@@ -179,6 +187,14 @@ def estimate(
     batch = min(protocol.window_batch, count)
     # Of a band there are sums, their average and what is moved on.
     return held + 3.25 * scores * bands + batch * math.prod(crop) * item_size * numbers
+
+
+def _copies(protocol: InferenceProtocol, views: int, with_probabilities: bool) -> int:
+    """How many copies of scores live at once where views are averaged, beside theirs."""
+    summed = min(views, 3) - 1
+    if protocol.average == "probabilities":
+        summed = 1 if views == 1 else 3
+    return max(summed, 2 * with_probabilities)
 
 
 @contextmanager

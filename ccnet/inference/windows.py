@@ -116,8 +116,7 @@ def resized(stream: Iterator[Tensor], source: Size, target: Size) -> Iterator[Te
         known = first + band.shape[1]
         ready = target[0] if known == source[0] else int((y < known - 1).sum())
         while start < ready:
-            rows_at_once = max(1, min(MAX_ROWS, MAX_VALUES // (band.shape[0] * target[1])))
-            stop = min(start + rows_at_once, ready)
+            stop = min(start + band_rows(band.shape[0], target[1]), ready)
             top = int(y[start]) - first
             part = band[:, top : int(y[stop - 1]) - first + 2]
             yield _interpolate(_interpolate(part, 1, y[start:stop] - first - top), 2, x)
@@ -125,6 +124,11 @@ def resized(stream: Iterator[Tensor], source: Size, target: Size) -> Iterator[Te
         if start < target[0]:
             top = min(int(y[start]), known)
             band, first = band[:, top - first :].clone(), top
+
+
+def band_rows(classes: int, width: int) -> int:
+    """The height of bands from `resized`."""
+    return max(1, min(MAX_ROWS, MAX_VALUES // (classes * width)))
 
 
 def together(streams: list[Iterator[Tensor]]) -> Iterator[list[Tensor]]:

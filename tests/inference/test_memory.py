@@ -8,9 +8,10 @@ import torch
 from pointwise import LABELS, PREPROCESSING, Pointwise
 from torch import nn
 
+from ccnet.classes import LabelSet
 from ccnet.evaluation import evaluate
 from ccnet.inference import InferenceProtocol
-from ccnet.inference.memory import DEFAULT_LIMIT, GIB, estimate, numbers_per_pixel
+from ccnet.inference.memory import DEFAULT_LIMIT, GIB, _Ledger, estimate, numbers_per_pixel
 from ccnet.inference.segment import segment
 
 
@@ -83,6 +84,52 @@ def test_more_windows_than_there_are_take_no_more():
     assert estimate(all_at_once, WIDE, 19, 4, 200, False) == (
         estimate(endless, WIDE, 19, 4, 200, False)
     )
+
+
+VIEWS = [
+    {},
+    {"flip": True},
+    {"scales": (1, 1, 1)},
+    {"flip": True, "average": "probabilities"},
+    {"fit": 350},
+    {"fit": (350, 200), "flip": True},
+    {"scales": (0.5, 1)},
+    {"scales": (0.5, 1), "flip": True},
+    {"scales": (2,)},
+    {"mode": "slide", "crop": 100},
+    {"mode": "slide", "crop": 100, "fit": 350, "flip": True},
+]
+
+
+class Wide(nn.Module):
+    """From 3 channels to 8, to K."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, classes, 1))
+
+    def forward(self, x):
+        return {"out": self.layers(x)}
+
+
+@pytest.mark.parametrize("with_probabilities", [False, True])
+@pytest.mark.parametrize("options", VIEWS)
+@pytest.mark.parametrize("classes", [11, 150])
+def test_estimate_is_what_lives_at_the_same_time(classes, options, with_probabilities):
+    model = Wide(classes)
+    numbers = numbers_per_pixel(Wide, f'{{"classes": {classes}}}')
+    protocol, size = InferenceProtocol(**options), (300, 400)
+    estimated = estimate(protocol, size, classes, 4, numbers, with_probabilities)
+    with _Ledger() as ledger:
+        segment(
+            model,
+            torch.zeros(3, *size, dtype=torch.uint8),
+            PREPROCESSING,
+            LabelSet.numbered(classes),
+            protocol,
+            return_probabilities=with_probabilities,
+        )
+    assert 0.75 < estimated / ledger.peak < 1.35
 
 
 def test_published_multi_scale_inference_is_within_the_default():
