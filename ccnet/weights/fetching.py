@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from huggingface_hub import constants
 from huggingface_hub.utils.tqdm import tqdm
 
-from ccnet.weights.file_kinds import foreign_kind
+from ccnet.weights.file_kinds import ZEROS, foreign_kind
 from ccnet.weights.retries import FAILURES, Patience, client, reason
 from ccnet.weights.timed_requests import request
 
@@ -149,6 +149,10 @@ class _Download:
             return
         self.file.flush()
         kind = foreign_kind(path)
+        is_nothing = not self.size or kind == ZEROS
+        if is_nothing and self.total is None:  # cut before the first byte, or among the first zeros
+            self._restart()
+            raise client.RemoteProtocolError(f"the server answered with {kind}")
         if kind:
             raise OSError(f"the server answered with {kind}")
         problem = f"is not the published file: its SHA-256 is {found}, not {sha256}"
@@ -159,10 +163,14 @@ class _Download:
 
 
 def _version(headers: Any) -> str:
-    """What tells one version of a file from another; not weak tags, of equal meaning alone."""
+    """What tells one version of a file from another; not weak tags, of equal meaning alone.
+
+    Nor what cannot be sent back: text that is not of printable ASCII characters.
+    """
     tag: str = headers.get("ETag", "")
     date: str = headers.get("Last-Modified", "")
-    return date if not tag or tag.startswith("W/") else tag
+    version = date if not tag or tag.startswith("W/") else tag
+    return version if version.isascii() and version.isprintable() else ""
 
 
 def _bar(url: str, progress: bool) -> Any:

@@ -6,6 +6,8 @@ names what a file is helps more than one that says what it is not.
 
 from pathlib import Path
 
+ZEROS = "a file of zeros, as a broken download leaves"
+
 _STARTS = (
     (0, b"\x1f\x8b", "gzip data: unpack it first"),
     (0, b"BZh", "bzip2 data: unpack it first"),
@@ -52,7 +54,7 @@ def foreign_kind(path: Path) -> str | None:
         file.seek(max(0, size - len(_TENSORFLOW_INDEX)))
         end = file.read()
     if not head.strip(b"\0"):
-        return "empty" if not head else "a file of zeros, as a broken download leaves"
+        return ZEROS if head else "an empty file"
     for offset, magic, kind in _STARTS:
         if head[offset:].startswith(magic):
             return kind

@@ -24,6 +24,8 @@ TRANSIENT = {
     "closes in the header": GOOD[:20],
     "body cut": answer(FOREIGN[:500], length=len(FOREIGN)),
     "body cut, of no length": b"HTTP/1.0 200 OK\r\n\r\n" + FOREIGN[:500],
+    "body cut at once, of no length": b"HTTP/1.0 200 OK\r\n\r\n",
+    "body cut among zeros, of no length": b"HTTP/1.0 200 OK\r\n\r\n" + bytes(9),
     "chunks cut": chunked(FOREIGN[:500]),
     "chunk of no size": chunked() + b"five\r\nabcde\r\n0\r\n\r\n",
     "garbage": b"\0\1\2 no server at all\r\n\r\n",
@@ -57,7 +59,7 @@ PERMANENT = {
     "redirect to no place": (answer(status="302 Found"), "answered 302"),
     "redirect without end": (redirect("/again"), "redirects"),
     "redirect to a file": (redirect("file:///etc/passwd"), "file://"),
-    "empty": (answer(b""), "empty"),
+    "empty": (answer(b""), "answered with an empty file"),
     "a page": (answer(b"\r\n<!DOCTYPE html><html>Sign in</html>"), "an HTML page"),
     "a page said to be a file": (
         answer(b"<html>", Content_Type="application/octet-stream"),
