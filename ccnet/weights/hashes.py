@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ccnet.files import atomic_write, sha256_of
+from ccnet.files import atomic_write, irregularity, sha256_of
 
 
 def verify(path: Path, sha256: str | None) -> None:
@@ -32,6 +32,8 @@ def write_sums(path: Path, sums: dict[str, str]) -> None:
 def read_sums(path: Path) -> dict[str, str]:
     """Reads a list of hashes by the names of the files; what cannot be read is left out."""
     try:
+        if irregularity(path):
+            return {}
         text = path.read_text(errors="replace")
     except OSError:
         return {}

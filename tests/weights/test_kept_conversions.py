@@ -1,6 +1,7 @@
 """Converted weights that were kept: changed ones are noticed, those without a hash are said."""
 
 import hashlib
+import os
 
 import pytest
 from hub_server import NOWHERE, assert_equal, connect
@@ -59,6 +60,17 @@ def test_kept_file_without_a_hash_is_fetched_again_or_said_to_be_unverified(
     connect(monkeypatch, hub.address, home, offline=True)
     with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE"):
         load(weights)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names on this system")
+def test_pipe_in_place_of_the_hashes_is_not_waited_for(hub, home):
+    hub.repositories[""].files["theirs.pth"] = FOREIGN
+    load(at_the_origin(hub.address))
+    sums = home / "ccnet" / "kept.sha256"
+    sums.unlink()
+    os.mkfifo(sums)
+    assert_equal(load(at_the_origin(hub.address)).state_dict, CONVERTED)
+    assert sums.is_file(), "the hashes were written anew"
 
 
 def test_file_fetched_again_is_the_one_fetched_first(hub, home):
