@@ -61,7 +61,7 @@ def segment(
         FileNotFoundError: if there is no file at the path.
         ValueError: if the image cannot be read or is not one image, the model has no values, a
             part of it cannot be put in evaluation mode (see `evaluation_replica`), or the memory
-            does not suffice.
+            does not suffice, or the network gives values that are not finite.
     """
     if next(model.parameters()).is_meta:
         raise ValueError(
@@ -114,7 +114,14 @@ def _classify(
         terms = (logits.softmax(0) for logits in views) if average_probabilities else views
         scores: Tensor = reduce(torch.add, terms)
         rows = slice(row, row := row + scores.shape[1])
-        labels[rows] = scores.max(dim=0).indices.to(torch.uint8)  # faster than argmax
+        best = scores.max(dim=0)  # faster than argmax
+        if not best.values.isfinite().all():
+            dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+            raise ValueError(
+                f"the network of {dtype} gives values that are not finite ({protocol}): its "
+                "weights are damaged, or need another precision"
+            )
+        labels[rows] = best.indices.to(torch.uint8)
         if probabilities is not None:
             scores = scores / len(views)
             probabilities[:, rows] = scores if average_probabilities else scores.softmax(0)

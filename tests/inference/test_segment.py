@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pointwise import Pointwise, predict
 
 from ccnet.inference import InferenceProtocol
 from ccnet.model import CCNet
@@ -178,3 +179,17 @@ def test_shares_and_overlays_are_those_of_the_labels(model, pixels):
     for shown, opacity in ((result.overlay(), 0.5), (result.overlay(0.2), 0.2)):
         mixed = overlay(pixels, result.labels, model.label_set, opacity)
         assert np.array_equal(np.array(shown), np.array(mixed))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("options", [{}, {"flip": True, "average": "probabilities"}])
+def test_values_that_are_not_finite_are_refused(value, options):
+    model = Pointwise()
+    pixels = torch.zeros(3, 5, 6, dtype=torch.uint8)
+    model.conv.bias.data[2] = -torch.inf  # a class that is never chosen
+    predict(model, pixels, **options)
+    model.conv.bias.data[2] = value
+    with pytest.raises(
+        ValueError, match=r"^the network of float32 gives values that are not finite"
+    ):
+        predict(model, pixels, **options)
