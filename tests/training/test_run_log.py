@@ -23,6 +23,7 @@ def test_log_has_what_was_said_before_it_was_open(tmp_path, monkeypatch):
         logger.info("of two classes")
         with log.attached():
             log.open()
+            assert lines(tmp_path) == ["INFO of two classes"]
             logger.warning("untrained: %s", "head")
         logger.info("after\udc80")
     logger.warning("of something else")
