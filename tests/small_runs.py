@@ -175,9 +175,17 @@ def same(one, other):
     return one == other
 
 
-def assert_same_end(run_dir, other):
-    """Checks that two runs ended equally to the bit, and left no other files."""
-    assert same(newest(run_dir), newest(other))
+def assert_same_end(run_dir, other, *, same_data=True):
+    """Checks that two runs ended equally to the bit, and left no other files.
+
+    Args:
+        run_dir: of one run.
+        other: of the other run.
+        same_data: whether they read the same files.
+    """
+    states = newest(run_dir), newest(other)
+    assert same(*(state.pop("data") for state in states)) is same_data
+    assert same(*states)
     one, two = best_of(run_dir), best_of(other)
     for part in ("state_dict", "config", "details"):
         assert same(getattr(one, part), getattr(two, part)), part

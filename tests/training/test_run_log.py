@@ -18,7 +18,8 @@ def lines(run_dir):
 
 
 def test_log_has_what_was_said_before_it_was_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(logger, "propagate", False)  # pytest-xdist sends no text that is not UTF-8
+    # pytest-xdist sends no text that is not UTF-8
+    monkeypatch.setattr(logging.getLogger("ccnet"), "propagate", False)
     with RunLog(tmp_path).attached() as log:
         logger.info("of two classes")
         with log.attached():

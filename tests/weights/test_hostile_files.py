@@ -161,9 +161,9 @@ def test_wrong_configuration_is_refused(weights_file, tmp_path, fields, message)
     ("name", "message"),
     [
         *((f"hf://{name}", re.escape(name)) for name in ("../../etc", "../etc/passwd", "a/b/c")),
-        *((name, re.escape(name)) for name in ("../../x", "/etc")),
+        ("../../x", re.escape("../../x")),
         ("", "unknown weights ''"),
-        *((name, "Repo id must") for name in ("hf://", "hf://@main")),
+        *((name, f"{name} is no address of weights") for name in ("hf://", "hf://@main")),
     ],
 )
 def test_name_that_climbs_or_leads_nowhere_is_refused(
