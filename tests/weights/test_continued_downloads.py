@@ -109,6 +109,7 @@ SOON = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=1000), use
 @pytest.mark.parametrize(
     ("asked", "pause"),
     [("7", 7), ("100000", 60), (SOON, 60), ("Thu, 01 Jan 1970 00:00:00 GMT", 0), ("-1", None)],
+    ids=["seconds", "long", "soon", "long ago", "negative"],
 )
 def test_pause_that_the_server_asks_for_is_kept(waits, tmp_path, asked, pause):
     with RawServer(answer(status="429 No", Retry_After=asked), answer(BIG)) as server:
