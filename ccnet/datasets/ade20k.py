@@ -4,7 +4,7 @@ import os
 
 from ccnet.classes import ADE20K as CLASSES
 from ccnet.classes import IGNORE_INDEX
-from ccnet.datasets.labeled_images import LabeledImages, Transforms, pair_files
+from ccnet.datasets.labeled_images import LabeledImages, Transforms, check_split, pair_files
 from ccnet.files import user_path
 
 FOLDERS = {"train": "training", "val": "validation"}
@@ -40,8 +40,7 @@ class ADE20K(LabeledImages):
         split: str = "train",
         transforms: Transforms | None = None,
     ) -> None:
-        if split not in FOLDERS:
-            raise ValueError(f"split must be one of {tuple(FOLDERS)}, not {split!r}")
+        check_split(split, FOLDERS)
         root = user_path(root)
         images, labels = (root / kind / FOLDERS[split] for kind in ("images", "annotations"))
         needed_by = "ADE20K (ADEChallengeData2016.zip)"

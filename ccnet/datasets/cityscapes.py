@@ -6,7 +6,7 @@ from pathlib import Path
 from torchvision import datasets
 
 from ccnet.classes import CITYSCAPES, IGNORE_INDEX
-from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms
+from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms, check_split
 from ccnet.files import user_path
 
 SPLITS = ("train", "val", "test")
@@ -40,8 +40,7 @@ class Cityscapes(LabeledImages):
         split: str = "train",
         transforms: Transforms | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
+        check_split(split, SPLITS)
         root = user_path(root)
         _check_folders(root, split)
         pairs = sorted(_test_pairs(root) if split == "test" else _labeled_pairs(root, split))

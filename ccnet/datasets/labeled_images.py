@@ -1,7 +1,7 @@
 """LabeledImages: base class of data sets that read images and label maps from files."""
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,13 @@ from ccnet.images import decode_image
 Sample = tuple[tv_tensors.Image, tv_tensors.Mask]
 Transforms = Callable[[tv_tensors.Image, tv_tensors.Mask], Sample]
 Pair = tuple[Path, Path | None]
+
+
+def check_split(split: str, splits: Iterable[str]) -> None:
+    """Raises ValueError, which lists the splits that there are, if there is no such split."""
+    splits = tuple(splits)
+    if split not in splits:
+        raise ValueError(f"split must be one of {splits}, not {split!r}")
 
 
 def pair_files(images: Path, labels: Path, suffixes: tuple[str, str], needed_by: str) -> list[Pair]:

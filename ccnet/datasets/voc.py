@@ -6,7 +6,7 @@ from pathlib import Path
 from torchvision import datasets
 
 from ccnet.classes import IGNORE_INDEX, VOC
-from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms
+from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms, check_split
 from ccnet.files import user_path
 
 SPLITS = ("train", "trainval", "val")
@@ -41,8 +41,7 @@ class PascalVOC(LabeledImages):
         split: str = "train",
         transforms: Transforms | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
+        check_split(split, SPLITS)
         root = user_path(root)
         listed = root / _PLACE / "ImageSets" / "Segmentation" / f"{split}.txt"
         if not listed.is_file():

@@ -201,23 +201,14 @@ def test_limits_are_positive(limit):
 
 
 def test_small_images_are_not_counted():
+    def run(side):
+        image = torch.zeros(3, side, side, dtype=torch.uint8)
+        options = {"memory_limit": 1, "count": lambda: 1 / 0}
+        segment(Pointwise(), image, PREPROCESSING, LABELS, **options)
+
     with pytest.raises(ZeroDivisionError):
-        segment(
-            Pointwise(),
-            torch.zeros(3, 1000, 1000, dtype=torch.uint8),
-            PREPROCESSING,
-            LABELS,
-            memory_limit=1,
-            count=lambda: 1 / 0,
-        )
-    segment(
-        Pointwise(),
-        torch.zeros(3, 100, 100, dtype=torch.uint8),
-        PREPROCESSING,
-        LABELS,
-        memory_limit=1,
-        count=lambda: 1 / 0,
-    )
+        run(1000)
+    run(100)
 
 
 class Failing(Pointwise):
