@@ -28,11 +28,6 @@ from ccnet.training.classification import ClassificationRecipe
 from ccnet.training.pretraining import BackboneTrainer
 
 
-@pytest.fixture
-def run_dir(finished, tmp_path):
-    return shutil.copytree(finished[0], tmp_path / "run")
-
-
 def test_run_records_its_data(run_dir):
     lines = [json.loads(line) for line in (run_dir / "data.jsonl").read_text().splitlines()]
     assert [(line["set"], line["name"]) for line in lines] == [

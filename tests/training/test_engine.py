@@ -40,8 +40,7 @@ def test_run_leaves_what_is_needed_to_use_repeat_and_resume_it(finished):
     assert (results["step"], results["mIoU"]) == (4, log[-1]["mIoU"])
     assert results["best"] == max(record["mIoU"] for record in log)
     lines = (run_dir / "train.log").read_text().splitlines()
-    said = [line.partition(" INFO ")[2] for line in lines]
-    assert [line for line in said if line.startswith("step ")] == [
+    assert [line.partition(" INFO ")[2] for line in lines] == [
         f"step {record['step']}: mIoU {record['mIoU']:.2f}" for record in log
     ]
 

@@ -26,12 +26,6 @@ from ccnet.training.pretraining import BackboneTrainer
 LAST = "step-00000004.pt"
 
 
-@pytest.fixture
-def run_dir(finished, tmp_path):
-    """A copy of the folder of a finished run, to be changed."""
-    return shutil.copytree(finished[0], tmp_path / "run")
-
-
 def change(run_dir, name, keys, make):
     """Rewrites a checkpoint, with its seal, after a change deep in it; None removes."""
     path = run_dir / "checkpoints" / name

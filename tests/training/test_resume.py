@@ -24,12 +24,6 @@ from ccnet.training import checkpoint, engine
 from ccnet.training.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 
 
-@pytest.fixture
-def run_dir(finished, tmp_path):
-    """A copy of the folder of a finished run, to be changed."""
-    return shutil.copytree(finished[0], tmp_path / "run")
-
-
 @pytest.mark.parametrize(
     ("fields", "steps"),
     [
@@ -171,16 +165,16 @@ def test_folder_has_one_trainer(tmp_path, monkeypatch):
     trainer(tmp_path, resume=True).run()
 
 
-def test_trainer_leaves_a_lock_to_whom_it_belongs(finished):
+def test_trainer_leaves_a_lock_to_whom_it_belongs(run_dir):
     """In a program that trains twice under one lock."""
-    with locks.FolderLock(finished[0]) as lock:
+    with locks.FolderLock(run_dir) as lock:
         with pytest.raises(FileExistsError):
-            trainer(finished[0], lock=lock)
+            trainer(run_dir, lock=lock)
         for _ in range(2):
-            trainer(finished[0], resume=True, lock=lock).run()
+            trainer(run_dir, resume=True, lock=lock).run()
             with pytest.raises(BlockingIOError):
-                locks.FolderLock(finished[0]).acquire()
-    locks.FolderLock(finished[0]).acquire()
+                locks.FolderLock(run_dir).acquire()
+    locks.FolderLock(run_dir).acquire()
 
 
 def flip(path, position):
