@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 _UNFINISHED = ".ccnet-unfinished-"
 """How the names of temporary files begin; eight characters, and perhaps a suffix, follow."""
@@ -16,12 +17,45 @@ _LONGEST_SUFFIX = 16
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """Returns a path that a user gave, with "~" and "~name" at its start expanded.
+    """Returns a path that a user gave: of a file: URL, or with "~" and "~name" expanded.
 
     Shells leave "~" alone in --root=~/data, in quotes, in configuration files and so on. A file
     such as "~draft.png" keeps its name unless there is a user "draft.png".
+
+    Raises:
+        ValueError: if a file: URL is of another machine.
     """
+    given = os.fspath(path)
+    if isinstance(given, str) and given[:5].lower() == "file:" and given[5:6] in ("/", os.sep):
+        return Path(path_of_url(given))
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser() refuses "~draft.png"
+
+
+def path_of_url(url: str, *, on_windows: bool = os.name == "nt") -> str:
+    """Returns the path of a file: URL, such as "file:///home/me/a%20b.png".
+
+    Args:
+        url: with any number of slashes, of which `Path` leaves one.
+        on_windows: whether paths may begin with a drive, as in "file:///C:/a.png", or with the name
+            of another machine, as in "file://server/share/a.png".
+
+    Raises:
+        ValueError: if it is of another machine, which only Windows finds by itself.
+    """
+    path = os.fsdecode(unquote_to_bytes(url[len("file:") :]))
+    path = path.replace("\\", "/") if on_windows else path
+    host = ""
+    if path.startswith("//"):
+        host, slash, rest = path[2:].partition("/")
+        if host.lower() in ("", "localhost"):
+            host, path = "", slash + rest
+    if on_windows and (drive := re.match("/*([A-Za-z])[:|](?=/|$)", path)):
+        return f"{drive[1]}:{path[drive.end() :]}"
+    if host and not on_windows:
+        raise ValueError(
+            f"{url} is of a machine {host}: a file of this one has file:/// and its path"
+        )
+    return path
 
 
 def irregularity(path: Path) -> str:

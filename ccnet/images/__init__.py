@@ -1,16 +1,20 @@
 """Images: decoding of files, arrays and tensors to 8-bit RGB, as a viewer shows them."""
 
 from ccnet.images.bitmap import restore_palette
-from ccnet.images.decoding import ImageLike, check_is_file, decode_image
+from ccnet.images.content import is_url
+from ccnet.images.decoding import FileLike, ImageLike, check_is_file, decode_image, images_of
 from ccnet.images.formats import UNREADABLE, is_picture_name
 from ccnet.images.orientation import stored_orientation
 
 __all__ = [
     "UNREADABLE",
+    "FileLike",
     "ImageLike",
     "check_is_file",
     "decode_image",
+    "images_of",
     "is_picture_name",
+    "is_url",
     "restore_palette",
     "stored_orientation",
 ]

@@ -1,9 +1,10 @@
-"""Decoding of one image, given as a file, array or tensor, to RGB."""
+"""Decoding of one image, given as a file, its content, array or tensor, to RGB."""
 
+import io
 import logging
 import os
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Set
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Union
 
@@ -13,17 +14,35 @@ from PIL import Image
 from torch import Tensor
 
 from ccnet.files import irregularity, user_path
+from ccnet.images.arrays import read_array, samples_of
+from ccnet.images.content import BinaryFile, is_url, read_content
 from ccnet.images.formats import UNREADABLE, quiet
 from ccnet.images.profiles import to_srgb
 from ccnet.images.samples import Samples, read_file, read_image
-from ccnet.schema import reason_of
+from ccnet.schema import reason_of, shown, shown_name
 
 logger = logging.getLogger(__name__)
 
 SIZE_LIMIT = "PIL.Image.MAX_IMAGE_PIXELS, or --memory-limit of scripts/predict.py"
 """What bounds the size of a picture."""
 
-ImageLike = Union[str, os.PathLike[str], Image.Image, "np.ndarray[Any, Any]", Tensor]
+FileLike = Union[
+    str, os.PathLike[str], Image.Image, bytes, bytearray, "memoryview[int]", BinaryFile
+]
+"""An image that is a file, its content, or what Pillow made of it."""
+
+ImageLike = Union[FileLike, "np.ndarray[Any, Any]", Tensor]
+
+_SINGLE = (str, os.PathLike, Image.Image, bytes, bytearray, memoryview, Mapping, Set)
+"""Types that are no list of images, though some can be iterated over."""
+
+
+def images_of(given: object) -> Iterable[Any] | None:
+    """Returns the images of a list, an iterator or a batch; None if it is no such thing."""
+    if isinstance(given, (Tensor, np.ndarray)):
+        return given if given.ndim == 4 else None
+    is_list = isinstance(given, Iterable) and not isinstance(given, _SINGLE)
+    return given if is_list and not hasattr(given, "read") else None  # type: ignore[return-value]
 
 
 def decode_image(image: ImageLike) -> Tensor:
@@ -37,46 +56,42 @@ def decode_image(image: ImageLike) -> Tensor:
     an eighth of it, a warning is logged, once per file: scale such values and pass the array.
 
     Args:
-        image: a path; a PIL image; an array (H, W), (H, W, 1) or (H, W, 3), RGB; or a tensor
-            (H, W), (1, H, W) or (3, H, W), RGB. Arrays and tensors are uint8 in 0..255, or
-            floating point in 0..1.
+        image: a path or a file: URL; the bytes of a file; a file opened in binary mode, read from
+            its start, or from where it is if it cannot seek; a PIL image; an array (H, W) or
+            (H, W, C); or a tensor (H, W) or (C, H, W). C is 1 (grey), 3 (RGB), or with opacity 2
+            or 4. Arrays and tensors are uint8 in 0..255, uint16 in 0..65535, or floating point in
+            0..1, and give what a file of theirs would.
 
     Returns:
         (3, H, W), uint8, RGB in 0..255; on the device of `image` if it is a tensor, else the CPU.
 
     Raises:
         FileNotFoundError: if there is no file at the path.
-        ValueError: if the file cannot be read as an image, or the shape, dtype or range of an
-            array or tensor is wrong.
+        ValueError: if the file cannot be read as an image; if it is a URL of another machine; or if
+            the shape, dtype or range of an array or tensor is wrong.
     """
-    if isinstance(image, Tensor):
-        return _from_tensor(image, "tensor of shape (3, H, W)")
-    if isinstance(image, np.ndarray):
-        tensor = torch.from_numpy(np.array(image))
-        channels_first = tensor.movedim(-1, 0) if tensor.dim() == 3 else tensor
-        return _from_tensor(channels_first, "array of shape (H, W, 3)", shape=image.shape)
+    if isinstance(image, (Tensor, np.ndarray)):
+        pixels, is_deep = read_array(image)
+        if not is_deep and len(pixels) in (1, 3):
+            return pixels.expand(3, -1, -1)
+        noun = "a tensor" if isinstance(image, Tensor) else "an array"
+        return _from_samples(samples_of(pixels, is_deep), noun).to(pixels.device)
     if isinstance(image, Image.Image):
-        return _from_samples(read_image(image), getattr(image, "filename", "") or "an image")
-    if not isinstance(image, (str, os.PathLike)):
-        raise ValueError(
-            "an image must be a path, a PIL image, an array or a tensor, "
-            f"not {type(image).__name__}; pass the images of a list one by one"
-        )
-    if str(image).startswith(("http://", "https://")):
-        raise ValueError(f"{image} is a URL: download the image first and pass its path")
-    path = user_path(image)
-    check_is_file(path)
-    try:
-        with quiet():
-            return _from_samples(read_file(path), str(path))
-    except UNREADABLE as error:
-        if isinstance(error, MemoryError):
-            reason = "it takes more memory than there is"
-        elif isinstance(error, Image.DecompressionBombError):
-            reason = f"{str(error).rstrip('.')}: if you trust it, raise {SIZE_LIMIT}"
-        else:
-            reason = reason_of(error)
-        raise ValueError(f"{path} cannot be read as an image: {reason}") from error
+        name = str(getattr(image, "filename", "") or "the PIL image")
+        return _decode(partial(read_image, image), name)
+    if isinstance(image, (str, os.PathLike)):
+        path = _picture_path(image)
+        return _decode(partial(read_file, path), str(path))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        name = f"the content of {memoryview(image).nbytes} bytes"
+        return _decode(partial(read_file, io.BytesIO(image)), name)
+    if hasattr(image, "read"):
+        content, name = read_content(image)
+        return _decode(partial(read_file, io.BytesIO(content)), name)
+    raise ValueError(
+        "an image must be a path, the bytes of a file, a binary file, a PIL image, an array or a "
+        f"tensor, not {_advice(image)}"
+    )
 
 
 def check_is_file(path: Path) -> None:
@@ -92,6 +107,66 @@ def check_is_file(path: Path) -> None:
         raise ValueError(f"{path} cannot be read as an image: {problem}")
 
 
+def _picture_path(image: str | os.PathLike[str]) -> Path:
+    """The path of a picture, which is there."""
+    given = os.fsdecode(image)
+    if not given:
+        raise ValueError("the path of an image must not be empty")
+    path = user_path(given)
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # no name of a file: too long, or with zeros in it
+        exists = False
+    is_long = len(given) > 1000 or "\0" in given
+    if not exists and (is_long or given.startswith("data:")):
+        raise ValueError(
+            f"{shown(given)} is no path; pass the content of a file as bytes, for example what "
+            "base64.b64decode makes of a text, or of that after the comma of a data: URL"
+        )
+    if not exists and is_url(given):
+        raise ValueError(
+            f"{shown_name(given)} is a URL: download the image first and pass its path, or pass "
+            "its bytes, for example urllib.request.urlopen(url).read()"
+        )
+    if path.is_dir():
+        raise ValueError(
+            f"{path} cannot be read as an image: it is a folder; pass its pictures as a list, for "
+            'example sorted(pathlib.Path(folder).glob("*.jpg"))'
+        )
+    check_is_file(path)
+    return path
+
+
+def _decode(read: Callable[[], Samples], name: str) -> Tensor:
+    try:
+        with quiet():
+            return _from_samples(read(), name)
+    except UNREADABLE as error:
+        if isinstance(error, MemoryError):
+            reason = "it takes more memory than there is"
+        elif isinstance(error, Image.DecompressionBombError):
+            reason = f"{error}: if you trust it, raise {SIZE_LIMIT}"
+        else:
+            reason = reason_of(error)
+        raise ValueError(f"{name} cannot be read as an image: {reason}") from error
+
+
+def _advice(image: object) -> str:
+    """What a value is that is no image, and what to do."""
+    kind = type(image).__name__
+    if image is None:
+        return "None, which cv2.imread gives where there is no file that it can read"
+    if isinstance(image, Mapping):
+        return f"{kind}; pass its images as a list, as list(images.values()) makes it"
+    if isinstance(image, Set):
+        return f"{kind}, which has no order; pass its images as a list"
+    if isinstance(image, Iterable):
+        return f"{kind}; pass the images of a list one by one"
+    if hasattr(image, "__array__"):
+        return f"{kind}; numpy.asarray(image) makes an array of it"
+    return kind
+
+
 def _from_samples(samples: Samples, name: str) -> Tensor:
     if 0 in samples.color.size:
         raise ValueError("it has no pixels: its size is {} x {}".format(*samples.color.size))
@@ -103,8 +178,7 @@ def _from_samples(samples: Samples, name: str) -> Tensor:
             _warn_once(
                 f"{name} has more than 8 bits per sample, but its values use less than an eighth "
                 f"of their range: with 8 bits they are the levels {low} to {high} of 0 to 255; "
-                "if it is not meant so, scale the values to 0..1 and pass the array instead of the "
-                "file"
+                "if it is not meant so, scale the values to 0..1 and pass the array"
             )
     opacities = samples.alpha.getextrema() if samples.alpha is not None else (255, 255)
     if opacities == (0, 0):
@@ -124,27 +198,3 @@ def _from_samples(samples: Samples, name: str) -> Tensor:
 @lru_cache(maxsize=4096)
 def _warn_once(message: str) -> None:
     logger.warning("%s", message)
-
-
-def _from_tensor(image: Tensor, expected: str, shape: Sequence[int] | None = None) -> Tensor:
-    shape = tuple(shape or image.shape)
-    if image.dim() == 4:
-        raise ValueError(
-            f"expected one image, not a batch of shape {shape}; pass a single one, such as x[0]"
-        )
-    if image.dim() == 2:
-        image = image[None]
-    if image.dim() != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
-        raise ValueError(f"expected an RGB {expected}, not {shape}")
-    image = image.detach()
-    if image.is_floating_point():
-        low, high = image.min().item(), image.max().item()
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"a floating-point image must lie in 0..1, not {low:.6g}..{high:.6g}; "
-                "scale it, or pass uint8 in 0..255 (a normalised batch goes to model(x) instead)"
-            )
-        image = image.mul(255).round().to(torch.uint8)
-    elif image.dtype != torch.uint8:
-        raise ValueError(f"an image must be uint8 or floating point, not {image.dtype}")
-    return image.expand(3, -1, -1)

@@ -56,16 +56,17 @@ def alpha_of_transparent_color(image: Any) -> Image.Image | None:
         values = np.asarray(image.convert("L") if image.mode == "1" else image)
         return Image.fromarray(np.where(values == color * scale, 0, 255).astype(np.uint8))
     if isinstance(color, tuple) and image.mode == "RGB":
+        file = image.filename or getattr(image, "fp", None)  # which Pillow forgets when it has read
         values = np.asarray(image)
-        if coding == "RGB;16B" and image.filename:
-            values = values.astype(np.uint16) << 8 | _low_bytes(image.filename)
+        if coding == "RGB;16B" and file:
+            values = values.astype(np.uint16) << 8 | _low_bytes(file)
         return Image.fromarray(np.where((values == color).all(-1), 0, 255).astype(np.uint8))
     return None
 
 
-def _low_bytes(path: str) -> NDArray[np.uint8]:
+def _low_bytes(file: Any) -> NDArray[np.uint8]:
     """The lower half of the samples of a PNG of 16 bits, of which Pillow keeps the upper one."""
-    with Image.open(path, formats=["PNG"]) as image:
+    with Image.open(file, formats=["PNG"]) as image:
         opened: Any = image
         opened.tile = [(*opened.tile[0][:3], "RGB;16L")]
         return np.asarray(image)

@@ -1,5 +1,7 @@
 """Samples of a picture: 8 bits each, upright, opacity apart from colour."""
 
+import io
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,21 +52,24 @@ class Samples:
     is_deep: bool
 
 
-def read_file(path: Path) -> Samples:
+def read_file(picture: Path | io.BytesIO) -> Samples:
     """Reads the first frame of a file.
+
+    Args:
+        picture: its path, or the content of its file.
 
     Raises:
         ValueError: if the layout of its samples, or the range of their values, is not known.
         Exception: of `UNREADABLE`, if the file is damaged or no picture.
     """
-    with path.open("rb") as file:
+    with picture.open("rb") if isinstance(picture, Path) else nullcontext(picture) as file:
         layout = read_layout(file)
         if layout is not None:
             layout.check()
         if layout is not None and layout.is_plain:
             return _split(read_plain(file, layout), layout.bits > 8)
     try:
-        with open_picture(path) as image:
+        with open_picture(picture) as image:
             return read_image(image)
     except UnidentifiedImageError:
         if layout is None:

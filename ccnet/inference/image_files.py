@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from ccnet.files import user_path
-from ccnet.images import is_picture_name
+from ccnet.images import is_picture_name, is_url
 from ccnet.inference.marked_png import read_origin
 
 
@@ -92,7 +92,9 @@ def find_jobs(arguments: Iterable[str], output: Path) -> Found:
             found.failures.append(f"no image at {argument}: {error}")
             continue
         if not named:
-            found.failures.append(f"no image at {argument}, and no file matches it as a pattern")
+            reason = "and no file matches it as a pattern"
+            reason = "which is a URL: download it first" if is_url(argument) else reason
+            found.failures.append(f"no image at {argument}, {reason}")
             continue
         roots.append(_absolute(root))
         is_pattern = not os.path.lexists(user_path(argument))
