@@ -1,8 +1,10 @@
 """Segmentation: the result of inference on one image."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +16,9 @@ from ccnet.inference.marked_png import save_marked
 @dataclass(frozen=True)
 class Segmentation:
     """The segmentation of an image.
+
+    Two are equal if all their fields are. They can be hashed, by their classes and size, which stay
+    when labels are changed in place; copied, and pickled.
 
     Attributes:
         labels: (H, W), uint8, on the CPU: the class of each pixel.
@@ -27,6 +32,27 @@ class Segmentation:
     image: Tensor
     probabilities: Tensor | None = None
 
+    def __repr__(self) -> str:
+        """Formats size, classes and the largest shares in one line."""
+        height, width = self.labels.shape
+        shares = self.shares()
+        largest = [f"{_shortened(name)} {share:.1%}" for name, share in shares.items()][:3]
+        more = [] if len(shares) <= 3 else ["..."]
+        return (
+            f"Segmentation({width} x {height} pixels, {len(shares)} of {len(self.label_set)} "
+            f"classes: {', '.join([*largest, *more]) or 'none'})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are equal; never an error, whatever the other one is."""
+        if not isinstance(other, Segmentation):
+            return NotImplemented
+        names = [field.name for field in fields(self)]
+        return all(_are_equal(getattr(self, name), getattr(other, name)) for name in names)
+
+    def __hash__(self) -> int:
+        return hash((self.label_set, tuple(self.labels.shape)))
+
     @property
     def categories(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the labels."""
@@ -34,12 +60,37 @@ class Segmentation:
 
     def shares(self) -> dict[str, float]:
         """Returns the fraction of the image, 0..1, of every class in it, largest first."""
+        return {self.categories[label]: share for label, _, share in self._areas()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what is in the image, JSON-able: its size, and the classes that occur.
+
+        Returns:
+            "width" and "height", in pixels, and "classes": by name, the largest first, a mapping
+            with "label", "pixels" (their number), "share" (0..1, of the image) and "color" (RGB,
+            three numbers in 0..255).
+        """
+        height, width = self.labels.shape
+        classes = {
+            self.categories[label]: {
+                "label": label,
+                "pixels": pixels,
+                "share": share,
+                "color": list(self.label_set.colors[label]),
+            }
+            for label, pixels, share in self._areas()
+        }
+        return {"width": width, "height": height, "classes": classes}
+
+    def _areas(self) -> list[tuple[int, int, float]]:
+        """Label, number of pixels and share of every class in the image, largest first.
+
+        Labels that are no class, which a caller may have set, are none here either.
+        """
         counts = self.labels.flatten().bincount(minlength=len(self.label_set))
         shares = (counts.double() / self.labels.numel()).tolist()
-        found = [
-            (name, share) for name, share in zip(self.categories, shares, strict=True) if share
-        ]
-        return dict(sorted(found, key=lambda pair: -pair[1]))
+        areas = list(zip(range(len(self.label_set)), counts.tolist(), shares, strict=False))
+        return sorted((area for area in areas if area[1]), key=lambda area: -area[1])
 
     def colorize(self) -> Image.Image:
         """Draws the labels as an indexed image in the colours of the classes."""
@@ -60,3 +111,15 @@ class Segmentation:
                 f"a label map can only be saved as .png, which is lossless, not as {path}"
             )
         save_marked(self.colorize(), path, optimize=True)
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return bool(one == other) if type(one) is type(other) else False
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    return torch.equal(one.cpu(), other.cpu())
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 30 else f"{name[:30]}..."
