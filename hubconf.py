@@ -16,8 +16,10 @@ if _imported != _own:
 
 from ccnet import attention as _attention  # noqa: E402
 from ccnet import zoo as _zoo  # noqa: E402
+from ccnet.options import named_options as _named_options  # noqa: E402
 
 
+@_named_options()
 def criss_cross_attention_2d(in_channels, reduction=8):
     """Criss-cross attention module for 2-D feature maps, for use in other networks.
 
@@ -46,6 +48,7 @@ def criss_cross_attention_2d(in_channels, reduction=8):
     return _attention.CrissCrossAttention2d(in_channels, reduction)
 
 
+@_named_options()
 def criss_cross_attention_3d(in_channels, reduction=8):
     """Criss-cross attention module for volumes and video clips, for use in other networks.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnet import attention_kernel
+from ccnet.options import named_options
 
 
 def criss_cross_attention(
@@ -71,6 +72,7 @@ class _CrissCrossAttention(nn.Module):
 
     convolution: type[nn.Module]
 
+    @named_options()
     def __init__(self, in_channels: int, reduction: int = 8) -> None:
         super().__init__()
         if reduction < 1 or in_channels < reduction:

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from ccnet.options import named_options
 from ccnet.schema import check, flag, integer, number, one_of, several
 
 _RESNETS = {
@@ -61,6 +62,7 @@ class Backbone(nn.Module):
         ResNet (https://arxiv.org/abs/1512.03385), dilated as in https://arxiv.org/abs/1606.00915.
     """
 
+    @named_options()
     def __init__(
         self,
         name: str = "resnet101",

@@ -4,7 +4,6 @@ import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +14,10 @@ from torch.nn import functional as F
 from ccnet.backbone import BACKBONES, Backbone
 from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
 from ccnet.heads import FCNHead, RCCAHead
-from ccnet.images import ImageLike
-from ccnet.inference import InferenceProtocol, Segmentation
-from ccnet.inference.memory import DEFAULT_LIMIT, numbers_per_pixel
-from ccnet.inference.segment import segment
+from ccnet.inference.memory import numbers_per_pixel
+from ccnet.inference.prediction import PredictionMixin
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
+from ccnet.options import check_options, named_options, options_of
 from ccnet.reconfiguration import changed_config, changed_parts, compute_the_same
 from ccnet.schema import check, flag, integer, mapping, number, one_of, reason_of
 from ccnet.transforms import Preprocessing
@@ -44,7 +42,7 @@ _RULES = {
 """The arguments of `CCNet` but those of its parts, which check theirs."""
 
 
-class CCNet(nn.Module, StrictHubMixin):
+class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
     """Semantic segmentation network with recurrent criss-cross attention.
 
     All arguments are JSON-able; together they form config.json on the Hugging Face Hub. The
@@ -78,6 +76,10 @@ class CCNet(nn.Module, StrictHubMixin):
         CCNet (https://arxiv.org/abs/1811.11721).
     """
 
+    @named_options(
+        weights='CCNet is untrained: ccnet.ccnet_resnet18(weights="DEFAULT") has weights',
+        pretrained='CCNet is untrained: ccnet.ccnet_resnet18(weights="DEFAULT") has weights',
+    )
     def __init__(
         self,
         backbone: str = "resnet101",
@@ -144,6 +146,7 @@ class CCNet(nn.Module, StrictHubMixin):
             TypeError: if `changes` has an unknown argument.
             ValueError: if the configuration does not describe a CCNet, or the tensors do not fit.
         """
+        check_options("from_weights", changes, [*options_of(cls), "categories"])
         changes = complete_arguments(changes)
         weights = settle(weights, changes)
         absent = {"backbone", "num_classes", "recurrence"} - weights.config.keys()
@@ -238,6 +241,9 @@ class CCNet(nn.Module, StrictHubMixin):
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.interpolate(wide, size, mode="bilinear", align_corners=self.align_corners)
 
+    def _numbers_per_pixel(self) -> float:
+        return numbers_per_pixel(CCNet, json.dumps(self.config))
+
     def transforms(self) -> Preprocessing:
         """Returns the preprocessing of an image to the network's input (N, 3, H, W)."""
         return self.preprocessing
@@ -245,55 +251,3 @@ class CCNet(nn.Module, StrictHubMixin):
     def generate_model_card(self, **details: Any) -> ModelCard:
         """Generates the model card; `details` replace those of `card_details`."""
         return ModelCard(write_model_card(self.config, {**self.card_details, **details}))
-
-    def predict(
-        self,
-        image: ImageLike,
-        protocol: InferenceProtocol | None = None,
-        *,
-        return_probabilities: bool = False,
-        memory_limit: float | None = DEFAULT_LIMIT,
-        **options: Any,
-    ) -> Segmentation:
-        """Segments one image at its own size.
-
-        Args:
-            image: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W): RGB, uint8 in
-                0..255 or floating point in 0..1.
-            protocol: the inference options; None for the whole image at its own size.
-            return_probabilities: also return the class probabilities (K, H, W), float32.
-            memory_limit: GiB that the image may take, estimated from sizes, so that all machines
-                agree; beyond, windows are used instead, with a warning. None for no limit.
-            options: fields of `inference.InferenceProtocol`, which replace those of `protocol`:
-                `mode` ("whole", or "slide" for sliding windows), `crop`, `stride`, `overlap`,
-                `scales`, `flip`, `average`, `window_batch`, `precision`, `fit`.
-
-        Returns:
-            The label map, with `colorize()`, `overlay()` and `save(path)`.
-
-        Raises:
-            FileNotFoundError: if there is no file at the path.
-            TypeError: if an option does not exist.
-            ValueError: if the image cannot be read or is not one image, an option is invalid, or
-                the memory does not suffice.
-
-        Example:
-            >>> model.predict("street.jpg").overlay().save("overlay.png")
-            >>> model.predict("street.jpg", mode="slide", crop=769, flip=True).save("labels.png")
-        """
-        if not isinstance(protocol, InferenceProtocol | None):
-            raise TypeError(
-                f"protocol must be an InferenceProtocol, not {protocol!r}; "
-                'options are keyword arguments, as in mode="slide"'
-            )
-        protocol = (protocol or InferenceProtocol()).replace(**options)
-        return segment(
-            self,
-            image,
-            self.preprocessing,
-            self.label_set,
-            protocol,
-            return_probabilities=return_probabilities,
-            memory_limit=memory_limit,
-            count=partial(numbers_per_pixel, CCNet, json.dumps(self.config)),
-        )

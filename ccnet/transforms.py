@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ccnet.images import ImageLike, decode_image
+from ccnet.options import named_options
 from ccnet.schema import check, mapping, number, one_of, several, shown_name
 
 _RULES = {
@@ -17,6 +18,7 @@ _RULES = {
 }
 
 
+@named_options()
 @dataclass(frozen=True)
 class Preprocessing:
     """Preprocessing of an image for the network: `(pixels - mean) / std`, per channel.

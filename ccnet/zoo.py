@@ -9,6 +9,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 
 from ccnet.classes import complete_arguments
 from ccnet.model import CCNet
+from ccnet.options import check_options, options_of
 from ccnet.weights.assumptions import settle
 from ccnet.weights.backbones import is_file_name, read_backbone
 from ccnet.weights.conversion import convert_backbone
@@ -18,6 +19,14 @@ from ccnet.weights.model_card import inherited_details
 from ccnet.weights.registry import BackboneWeights
 from ccnet.weights.serialization import load_strictly
 from ccnet.weights.sources import WeightsLike, load_weights
+
+_HINTS = {
+    "pretrained": 'weights="DEFAULT" gives a pretrained network, weights=None an untrained one',
+    "pretrained_backbone": 'weights_backbone="DEFAULT" gives a pretrained backbone',
+    "backbone": "each builder has its own: ccnet_resnet18, ccnet_resnet50, ccnet_resnet101",
+    "device": "move the network: model.to(device)",
+}
+"""What to do in place of options that other libraries have."""
 
 
 def ccnet_resnet18(
@@ -52,6 +61,7 @@ def ccnet_resnet18(
 
     Raises:
         FileNotFoundError: if the weights are not found; names the places tried.
+        TypeError: if an argument does not exist; names the nearest.
         ValueError: if the weights are unknown, or do not fit the network.
     """
     config = {"num_classes": num_classes, "recurrence": recurrence, **config}
@@ -97,6 +107,9 @@ def _build(
     progress: bool,
     config: Mapping[str, Any],
 ) -> CCNet:
+    builder = f"ccnet_{backbone}"
+    known = dict.fromkeys([*options_of(NETWORKS[builder]), "categories", *options_of(CCNet)])
+    check_options(builder, config, [name for name in known if name not in _HINTS], _HINTS)
     defaults = ("num_classes", "recurrence")
     arguments = complete_arguments(
         {name: value for name, value in config.items() if value is not None or name not in defaults}

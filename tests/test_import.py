@@ -8,7 +8,16 @@ import pytest
 
 ORDERS = {
     "": [
-        *("files", "schema", "console", "launchers", "distributed", "locks", "precision"),
+        *(
+            "files",
+            "schema",
+            "options",
+            "console",
+            "launchers",
+            "distributed",
+            "locks",
+            "precision",
+        ),
         *("attention_kernel", "attention"),
         *("baselines", "norm", "class_tables", "class_fields", "classes", "losses"),
         *("images", "transforms", "visualization"),
@@ -26,6 +35,8 @@ ORDERS = {
             "tiff",
             "tiff_samples",
             "samples",
+            "arrays",
+            "content",
         ),
         "decoding",
     ],
@@ -39,6 +50,7 @@ ORDERS = {
             "marked_png",
             "result",
             "segment",
+            "prediction",
             "image_files",
             "results",
         ),

@@ -17,6 +17,7 @@ from ccnet.evaluation.scores import Scores, confusion_matrix
 from ccnet.files import atomic_write
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.model import CCNet
+from ccnet.options import named_options
 
 
 class Samples(Protocol):
@@ -29,6 +30,7 @@ class Samples(Protocol):
         """An image and its labels."""
 
 
+@named_options()
 def evaluate(
     model: CCNet,
     dataset: Samples,

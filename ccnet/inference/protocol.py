@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ccnet.options import check_options, named_options
+
 MODES = ("whole", "slide")
 AVERAGES = ("logits", "probabilities")
 PRECISIONS = ("float32", "bfloat16")
@@ -20,6 +22,7 @@ MOST_SCALE = 100.0
 """The largest factor on the size of an image; the smallest is its inverse."""
 
 
+@named_options()
 @dataclass(frozen=True)
 class InferenceProtocol:
     """The options of inference, validated: how an image is presented to the network.
@@ -116,6 +119,7 @@ class InferenceProtocol:
             ValueError: if the options are invalid.
         """
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        check_options("replace", options, kept)
         if options.get("mode", self.mode) != self.mode or "crop" in options:
             kept |= dict.fromkeys(("crop", "stride", "overlap"))
         if {"stride", "overlap"} & options.keys():

@@ -9,12 +9,14 @@ from torch import Tensor, nn, optim
 from torchvision.transforms import v2
 
 from ccnet.backbone import BACKBONES, OUTPUT_STRIDES, Backbone
+from ccnet.options import named_options
 from ccnet.training.precision import autocast
 from ccnet.training.recipes import refuse_other_choices
 from ccnet.transforms import Preprocessing
 from ccnet.weights import ModelWeights
 
 
+@named_options()
 @dataclass(frozen=True)
 class ClassificationRecipe:
     """The hyper-parameters of a classification run.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from ccnet.backbone import BACKBONES
+from ccnet.options import named_options
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "dataset": ("camvid", "cityscapes", "folder", "labelmefacade", "street-scenes"),
@@ -36,6 +37,7 @@ def refuse_other_choices(recipe: object, choices: Mapping[str, Sequence[object]]
             raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
 
 
+@named_options()
 @dataclass(frozen=True)
 class Recipe:
     """The hyper-parameters of a training run.

@@ -9,6 +9,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
 from ccnet.files import atomic_write, user_path
+from ccnet.options import check_options, options_of
 from ccnet.weights.conversion import complete
 from ccnet.weights.hub import read_repository
 from ccnet.weights.serialization import ModelWeights, read_weights, write_folder
@@ -126,10 +127,13 @@ class StrictHubMixin(PyTorchModelHubMixin):
 
         Raises:
             FileNotFoundError: if there is no such folder, or it lacks model.safetensors.
+            TypeError: if an argument does not exist; names the nearest.
             ValueError: if the configuration or the weights do not fit the network.
             OSError: if the Hub cannot be reached, or a file not be kept.
             huggingface_hub.errors.HfHubHTTPError: likewise, if it lacks the files or denies access.
         """
+        known = [*options_of(cls.from_pretrained), "categories", *options_of(cls)]
+        check_options("from_pretrained", model_kwargs, known)
         location = os.fspath(pretrained_model_name_or_path)
         path = user_path(location)
         if path.is_dir():

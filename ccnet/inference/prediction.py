@@ -1,0 +1,150 @@
+"""Prediction: one image or several of them, by a network that has preprocessing and classes."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from functools import partial
+from typing import Any, cast, overload
+
+import numpy as np
+from torch import Tensor, nn
+
+from ccnet.classes import LabelSet
+from ccnet.images import FileLike, ImageLike, images_of
+from ccnet.inference.memory import DEFAULT_LIMIT
+from ccnet.inference.protocol import InferenceProtocol
+from ccnet.inference.result import Segmentation
+from ccnet.inference.segment import segment
+from ccnet.options import check_options
+from ccnet.transforms import Preprocessing
+
+_OPTIONS = [field.name for field in fields(InferenceProtocol) if field.init]
+_OPTIONS += ["protocol", "return_probabilities", "memory_limit"]
+
+_HINTS = {
+    "device": "move the network: model.to(device)",
+    "batch_size": "images go through the network one by one, windows in batches of window_batch",
+}
+
+
+class PredictionMixin:
+    """Gives a network `predict`."""
+
+    preprocessing: Preprocessing
+    label_set: LabelSet
+
+    def _numbers_per_pixel(self) -> float:
+        """Returns `memory.numbers_per_pixel` of the network."""
+        raise NotImplementedError
+
+    @overload
+    def predict(
+        self,
+        image: FileLike,
+        protocol: InferenceProtocol | None = None,
+        *,
+        return_probabilities: bool = False,
+        memory_limit: float | None = DEFAULT_LIMIT,
+        **options: Any,
+    ) -> Segmentation: ...
+
+    @overload
+    def predict(
+        self,
+        image: "Tensor | np.ndarray[Any, Any]",  # whose type has no number of axes
+        protocol: InferenceProtocol | None = None,
+        *,
+        return_probabilities: bool = False,
+        memory_limit: float | None = DEFAULT_LIMIT,
+        **options: Any,
+    ) -> Any: ...
+
+    @overload
+    def predict(
+        self,
+        image: Iterable[ImageLike],
+        protocol: InferenceProtocol | None = None,
+        *,
+        return_probabilities: bool = False,
+        memory_limit: float | None = DEFAULT_LIMIT,
+        **options: Any,
+    ) -> list[Segmentation]: ...
+
+    def predict(
+        self,
+        image: ImageLike | Iterable[ImageLike],
+        protocol: InferenceProtocol | None = None,
+        *,
+        return_probabilities: bool = False,
+        memory_limit: float | None = DEFAULT_LIMIT,
+        **options: Any,
+    ) -> Any:
+        """Segments one image, or each of several, at its own size.
+
+        Several images go through the network one by one: each result is that of the image alone,
+        and sizes may differ. Of an iterator no image is taken before the one ahead is segmented.
+
+        Args:
+            image: anything that `images.decode_image` accepts: a path or a file: URL, the bytes of
+                a file, a file opened in binary mode, a PIL image, an array (H, W, 3) or a tensor
+                (3, H, W): RGB or grey, with or without opacity; uint8 in 0..255, uint16 in 0..65535
+                or floating point in 0..1. Or a list, a tuple or an iterator of such; an array
+                (N, H, W, 3); or a tensor (N, 3, H, W).
+            protocol: the inference options; None for the whole image at its own size.
+            return_probabilities: also return the class probabilities (K, H, W), float32.
+            memory_limit: GiB that each image may take, estimated from sizes, so that all machines
+                agree; beyond, windows are used instead, with a warning. None for no limit.
+            options: fields of `inference.InferenceProtocol`, which replace those of `protocol`:
+                `mode` ("whole", or "slide" for sliding windows), `crop`, `stride`, `overlap`,
+                `scales`, `flip`, `average`, `window_batch`, `precision`, `fit`.
+
+        Returns:
+            A `Segmentation`: the label map, with `colorize()`, `overlay()` and `save(path)`. For
+            several images a list of them, in their order; for N of 1 too, and for none an empty
+            one. To a type checker the result for arrays and tensors is `Any`, since their types
+            do not tell how many axes they have.
+
+        Raises:
+            FileNotFoundError: if there is no file at the path.
+            TypeError: if an option does not exist.
+            ValueError: if the image cannot be read or is no image, an option is invalid, or the
+                memory does not suffice. Both of these begin with images[INDEX] for one of several.
+
+        Example:
+            >>> model.predict("street.jpg").overlay().save("overlay.png")
+            >>> model.predict("street.jpg", mode="slide", crop=769, flip=True).save("labels.png")
+            >>> first, second = model.predict(["street.jpg", "square.jpg"])
+        """
+        if not isinstance(protocol, InferenceProtocol | None):
+            raise TypeError(
+                f"protocol must be an InferenceProtocol, not {protocol!r}; "
+                'options are keyword arguments, as in mode="slide"'
+            )
+        check_options("predict", options, _OPTIONS, _HINTS)
+        assert isinstance(self, nn.Module)
+        segment_one = partial(
+            segment,
+            self,
+            preprocessing=self.preprocessing,
+            label_set=self.label_set,
+            protocol=(protocol or InferenceProtocol()).replace(**options),
+            return_probabilities=return_probabilities,
+            memory_limit=memory_limit,
+            count=self._numbers_per_pixel,
+        )
+        images = images_of(image)
+        if images is None:
+            return segment_one(cast(ImageLike, image))
+        return _of_each(segment_one, images)
+
+
+def _of_each(
+    segment_one: Callable[[Any], Segmentation], images: Iterable[Any]
+) -> list[Segmentation]:
+    results = []
+    for index, image in enumerate(images):
+        try:
+            results.append(segment_one(image))
+        except (FileNotFoundError, ValueError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(f"images[{index}]: {error}") from error
+    return results
