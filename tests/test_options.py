@@ -38,7 +38,7 @@ CASES = [
     ("predict", "modee", "mode"),
     ("predict", "memory", "memory_limit"),
     ("CCNet", "backbon", "backbone"),
-    ("CCNet", "Num_Classes", "num_classes"),
+    ("CCNet", "BACKBONE", "backbone"),
     ("ccnet_resnet18", "num_class", "num_classes"),
     ("ccnet_resnet18", "category", "categories"),
     ("ccnet_resnet101", "weight", "weights"),

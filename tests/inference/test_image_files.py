@@ -117,11 +117,13 @@ def test_whatever_has_the_suffix_of_an_image_is_taken_for_one(touch):
 
 def test_arguments_without_images_are_reported(touch):
     touch("empty/notes.txt", "1.jpg")
-    found = find_jobs(["nowhere.jpg", "*.gif", "empty", "1.jpg"], Path("out"))
+    there, elsewhere = Path("1.jpg").absolute().as_uri(), "https://example.org/1.png"
+    found = find_jobs(["nowhere.jpg", "*.gif", elsewhere, "empty", there], Path("out"))
     assert [job.name for job in found.jobs] == ["1"]
     assert found.failures == [
         "no image at nowhere.jpg, and no file matches it as a pattern",
         "no image at *.gif, and no file matches it as a pattern",
+        "no image at https://example.org/1.png, which is a URL: download it first",
         "no images in empty",
     ]
 

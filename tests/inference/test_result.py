@@ -66,7 +66,8 @@ OTHERS = {
     "probabilities": lambda one: replace(one, probabilities=one.probabilities / 2),
     "no probabilities": lambda one: replace(one, probabilities=None),
     "something else": lambda one: "a result",
-    "a tensor": lambda one: None,
+    "nothing": lambda one: None,
+    "its labels": lambda one: one.labels,
     "a tuple": lambda one: (one.labels, one.label_set, one.image, one.probabilities),
 }
 
