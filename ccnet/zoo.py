@@ -107,9 +107,9 @@ def _build(
     progress: bool,
     config: Mapping[str, Any],
 ) -> CCNet:
-    builder = f"ccnet_{backbone}"
-    known = dict.fromkeys([*options_of(NETWORKS[builder]), "categories", *options_of(CCNet)])
-    check_options(builder, config, [name for name in known if name not in _HINTS], _HINTS)
+    known = dict.fromkeys([*options_of(ccnet_resnet18), "categories", *options_of(CCNet)])
+    known.pop("backbone")
+    check_options(f"ccnet_{backbone}", config, known, _HINTS)
     defaults = ("num_classes", "recurrence")
     arguments = complete_arguments(
         {name: value for name, value in config.items() if value is not None or name not in defaults}

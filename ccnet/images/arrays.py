@@ -41,16 +41,27 @@ def read_array(image: ArrayLike) -> tuple[Tensor, bool]:
         tensor = tensor[None]
     if tensor.dim() != 3 or tensor.shape[0] not in (1, 2, 3, 4) or 0 in shape:
         raise ValueError(_wrong_shape(image))
-    if tensor.is_floating_point():
-        low, high = tensor.min().item(), tensor.max().item()
+    return to_uint8(tensor), tensor.dtype == torch.uint16
+
+
+def to_uint8(samples: Tensor) -> Tensor:
+    """Returns samples in 0..255, of those, of uint16, or of floating point in 0..1.
+
+    Raises:
+        ValueError: if the dtype is another, or values are outside; says what would do.
+    """
+    _check_dtype(samples)
+    if samples.is_floating_point():
+        low, high = samples.min().item(), samples.max().item()
         if not (low >= 0 and high <= 1):
             raise ValueError(
                 f"a floating-point image must lie in 0..1, not {low:.6g}..{high:.6g}; "
                 f"{_scaling(low, high)}"
             )
-        return tensor.mul(255).round().to(torch.uint8), False
-    is_deep = tensor.dtype == torch.uint16
-    return (tensor.to(torch.int32) >> 8).to(torch.uint8) if is_deep else tensor, is_deep
+        return samples.mul(255).round().to(torch.uint8)
+    if samples.dtype == torch.uint16:
+        return (samples.to(torch.int32) >> 8).to(torch.uint8)
+    return samples
 
 
 def samples_of(pixels: Tensor, is_deep: bool) -> Samples:

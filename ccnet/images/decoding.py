@@ -145,7 +145,7 @@ def _decode(read: Callable[[], Samples], name: str) -> Tensor:
         if isinstance(error, MemoryError):
             reason = "it takes more memory than there is"
         elif isinstance(error, Image.DecompressionBombError):
-            reason = f"{error}: if you trust it, raise {SIZE_LIMIT}"
+            reason = f"{str(error).rstrip('.')}: if you trust it, raise {SIZE_LIMIT}"
         else:
             reason = reason_of(error)
         raise ValueError(f"{name} cannot be read as an image: {reason}") from error
