@@ -13,7 +13,7 @@ from ccnet.weights import (
     CCNet_ResNet50_Weights,
     CCNet_ResNet101_Weights,
 )
-from ccnet.zoo import ccnet_resnet18, ccnet_resnet50, ccnet_resnet101
+from ccnet.zoo import build_ccnet, ccnet_resnet18, ccnet_resnet50, ccnet_resnet101
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,7 @@ __all__ = [
     "InferenceProtocol",
     "Segmentation",
     "attention_map",
+    "build_ccnet",
     "ccnet_resnet18",
     "ccnet_resnet50",
     "ccnet_resnet101",

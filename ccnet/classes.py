@@ -127,6 +127,20 @@ class LabelSet:
         names = tuple(f"class {index}" for index in range(num_classes))
         return cls(names, tuple(distinct_colors(num_classes)))
 
+    @classmethod
+    def of(cls, num_classes: int, config: "str | Mapping[str, Any] | None") -> "LabelSet":
+        """Returns the classes of a configuration, or unnamed ones if it is None.
+
+        Raises:
+            ValueError: if it does not have `num_classes` classes.
+        """
+        found = cls.numbered(num_classes) if config is None else cls.from_config(config)
+        if len(found) != num_classes:
+            raise ValueError(
+                f"num_classes is {num_classes}, but the label set has {len(found)} classes"
+            )
+        return found
+
 
 def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Completes arguments of `CCNet`: `categories` make a label set, which makes `num_classes`.

@@ -1,4 +1,4 @@
-"""CCNet model: dilated ResNet, recurrent criss-cross attention and auxiliary head."""
+"""CCNet model: dilated backbone, recurrent criss-cross attention and auxiliary head."""
 
 import copy
 import json
@@ -11,16 +11,23 @@ from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ccnet.backbone import BACKBONES, Backbone
+from ccnet.backbones import build_backbone, check_name
 from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
 from ccnet.heads import FCNHead, RCCAHead
 from ccnet.inference.memory import numbers_per_pixel
 from ccnet.inference.prediction import PredictionMixin
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.options import check_options, named_options, options_of
-from ccnet.reconfiguration import changed_config, changed_parts, compute_the_same
-from ccnet.schema import check, flag, integer, mapping, number, one_of, reason_of
-from ccnet.transforms import Preprocessing
+from ccnet.reconfiguration import (
+    adapted_to_channels,
+    as_json,
+    changed_config,
+    changed_parts,
+    compute_the_same,
+    has_unsaved_buffers,
+)
+from ccnet.schema import check, flag, integer, mapping, number, reason_of
+from ccnet.transforms import MAX_CHANNELS, Preprocessing, check_batch
 from ccnet.weights.assumptions import settle
 from ccnet.weights.hub_mixin import StrictHubMixin
 from ccnet.weights.model_card import inherited_details, write_model_card
@@ -28,10 +35,9 @@ from ccnet.weights.serialization import ModelWeights, check_fit, load_strictly
 
 logger = logging.getLogger(__name__)
 
-
 _RULES = {
-    "backbone": one_of(*BACKBONES),
     "num_classes": integer(1, MAX_CLASSES),
+    "in_channels": integer(1, MAX_CHANNELS),
     "recurrence": integer(0, 100),
     "backbone_options": mapping().or_none(),
     "aux_channels": integer(0, 8192).or_none(),
@@ -49,16 +55,18 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
     defaults are the authors' network. Preprocessing and classes are part of the model.
 
     Args:
-        backbone: "resnet18", "resnet50" or "resnet101".
+        backbone: "resnet18", "resnet50" or "resnet101"; or "timm:" and the name of a network of
+            timm, such as "timm:convnext_tiny".
         num_classes: K, 1 to 255.
         recurrence: number of loops of criss-cross attention; 0 is the baseline without attention.
-        backbone_options: keyword arguments of `backbone.Backbone`.
+        in_channels: number of channels of the input.
+        backbone_options: keyword arguments of `backbones.Backbone` or `backbones.TimmBackbone`.
         aux_channels: width of the auxiliary head; 0 for no head, None for half the channels of the
             backbone's third stage.
         dropout: probability of dropping a whole channel before the classifiers.
         negative_slope: slope of the heads' activations; 0 is ReLU.
         align_corners: passed to the bilinear interpolation of the logits to the input size.
-        preprocessing: fields of `transforms.Preprocessing` that differ from its defaults.
+        preprocessing: fields of `transforms.Preprocessing` that differ from those of the backbone.
         label_set: a name in `classes.LABEL_SETS`, or a mapping with `categories` and optionally
             `colors` and `label_ids`; None for numbered classes.
 
@@ -86,6 +94,7 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
         num_classes: int = 19,
         recurrence: int = 2,
         *,
+        in_channels: int = 3,
         backbone_options: Mapping[str, Any] | None = None,
         aux_channels: int | None = None,
         dropout: float = 0.1,
@@ -95,19 +104,14 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
         label_set: str | Mapping[str, Any] | None = None,
     ) -> None:
         check(locals(), _RULES)
+        check_name(backbone)
         super().__init__()
-        self.preprocessing = Preprocessing.from_config(preprocessing)
-        if label_set is None:
-            self.label_set = LabelSet.numbered(num_classes)
-        else:
-            self.label_set = LabelSet.from_config(label_set)
-        if len(self.label_set) != num_classes:
-            raise ValueError(
-                f"num_classes is {num_classes}, but the label set has {len(self.label_set)} classes"
-            )
+        self.label_set = LabelSet.of(num_classes, label_set)
         self.align_corners = align_corners
         self.card_details: dict[str, Any] = {}
-        self.backbone = Backbone(backbone, **(backbone_options or {}))
+        self.backbone = build_backbone(backbone, in_channels, backbone_options or {})
+        default = self.backbone.preprocessing.for_channels(in_channels)
+        self.preprocessing = Preprocessing.from_config(preprocessing, default)
         stage3, stage4 = self.backbone.channels
         self.head = RCCAHead(stage4, num_classes, recurrence, dropout, negative_slope)
         if aux_channels is None:
@@ -119,10 +123,7 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
             "backbone": backbone,
             "num_classes": num_classes,
             "recurrence": recurrence,
-            "backbone_options": {
-                name: list(value) if isinstance(value, Sequence) else value
-                for name, value in (backbone_options or {}).items()
-            },
+            "backbone_options": {**as_json(backbone_options or {}), **self.backbone.settled},
             "aux_channels": aux_channels,
             "dropout": dropout,
             "negative_slope": negative_slope,
@@ -130,6 +131,7 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
             "preprocessing": self.preprocessing.to_config(),
             "label_set": self.label_set.to_config(),
         }
+        self.config |= {"in_channels": in_channels} if in_channels != 3 else {}
 
     @classmethod
     def from_weights(cls, weights: ModelWeights, **changes: Any) -> "CCNet":
@@ -169,7 +171,8 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
         tensors = weights.state_dict.items()
         kept = {name: value for name, value in tensors if not str(name).startswith(changed)}
         try:
-            if fresh:
+            kept = adapted_to_channels(kept, model.config, trained.config, model)
+            if fresh or has_unsaved_buffers(model):
                 check_fit(model, kept, fresh=changed)  # before anything of its size is made
                 with torch.device("cpu"):
                     model = cls(**model.config)
@@ -192,12 +195,12 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
                 `norm.convert_inplace_abn` of a network with ReLU.
         """
         slope = self.config["negative_slope"]
-        backbone_slope = self.config["backbone_options"].get("negative_slope", 0.0)
-        for part, expected in ((self.backbone, backbone_slope), (self.head, slope)):
-            if other := activation_slopes(part) - {expected}:
+        for part, known in ((self.backbone, self.backbone.slopes), (self.head, {slope})):
+            if other := activation_slopes(part) - known:
+                expected = " or ".join(f"{one:g}" for one in known) or "none"
                 raise ValueError(
                     f"activations have the negative slope {other.pop():g}, the configuration says "
-                    f"{expected:g}: build the network with negative_slope=0.01 and "
+                    f"{expected}: build the network with negative_slope=0.01 and "
                     'backbone_options={"negative_slope": 0.01}, for example, before converting it'
                 )
         if any(isinstance(module, InPlaceABN) for module in self.modules()):
@@ -209,7 +212,7 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
         """Computes the logits of every pixel.
 
         Args:
-            x: (N, 3, H, W), floating point, preprocessed by `transforms()`.
+            x: (N, C, H, W), floating point, as `transforms()` gives.
             return_rcca: also return the output of the recurrent attention, which is the input of
                 `losses.CategoryConsistentLoss`.
 
@@ -219,13 +222,9 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
             "rcca": (N, C, h, w).
 
         Raises:
-            ValueError: if x is not such a batch.
+            ValueError: if x is not such a batch, or its size is none that the backbone takes.
         """
-        if x.dim() != 4 or x.shape[1] != 3 or not x.is_floating_point():
-            raise ValueError(
-                "expected a normalised floating-point batch (N, 3, H, W), as model.transforms() "
-                f"gives, not {x.dtype} {tuple(x.shape)}"
-            )
+        check_batch(x, self.preprocessing.channels)
         stage3, stage4 = self.backbone(x)
         size = x.shape[-2:]
         if return_rcca:
@@ -242,10 +241,10 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
         return F.interpolate(wide, size, mode="bilinear", align_corners=self.align_corners)
 
     def _numbers_per_pixel(self) -> float:
-        return numbers_per_pixel(CCNet, json.dumps(self.config))
+        return numbers_per_pixel(CCNet, json.dumps(self.config), self.backbone.image_size)
 
     def transforms(self) -> Preprocessing:
-        """Returns the preprocessing of an image to the network's input (N, 3, H, W)."""
+        """Returns the preprocessing of an image to the network's input (N, C, H, W)."""
         return self.preprocessing
 
     def generate_model_card(self, **details: Any) -> ModelCard:

@@ -1,9 +1,12 @@
 """Reconfiguration: what of some weights carries over to a network of another configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor, nn
+
 from ccnet.schema import check, mapping
+from ccnet.transforms import Preprocessing
 
 Config = Mapping[str, Any]
 
@@ -14,14 +17,18 @@ _WITHOUT_EFFECT = {"aux_channels": None, "dropout": None}
 def changed_config(config: Config, changes: Config) -> dict[str, Any]:
     """Applies changes to a configuration; those of `backbone_options` one by one.
 
-    The label set goes if the number of classes changes.
+    The label set goes if the number of classes changes, and preprocessing is adapted to another
+    number of channels.
 
     Raises:
-        ValueError: if `backbone_options` are no mapping.
+        ValueError: if `backbone_options` are no mapping, or preprocessing cannot be adapted.
     """
     changed = {**config, **changes}
     if changed["num_classes"] != config["num_classes"]:
         changed["label_set"] = changes.get("label_set")
+    if "in_channels" in changes and "preprocessing" not in changes:
+        known = Preprocessing.from_config(config.get("preprocessing"))
+        changed["preprocessing"] = known.for_channels(changed["in_channels"]).to_config()
     changed["backbone_options"] = {}
     for source in (config, changes):
         options = {"backbone_options": source.get("backbone_options") or {}}
@@ -40,6 +47,50 @@ def changed_parts(config: Config, trained: Config) -> tuple[str, ...]:
     if config["aux_channels"] != trained["aux_channels"]:
         parts = [part for part in parts if part != "aux_head.classifier"] + ["aux_head"]
     return tuple(parts)
+
+
+def adapted_to_channels(
+    tensors: Mapping[str, Tensor], config: Config, trained: Config, model: nn.Module
+) -> dict[str, Tensor]:
+    """Adapts the kernels of the first convolution to another number of input channels.
+
+    One channel gets the sum of the kernels, so that a grey picture gives what it gave as RGB; more
+    channels get the first kernels again, scaled for the same sum.
+
+    Args:
+        tensors: of the trained network.
+        config: of the new network.
+        trained: of the trained network.
+        model: the new network, for its shapes; it may be on the meta device.
+    """
+    before, after = trained.get("in_channels", 3), config.get("in_channels", 3)
+    adapted = dict(tensors)
+    if before == after:
+        return adapted
+    for name, target in model.state_dict().items():
+        kernels = tensors.get(name)
+        if kernels is None or kernels.dim() != 4 or kernels.shape == target.shape:
+            continue
+        if (kernels.shape[1], target.shape[1]) == (before, after):
+            if after == 1:
+                adapted[name] = kernels.sum(dim=1, keepdim=True)
+            else:
+                repeated = kernels.repeat(1, -(-after // before), 1, 1)[:, :after]
+                adapted[name] = repeated * (before / after)
+    return adapted
+
+
+def has_unsaved_buffers(model: nn.Module) -> bool:
+    """Whether a model has values that its constructor computes and that are not saved."""
+    return bool(dict(model.named_buffers()).keys() - model.state_dict().keys())
+
+
+def as_json(options: Config) -> dict[str, Any]:
+    """Returns options as JSON-able values: tuples become lists."""
+    return {
+        name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for name, value in options.items()
+    }
 
 
 def compute_the_same(config: Config, trained: Config) -> bool:

@@ -1,15 +1,18 @@
-"""Model builders: CCNet on ResNet-18, 50 and 101, untrained or with pretrained weights."""
+"""Model builders: CCNet on any backbone, untrained or with pretrained weights."""
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
+from ccnet.backbones import TimmBackbone, load_timm
 from ccnet.classes import complete_arguments
 from ccnet.model import CCNet
 from ccnet.options import check_options, options_of
+from ccnet.reconfiguration import adapted_to_channels
 from ccnet.weights.assumptions import settle
 from ccnet.weights.backbones import is_file_name, read_backbone
 from ccnet.weights.conversion import convert_backbone
@@ -65,7 +68,7 @@ def ccnet_resnet18(
         ValueError: if the weights are unknown, or do not fit the network.
     """
     config = {"num_classes": num_classes, "recurrence": recurrence, **config}
-    return _build("resnet18", weights, weights_backbone, progress, config)
+    return _build("ccnet_resnet18", "resnet18", weights, weights_backbone, progress, config)
 
 
 def ccnet_resnet50(
@@ -79,7 +82,7 @@ def ccnet_resnet50(
 ) -> CCNet:
     """Builds CCNet on ResNet-50: 50 million parameters. Arguments as in `ccnet_resnet18`."""
     config = {"num_classes": num_classes, "recurrence": recurrence, **config}
-    return _build("resnet50", weights, weights_backbone, progress, config)
+    return _build("ccnet_resnet50", "resnet50", weights, weights_backbone, progress, config)
 
 
 def ccnet_resnet101(
@@ -93,7 +96,32 @@ def ccnet_resnet101(
 ) -> CCNet:
     """Builds CCNet on ResNet-101, the published network. Arguments as in `ccnet_resnet18`."""
     config = {"num_classes": num_classes, "recurrence": recurrence, **config}
-    return _build("resnet101", weights, weights_backbone, progress, config)
+    return _build("ccnet_resnet101", "resnet101", weights, weights_backbone, progress, config)
+
+
+def build_ccnet(
+    backbone: str,
+    *,
+    weights: WeightsLike | None = None,
+    weights_backbone: WeightsEnum | str | os.PathLike[str] | None = None,
+    num_classes: int | None = None,
+    recurrence: int | None = None,
+    progress: bool = True,
+    **config: Any,
+) -> CCNet:
+    """Builds CCNet on any backbone, by its name.
+
+    Args:
+        backbone: as for `CCNet`, such as "resnet18" or "timm:convnext_tiny".
+        weights: as in `ccnet_resnet18`; for a network of timm there are none by name.
+        weights_backbone: as in `ccnet_resnet18`; for a network of timm see `backbones.load_timm`.
+        num_classes: as in `ccnet_resnet18`.
+        recurrence: as in `ccnet_resnet18`.
+        progress: as in `ccnet_resnet18`.
+        config: as in `ccnet_resnet18`.
+    """
+    config = {"num_classes": num_classes, "recurrence": recurrence, **config}
+    return _build("build_ccnet", backbone, weights, weights_backbone, progress, config)
 
 
 NETWORKS = {make.__name__: make for make in (ccnet_resnet18, ccnet_resnet50, ccnet_resnet101)}
@@ -101,6 +129,7 @@ NETWORKS = {make.__name__: make for make in (ccnet_resnet18, ccnet_resnet50, ccn
 
 
 def _build(
+    owner: str,
     backbone: str,
     weights: WeightsLike | None,
     weights_backbone: WeightsEnum | str | os.PathLike[str] | None,
@@ -109,7 +138,7 @@ def _build(
 ) -> CCNet:
     known = dict.fromkeys([*options_of(ccnet_resnet18), "categories", *options_of(CCNet)])
     known.pop("backbone")
-    check_options(f"ccnet_{backbone}", config, known, _HINTS)
+    check_options(owner, config, known, _HINTS)
     defaults = ("num_classes", "recurrence")
     arguments = complete_arguments(
         {name: value for name, value in config.items() if value is not None or name not in defaults}
@@ -140,6 +169,10 @@ def _load_backbone(
 
     A file must be of the same ResNet, and a network in it must have the same preprocessing.
     """
+    if isinstance(model.backbone, TimmBackbone):
+        choice = weights.name if isinstance(weights, WeightsEnum) else weights
+        model.card_details = load_timm(model.backbone, choice, progress=progress)
+        return
     name, stem = model.config["backbone"], list(model.backbone.stem_widths)
     candidates: Any = BackboneWeights if stem else get_model_weights(name)
     known = {
@@ -164,7 +197,13 @@ def _load_backbone(
         state_dict = load_registered(member, progress=progress).state_dict
     else:
         state_dict = load_imagenet(member, progress=progress)
-    load_strictly(model.backbone, convert_backbone(state_dict))
+    _load_tensors(model, convert_backbone(state_dict))
+
+
+def _load_tensors(model: CCNet, tensors: Mapping[str, Tensor]) -> None:
+    trained = {**model.config, "in_channels": 3}
+    adapted = adapted_to_channels(tensors, model.config, trained, model.backbone)
+    load_strictly(model.backbone, adapted)
 
 
 def _load_backbone_file(model: CCNet, path: str) -> None:
@@ -176,7 +215,7 @@ def _load_backbone_file(model: CCNet, path: str) -> None:
                 f"{path} has {field} {theirs[field]!r}, not {ours[field]!r} as the network"
             )
     try:
-        load_strictly(model.backbone, weights.state_dict)
+        _load_tensors(model, weights.state_dict)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     model.card_details = inherited_details(weights.details)

@@ -9,7 +9,7 @@ import torchvision
 from live_memory import kept_for_backward
 from torch import nn
 
-from ccnet.backbone import BACKBONES, Backbone
+from ccnet.backbones import BACKBONES, Backbone
 
 
 def randomise_norms(module):

@@ -21,7 +21,7 @@ ORDERS = {
         *("attention_kernel", "attention"),
         *("baselines", "norm", "class_tables", "class_fields", "classes", "losses"),
         *("images", "transforms", "visualization"),
-        *("datasets", "inference", "weights", "backbone", "heads", "reconfiguration", "model"),
+        *("datasets", "inference", "weights", "backbones", "heads", "reconfiguration", "model"),
         *("zoo", "evaluation", "training"),
     ],
     "images": [
@@ -38,7 +38,7 @@ ORDERS = {
             "arrays",
             "content",
         ),
-        "decoding",
+        *("decoding", "channels"),
     ],
     "inference": [
         *(
@@ -74,6 +74,7 @@ ORDERS = {
         *("pairing", "memory", "survey", "classes_file", "palettes", "numbering", "orientation"),
         *("judgement", "dataset"),
     ],
+    "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *("recipes", "termination", "run_log", "command_line", "precision", "checkpoint"),
@@ -89,6 +90,7 @@ REQUIRED = {"torch", "torchvision", "numpy", "PIL", "huggingface_hub", "safetens
 
 EXTRAS = {
     "images": {"pillow_heif"},
+    "backbones": {"timm"},
     "datasets": {"tqdm"},
     "training": {"tqdm"},
     "evaluation": {"matplotlib"},
@@ -173,7 +175,7 @@ def test_weights_know_nothing_of_the_model(sources):
     imported = {
         one for name, path in sources.items() if name[0] == "weights" for one in _imports(path)
     }
-    assert not {"ccnet.model", "ccnet.backbone", "ccnet.heads", "ccnet.zoo"} & imported
+    assert not {"ccnet.model", "ccnet.backbones", "ccnet.heads", "ccnet.zoo"} & imported
 
 
 def test_extras_are_needed_by_training_and_evaluation_alone(sources):

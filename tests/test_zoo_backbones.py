@@ -5,7 +5,7 @@ import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
 from ccnet import zoo
-from ccnet.backbone import Backbone
+from ccnet.backbones import Backbone
 from ccnet.weights import BackboneWeights, ModelWeights
 from ccnet.zoo import ccnet_resnet18, ccnet_resnet50, ccnet_resnet101
 

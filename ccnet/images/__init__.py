@@ -1,6 +1,7 @@
 """Images: decoding of files, arrays and tensors to 8-bit RGB, as a viewer shows them."""
 
 from ccnet.images.bitmap import restore_palette
+from ccnet.images.channels import decode_channels
 from ccnet.images.content import is_url
 from ccnet.images.decoding import FileLike, ImageLike, check_is_file, decode_image, images_of
 from ccnet.images.formats import UNREADABLE, is_picture_name
@@ -11,6 +12,7 @@ __all__ = [
     "FileLike",
     "ImageLike",
     "check_is_file",
+    "decode_channels",
     "decode_image",
     "images_of",
     "is_picture_name",

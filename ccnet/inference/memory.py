@@ -32,7 +32,9 @@ MOST_PER_PIXEL = 2**15
 
 
 @lru_cache
-def numbers_per_pixel(build: Callable[..., nn.Module], config: str) -> float:
+def numbers_per_pixel(
+    build: Callable[..., nn.Module], config: str, size: Size | None = None
+) -> float:
     """Counts what a forward pass of one picture holds at its peak, in numbers per pixel.
 
     These are the results of all operations for as long as they live, and the copies of input and
@@ -42,13 +44,16 @@ def numbers_per_pixel(build: Callable[..., nn.Module], config: str) -> float:
     Args:
         build: the constructor of the network.
         config: its arguments, in JSON.
+        size: height and width of the picture, for networks that do not take any; None for `SIDE`.
     """
+    size = size or (SIDE, SIDE)
+    arguments = json.loads(config)
     with torch.device("meta"):
-        network = build(**json.loads(config)).eval()
-    picture = torch.empty(1, 3, SIDE, SIDE, device="meta")
+        network = build(**arguments).eval()
+    picture = torch.empty(1, arguments.get("in_channels", 3), *size, device="meta")
     with torch.no_grad(), _Ledger() as ledger:
         network(picture)
-    return float(ledger.peak + picture.nbytes) / picture.element_size() / SIDE**2
+    return float(ledger.peak + picture.nbytes) / picture.element_size() / math.prod(size)
 
 
 class _Ledger(TorchDispatchMode):

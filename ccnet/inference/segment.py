@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
-from ccnet.images import ImageLike, decode_image
+from ccnet.images import ImageLike
 from ccnet.inference.memory import refused_without_memory, within_limit
 from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.replica import evaluation_replica
@@ -46,8 +46,8 @@ def segment(
     filter, as in the published protocols), and the logits are resized back.
 
     Args:
-        model: maps (N, 3, H, W) to a mapping with "out", the logits (N, K, H, W).
-        image: anything that `transforms.decode_image` accepts.
+        model: maps (N, C, H, W) to a mapping with "out", the logits (N, K, H, W).
+        image: anything that `preprocessing.decode` accepts.
         preprocessing: that the model was trained with.
         label_set: the K classes.
         protocol: the options of inference; None for one forward pass of the whole image.
@@ -69,7 +69,7 @@ def segment(
             'call to_empty(device="cpu") and load weights first'
         )
     protocol = protocol or InferenceProtocol()
-    pixels = decode_image(image)
+    pixels = preprocessing.decode(image)
     if isinstance(image, Tensor) or not pixels.is_contiguous():
         pixels = pixels.clone(memory_format=torch.contiguous_format)
     height, width = pixels.shape[1:]

@@ -17,7 +17,7 @@ Norm = TypeVar("Norm", bound=_NormBase)
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _INVERTIBLE = (nn.BatchNorm2d, SyncBatchNorm, nn.SyncBatchNorm)
-"""Norms that `convert_inplace_abn` converts."""
+"""Norms that `convert_inplace_abn` converts; what is derived from them may do more."""
 
 
 _IN_PLACE: dict[Any, Any] = {BasicBlock: InPlaceBasicBlock, Bottleneck: InPlaceBottleneck}
@@ -40,16 +40,26 @@ def convert_sync_batchnorm(
 
     Returns:
         The model, or its replacement if it is a norm itself.
+
+    Raises:
+        ValueError: if a norm is of a class that is derived from batch norm. The model is then
+            unchanged.
     """
-    if isinstance(model, _PLAIN):
+    if isinstance(model, _PLAIN) and type(model) in _PLAIN:
         on_cuda = any(tensor.is_cuda for tensor in model.state_dict().values())
         kind = nn.SyncBatchNorm if on_cuda else SyncBatchNorm
         return _successor(model, kind, process_group=process_group)
+    for path, module in model.named_modules():
+        if isinstance(module, _PLAIN) and type(module) not in _PLAIN:
+            raise ValueError(
+                f"{path} is a {type(module).__name__}, which does more than a batch norm and would "
+                "lose it: only plain batch norms can be synchronised"
+            )
     replacements: dict[nn.Module, nn.Module] = {}
     for path, module in list(model.named_modules(remove_duplicate=False)):
         if isinstance(module, InPlaceABN):
             module.synchronized, module.process_group = True, process_group
-        elif isinstance(module, _PLAIN):
+        elif type(module) in _PLAIN:
             if module not in replacements:
                 replacements[module] = convert_sync_batchnorm(module, process_group)
             model.set_submodule(path, replacements[module])
@@ -96,7 +106,7 @@ def convert_inplace_abn(model: nn.Module, negative_slope: float | None = None) -
     layers: list[_Layer] = []
     blocks: list[nn.Module] = []
     for path, module in model.named_modules():
-        if type(module) in _IN_PLACE and isinstance(module.bn1, _INVERTIBLE):
+        if type(module) in _IN_PLACE and type(module.bn1) in _INVERTIBLE:
             blocks.append(module)
             layers += _layers_of_block(path, module, negative_slope)
         elif isinstance(module, nn.Sequential):
@@ -106,7 +116,7 @@ def convert_inplace_abn(model: nn.Module, negative_slope: float | None = None) -
         _make_positive(norm, convolution)
         settings = {
             "negative_slope": 1.0 if slope is None else slope,
-            "synchronized": not isinstance(norm, _PLAIN),
+            "synchronized": type(norm) not in _PLAIN,
             "process_group": getattr(norm, "process_group", None),
         }
         setattr(parent, name, _successor(norm, InPlaceABN, **settings))
@@ -175,7 +185,7 @@ def _layers_of_block(path: str, block: Any, negative_slope: float | None) -> lis
     ]
     shortcut = block.downsample if isinstance(block.downsample, nn.Sequential) else ()
     match list(shortcut):
-        case [*before, nn.Conv2d() as convolution, norm] if isinstance(norm, _INVERTIBLE):
+        case [*before, nn.Conv2d() as convolution, norm] if type(norm) in _INVERTIBLE:
             layers.append(_Layer(block.downsample, str(len(before) + 1), convolution, None))
     return layers
 
@@ -188,7 +198,7 @@ def _layers_of_sequence(
         convolution, norm, activation = sequence[index : index + 3]
         if (
             isinstance(convolution, nn.Conv2d)
-            and isinstance(norm, _INVERTIBLE)
+            and type(norm) in _INVERTIBLE
             and isinstance(activation, nn.ReLU | nn.LeakyReLU)
         ):
             slope = _slope(activation, f"{path}.{index + 2}", negative_slope)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn, optim
 from torchvision.transforms import v2
 
-from ccnet.backbone import BACKBONES, OUTPUT_STRIDES, Backbone
+from ccnet.backbones import BACKBONES, OUTPUT_STRIDES, Backbone
 from ccnet.options import named_options
 from ccnet.training.precision import autocast
 from ccnet.training.recipes import refuse_other_choices

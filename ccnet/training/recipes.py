@@ -4,12 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from ccnet.backbone import BACKBONES
+from ccnet.backbones import check_name
 from ccnet.options import named_options
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "dataset": ("camvid", "cityscapes", "folder", "labelmefacade", "street-scenes"),
-    "backbone": BACKBONES,
     "optimizer": ("adamw", "sgd"),
     "norm": ("batch", "inplace"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
@@ -48,7 +47,7 @@ class Recipe:
         leave_out: parts of names, separated by commas, such as "0006R0,0001TP": the images of the
             training set whose names contain one are not trained but validated on; empty for the
             usual validation set.
-        backbone: the backbone of `CCNet`.
+        backbone: the backbone of `CCNet`, such as "resnet18" or "timm:convnext_tiny".
         recurrence: number of criss-cross attention loops; 0 for no attention.
         output_stride: output stride of the backbone; weights fit every output stride.
         negative_slope: slope of the leaky ReLU activations; 0 is ReLU. `weights` keep their own.
@@ -138,6 +137,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         refuse_other_choices(self, CHOICES)
+        check_name(self.backbone)
         for field in fields(self):
             value, least = getattr(self, field.name), int(field.name in _AT_LEAST_ONE)
             if not isinstance(value, str) and not least <= value < math.inf:

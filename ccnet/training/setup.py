@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ccnet import datasets
+from ccnet.backbones import TIMM
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.datasets import LabeledImages, Sample, StreetScenes, select
 from ccnet.datasets.mask_folder.pairing import in_short
@@ -18,7 +19,7 @@ from ccnet.training.optimization import class_pixels
 from ccnet.training.recipes import Recipe
 from ccnet.weights.model_card import inherited_details
 from ccnet.weights.sources import load_weights
-from ccnet.zoo import NETWORKS
+from ccnet.zoo import build_ccnet
 
 Datasets = tuple[Dataset[Sample], Dataset[Sample], LabelSet]
 
@@ -158,14 +159,14 @@ def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -
     """
     torch.manual_seed(recipe.seed)
     if not recipe.weights:
-        return NETWORKS[f"ccnet_{recipe.backbone}"](
+        is_timm = recipe.backbone.startswith(TIMM)  # which has activations of its own
+        slope = {} if is_timm else {"negative_slope": recipe.negative_slope}
+        return build_ccnet(
+            recipe.backbone,
             weights_backbone=recipe.weights_backbone or None,
             recurrence=recipe.recurrence,
             negative_slope=recipe.negative_slope,
-            backbone_options={
-                "output_stride": recipe.output_stride,
-                "negative_slope": recipe.negative_slope,
-            },
+            backbone_options={"output_stride": recipe.output_stride, **slope},
             label_set=label_set.to_config(),
             progress=progress,
         )

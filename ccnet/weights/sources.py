@@ -25,6 +25,11 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 BEST_OF_A_RUN = "best.safetensors"
 """The file of weights in the folder of a training run."""
 
+
+class _NoneRegistered(WeightsEnum):
+    """The weights of a backbone for which none are registered."""
+
+
 WeightsLike: TypeAlias = WeightsEnum | ModelWeights | str | os.PathLike[str]
 
 
@@ -36,7 +41,7 @@ def load_weights(weights: WeightsLike, backbone: str, *, progress: bool = True) 
             the folder of a training run, of one that `save_pretrained` wrote, or of a checkpoint
             that `convert` knows, with "#" and the name of a network in it if there are several;
             "hf://owner/name@revision"; or weights that are already loaded.
-        backbone: backbone of the network, a key of `REGISTRY`.
+        backbone: backbone of the network.
         progress: show a progress bar for downloads.
 
     Raises:
@@ -44,12 +49,15 @@ def load_weights(weights: WeightsLike, backbone: str, *, progress: bool = True) 
         ValueError: if the weights are unknown, a file is damaged, or the weights are for another
             backbone.
     """
-    loaded = complete(_load(weights, REGISTRY[backbone], progress))
+    loaded = complete(_load(weights, REGISTRY.get(backbone, _NoneRegistered), progress))
     trained = loaded.config.get("backbone")
-    if trained != backbone and isinstance(trained, str) and trained in REGISTRY:
-        raise ValueError(
-            f"{loaded.source} holds weights for {trained}, not for {backbone}: use ccnet_{trained}"
-        )
+    if trained != backbone and isinstance(trained, str):
+        known = trained in REGISTRY
+        if known or trained.startswith("timm:"):
+            use = f"ccnet_{trained}" if known else f'build_ccnet("{trained}")'
+            raise ValueError(
+                f"{loaded.source} holds weights for {trained}, not for {backbone}: use {use}"
+            )
     return loaded
 
 
@@ -88,8 +96,10 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
     if owners:
         raise ValueError(f"{name} are weights of {' and '.join(owners)}: use that network")
     raise ValueError(
-        f"unknown weights {name!r}: expected one of {', '.join(names)}, the path of a .safetensors "
-        "file, of the folder of a run or of save_pretrained, or of a checkpoint of the authors, "
+        f"unknown weights {name!r}: expected "
+        + (f"one of {', '.join(names)}, " if names else "(none are registered for this backbone) ")
+        + "the path of a .safetensors file, "
+        "of the folder of a run or of save_pretrained, or of a checkpoint of the authors, "
         "CCNet-Pure-Pytorch or OpenMMLab, or hf://owner/name "
         "(weights=None builds an untrained network)"
     )

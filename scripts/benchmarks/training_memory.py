@@ -15,7 +15,7 @@ import torch
 from live_memory import LiveMemory, kept_for_backward
 from torch import Tensor, nn
 
-from ccnet.backbone import BACKBONES
+from ccnet.backbones import BACKBONES
 from ccnet.console import prepare_console
 from ccnet.losses import SegmentationLoss
 from ccnet.model import CCNet

@@ -24,7 +24,7 @@ from small_runs import (
 )
 
 from ccnet import distributed, locks
-from ccnet.backbone import Backbone
+from ccnet.backbones import Backbone
 from ccnet.norm import convert_sync_batchnorm
 from ccnet.training.termination import Terminated
 

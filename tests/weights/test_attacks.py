@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 import ccnet
-from ccnet.backbone import Backbone
+from ccnet.backbones import Backbone
 from ccnet.model import CCNet
 from ccnet.weights import ModelWeights
 from ccnet.weights.serialization import load_strictly

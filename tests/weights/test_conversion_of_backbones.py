@@ -6,7 +6,7 @@ import pytest
 import torch
 from families import difference, random_input
 
-from ccnet.backbone import Backbone
+from ccnet.backbones import Backbone
 from ccnet.weights.conversion import convert_backbone
 from ccnet.weights.serialization import load_strictly
 

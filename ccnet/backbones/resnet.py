@@ -1,8 +1,9 @@
-"""Dilated ResNet backbones: torchvision's ResNets with deep stem, dilated stages, two outputs."""
+"""Dilated ResNets: torchvision's ResNets with deep stem, dilated stages, two outputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from ccnet.options import named_options
 from ccnet.schema import check, flag, integer, number, one_of, several
+from ccnet.transforms import MAX_CHANNELS, Preprocessing
 
 _RESNETS = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -27,6 +29,7 @@ DEEP_STEM = (64, 64, 128)
 
 _RULES = {
     "name": one_of(*BACKBONES),
+    "in_channels": integer(1, MAX_CHANNELS),
     "stem_widths": several(0, 10, integer(1, 4096)).or_none(),
     "output_stride": one_of(*OUTPUT_STRIDES),
     "contract_dilation": flag(),
@@ -40,6 +43,7 @@ class Backbone(nn.Module):
 
     Args:
         name: one of "resnet18", "resnet50", "resnet101".
+        in_channels: number of channels of the input.
         stem_widths: output channels of the stem's 3x3 convolutions, of which the first has stride
             2; empty for torchvision's single 7x7 convolution; None for the usual stem (7x7 for
             "resnet18", 64-64-128 for the others).
@@ -54,6 +58,10 @@ class Backbone(nn.Module):
             recompute their activations in the backward pass; off by default.
         channels: number of channels (C3, C4) of the two outputs.
         stem_widths: output channels of the stem's 3x3 convolutions; empty for the 7x7 stem.
+        slopes: of its activations, see `norm.activation_slopes`.
+        preprocessing: of its ImageNet weights.
+        image_size: None: it takes pictures of any size.
+        settled: arguments that it changed to what it can do: none.
 
     Raises:
         ValueError: if an argument is of the wrong type or out of range.
@@ -62,11 +70,16 @@ class Backbone(nn.Module):
         ResNet (https://arxiv.org/abs/1512.03385), dilated as in https://arxiv.org/abs/1606.00915.
     """
 
+    preprocessing = Preprocessing()
+    image_size = None
+    settled: Mapping[str, Any] = {}
+
     @named_options()
     def __init__(
         self,
         name: str = "resnet101",
         *,
+        in_channels: int = 3,
         stem_widths: Sequence[int] | None = None,
         output_stride: int = 8,
         contract_dilation: bool = False,
@@ -81,11 +94,13 @@ class Backbone(nn.Module):
         block, depths = _RESNETS[name]
         resnet = ResNet(block, list(depths))
         if stem_widths:
-            stem = _deep_stem(stem_widths)
+            stem = _deep_stem(in_channels, stem_widths)
             if stem_widths[-1] != 64:
                 resnet.inplanes = stem_widths[-1]
                 resnet.layer1 = resnet._make_layer(block, 64, depths[0])
         else:
+            if in_channels != 3:
+                resnet.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             stem = [resnet.conv1, resnet.bn1, resnet.relu]
         pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=ceil_mode)
         self.stem = nn.Sequential(*stem, pool)
@@ -102,6 +117,7 @@ class Backbone(nn.Module):
         for module in (self.stem, self.layer1):
             _initialise(module)
         self.gradient_checkpointing = False
+        self.slopes = {float(negative_slope)}
         if negative_slope:
             _make_leaky(self, negative_slope)
 
@@ -109,7 +125,7 @@ class Backbone(nn.Module):
         """Computes the feature maps of the last two stages.
 
         Args:
-            x: (N, 3, H, W), normalised.
+            x: (N, C, H, W), normalised.
 
         Returns:
             (N, C3, h, w) and (N, C4, h', w'), of the same size if `output_stride` is 8.
@@ -170,9 +186,9 @@ def _make_leaky(module: nn.Module, negative_slope: float) -> None:
                 setattr(parent, name, nn.LeakyReLU(negative_slope, inplace=True))
 
 
-def _deep_stem(widths: Sequence[int]) -> list[nn.Module]:
+def _deep_stem(in_channels: int, widths: Sequence[int]) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for index, (previous, width) in enumerate(zip((3, *widths), widths, strict=False)):
+    for index, (previous, width) in enumerate(zip((in_channels, *widths), widths, strict=False)):
         stride = 2 if index == 0 else 1
         layers += [
             nn.Conv2d(previous, width, kernel_size=3, stride=stride, padding=1, bias=False),
