@@ -27,7 +27,8 @@ def changed_config(config: Config, changes: Config) -> dict[str, Any]:
     if changed["num_classes"] != config["num_classes"]:
         changed["label_set"] = changes.get("label_set")
     if "in_channels" in changes and "preprocessing" not in changes:
-        known = Preprocessing.from_config(config.get("preprocessing"))
+        default = Preprocessing().for_channels(config.get("in_channels", 3))
+        known = Preprocessing.from_config(config.get("preprocessing"), default)
         changed["preprocessing"] = known.for_channels(changed["in_channels"]).to_config()
     changed["backbone_options"] = {}
     for source in (config, changes):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ccnet.images import ImageLike, decode_channels
 from ccnet.options import named_options
-from ccnet.schema import check, mapping, number, one_of, several, shown_name
+from ccnet.schema import check, integer, mapping, number, one_of, several, shown_name
 
 MAX_CHANNELS = 256
 """Largest number of channels of an image."""
@@ -64,8 +64,9 @@ class Preprocessing:
         One channel has the mean of all values; more of them have those of the first channels again.
 
         Raises:
-            ValueError: if there are to be more channels than the three of "BGR".
+            ValueError: if there are to be other channels than the three of "BGR", or too many.
         """
+        check({"in_channels": count}, {"in_channels": integer(1, MAX_CHANNELS)})
         if count == self.channels:
             return self
         if self.channel_order == "BGR" and count != 1:

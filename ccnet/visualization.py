@@ -46,7 +46,7 @@ def overlay(
     """Blends the colours of the classes over an image; ignored pixels keep the image's colour.
 
     Args:
-        image: (3, H, W), uint8, RGB.
+        image: (3, H, W), uint8, RGB; or (1, H, W), grey.
         labels: (H, W), uint8: classes, or 255 for ignored pixels.
         label_set: the colours of the classes.
         opacity: 0 (only the image) to 1 (only the colours).
@@ -55,7 +55,8 @@ def overlay(
         A PIL image of mode "RGB" and size (W, H).
 
     Raises:
-        ValueError: if the sizes differ, or the opacity is outside 0..1.
+        ValueError: if the sizes differ, the image has other channels, or the opacity is outside
+            0..1.
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be in 0..1, not {opacity}")
@@ -63,7 +64,12 @@ def overlay(
         raise ValueError(
             f"image {tuple(image.shape)} and labels {tuple(labels.shape)} differ in size"
         )
-    picture = Image.fromarray(_to_array(image.movedim(0, -1)))
+    if image.shape[0] not in (1, 3):
+        raise ValueError(
+            f"an image of {image.shape[0]} channels cannot be shown: give visualization.overlay an "
+            "RGB one (3, H, W), or draw the labels alone with colorize"
+        )
+    picture = Image.fromarray(_to_array(image.expand(3, -1, -1).movedim(0, -1)))
     colors = colorize(labels, label_set).convert("RGB")
     is_class = Image.fromarray((_to_array(labels) < len(label_set)).astype(np.uint8) * 255)
     return Image.composite(Image.blend(picture, colors, opacity), picture, is_class)

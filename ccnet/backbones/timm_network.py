@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -178,19 +179,13 @@ def create(name: str, options: Mapping[str, Any], **weights: Any) -> tuple[Any, 
 
     own = name.removeprefix(TIMM)
     if not (own.replace("_", "").replace(".", "").isalnum() and timm.is_model(own)):
-        similar = timm.list_models(f"{own.split('.')[0][:4]}*") if own[:4].isalnum() else []
-        hint = f", but {', '.join(similar[:8])}" if similar else ""
+        similar = get_close_matches(own.partition(".")[0], timm.list_models(), n=5)
+        hint = f", but {', '.join(similar)}" if similar else ""
         raise ValueError(f"timm {timm.__version__} has no network {shown(own)}{hint}")
     arguments = {**_WISHES, **options}
     while True:
         try:
-            network = timm.create_model(
-                own,
-                features_only=True,
-                out_indices=(-2, -1),
-                **{"pretrained": False, **weights},
-                **arguments,
-            )
+            network = _built(timm.create_model, own, {"pretrained": False, **weights, **arguments})
         except Exception as error:  # of many kinds: every network checks in its own way
             refused = [wish for wish in _WISHES if wish in arguments and repr(wish) in str(error)]
             if not (isinstance(error, TypeError) and refused):
@@ -198,6 +193,18 @@ def create(name: str, options: Mapping[str, Any], **weights: Any) -> tuple[Any, 
             arguments = {key: arguments[key] for key in arguments if key not in refused}
         else:
             return network, arguments
+
+
+def _built(create_model: Any, name: str, arguments: Mapping[str, Any]) -> Any:
+    """Calls timm; on the meta device, where some constructors cannot compute, by way of the CPU."""
+    arguments = {"features_only": True, "out_indices": (-2, -1), **arguments}
+    try:
+        return create_model(name, **arguments)
+    except (NotImplementedError, RuntimeError):
+        if torch.empty(0).device.type != "meta":
+            raise
+        with torch.device("cpu"):
+            return create_model(name, **arguments).to("meta")
 
 
 def _is_of_shapes(error: Exception) -> bool:

@@ -23,7 +23,8 @@ class Segmentation:
     Attributes:
         labels: (H, W), uint8, on the CPU: the class of each pixel.
         label_set: the K classes, with names and colours.
-        image: (3, H, W), uint8, RGB, on the CPU: the image itself.
+        image: (3, H, W), uint8, RGB, on the CPU: the image itself; (C, H, W) for a network of other
+            channels.
         probabilities: (K, H, W), float32, on the CPU, in 0..1; None unless requested.
     """
 
