@@ -27,15 +27,24 @@ def changed_config(config: Config, changes: Config) -> dict[str, Any]:
     if changed["num_classes"] != config["num_classes"]:
         changed["label_set"] = changes.get("label_set")
     if "in_channels" in changes and "preprocessing" not in changes:
-        default = Preprocessing().for_channels(config.get("in_channels", 3))
-        known = Preprocessing.from_config(config.get("preprocessing"), default)
-        changed["preprocessing"] = known.for_channels(changed["in_channels"]).to_config()
+        changed["preprocessing"] = adapted_preprocessing(config, changes["in_channels"])
     changed["backbone_options"] = {}
     for source in (config, changes):
         options = {"backbone_options": source.get("backbone_options") or {}}
         check(options, {"backbone_options": mapping()})
         changed["backbone_options"] |= options["backbone_options"]
     return changed
+
+
+def adapted_preprocessing(config: Config, in_channels: int) -> dict[str, Any]:
+    """Returns the preprocessing of a configuration for another number of channels.
+
+    Raises:
+        ValueError: if it cannot be adapted.
+    """
+    default = Preprocessing().for_channels(config.get("in_channels", 3))
+    known = Preprocessing.from_config(config.get("preprocessing"), default)
+    return known.for_channels(in_channels).to_config()
 
 
 def changed_parts(config: Config, trained: Config) -> tuple[str, ...]:

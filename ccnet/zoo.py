@@ -12,7 +12,7 @@ from ccnet.backbones import TimmBackbone, load_timm
 from ccnet.classes import complete_arguments
 from ccnet.model import CCNet
 from ccnet.options import check_options, options_of
-from ccnet.reconfiguration import adapted_to_channels
+from ccnet.reconfiguration import adapted_preprocessing, adapted_to_channels
 from ccnet.weights.assumptions import settle
 from ccnet.weights.backbones import is_file_name, read_backbone
 from ccnet.weights.conversion import convert_backbone
@@ -200,22 +200,27 @@ def _load_backbone(
     _load_tensors(model, convert_backbone(state_dict))
 
 
-def _load_tensors(model: CCNet, tensors: Mapping[str, Tensor]) -> None:
-    trained = {**model.config, "in_channels": 3}
-    adapted = adapted_to_channels(tensors, model.config, trained, model.backbone)
+def _load_tensors(
+    model: CCNet, tensors: Mapping[str, Tensor], trained: Mapping[str, Any] | None = None
+) -> None:
+    """Loads a backbone, of a network with the configuration `trained`, adapted to the channels."""
+    adapted = adapted_to_channels(tensors, model.config, trained or {}, model.backbone)
     load_strictly(model.backbone, adapted)
 
 
 def _load_backbone_file(model: CCNet, path: str) -> None:
     weights = settle(read_backbone(path), model.config)
     ours, theirs = model.config, {**model.config, **weights.config}
+    if theirs["preprocessing"] != ours["preprocessing"]:
+        channels = model.preprocessing.channels
+        theirs["preprocessing"] = adapted_preprocessing(weights.config, channels)
     for field in ("backbone", "preprocessing"):
         if theirs[field] != ours[field]:
             raise ValueError(
                 f"{path} has {field} {theirs[field]!r}, not {ours[field]!r} as the network"
             )
     try:
-        _load_tensors(model, weights.state_dict)
+        _load_tensors(model, weights.state_dict, weights.config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     model.card_details = inherited_details(weights.details)

@@ -62,3 +62,24 @@ def test_backbone_of_a_network_takes_the_options_of_the_one_it_is_for(tmp_path, 
     model = ccnet_resnet18(weights_backbone=tmp_path / "mine.pth")
     assert torch.equal(model.backbone.stem[0].weight, whole.backbone.stem[0].weight)
     assert "assumed" not in caplog.text
+
+
+@pytest.mark.parametrize("saved", ["whole", "state dict"])
+def test_backbone_weights_are_adapted_to_other_channels(saved, tmp_path, monkeypatch):
+    whole = ccnet_resnet18(num_classes=3, aux_channels=8, preprocessing={"std": [50, 60, 70]})
+    if saved == "whole":
+        whole.save_pretrained(tmp_path / "mine.pth")
+    else:
+        torch.save(whole.state_dict(), tmp_path / "mine.pth")
+    model = ccnet_resnet18(
+        weights_backbone=tmp_path / "mine.pth",
+        in_channels=4,
+        preprocessing={"std": [50, 60, 70, 50]},
+    )
+    kernels = whole.backbone.stem[0].weight[:, [0, 1, 2, 0]] * 0.75
+    torch.testing.assert_close(model.backbone.stem[0].weight, kernels)
+    theirs = resnet18().state_dict()
+    monkeypatch.setattr(zoo, "load_imagenet", lambda weights, progress: theirs)
+    grey = ccnet_resnet18(weights_backbone="DEFAULT", in_channels=1)
+    kernels = theirs["conv1.weight"].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(grey.backbone.stem[0].weight, kernels)

@@ -25,7 +25,7 @@ def on_meta(name, **options):
         ("densenet121", (1024, 1024), (16, 32)),
         ("swin_tiny_patch4_window7_224", (384, 768), (16, 32)),
         ("mambaout_femto", (192, 288), (16, 32)),
-        ("efficientvit_m0", (128, 192), (32, 64)),
+        ("selecsls42", (1024, 1280), (32, 64)),
         ("test_vit", (64, 64), (16, 16)),
     ],
 )
@@ -58,9 +58,9 @@ def test_channels_last_maps_are_turned():
         )
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "test_convnext", "efficientvit_m0"])
+@pytest.mark.parametrize("name", ["resnet10t", "test_convnext", "efficientformerv2_s0"])
 def test_network_is_saved_and_loaded_whole(name, tmp_path, caplog):
-    """Also what a constructor computes and no file holds, as in efficientvit_m0."""
+    """Also what a constructor computes and no file holds, as in efficientformerv2_s0."""
     model = ccnet.CCNet(f"timm:{name}", num_classes=3, recurrence=1).eval()
     for tensor in model.buffers():
         if tensor.is_floating_point():
@@ -70,7 +70,7 @@ def test_network_is_saved_and_loaded_whole(name, tmp_path, caplog):
     loaded = ccnet.CCNet.from_pretrained(tmp_path)
     assert loaded.config == model.config
     assert "stride" not in caplog.text
-    x = torch.randn(1, 3, 64, 96)
+    x = torch.randn(1, 3, *model.backbone.image_size)
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=0)
     built = ccnet.build_ccnet(f"timm:{name}", weights=tmp_path)
@@ -124,7 +124,7 @@ def test_wrong_options_are_refused(options, message):
 
 
 def test_picture_of_a_size_that_the_network_cannot_take_is_refused():
-    model = ccnet.CCNet("timm:test_vit_relpos", num_classes=3, recurrence=0).eval()
+    model = ccnet.CCNet("timm:efficientformerv2_s0", num_classes=3, recurrence=0).eval()
     side = model.backbone.image_size[0]
     message = rf"cannot take 75 x 50 pixels .*built for {side} x {side}.*crop=\({side}, {side}\)"
     with pytest.raises(ValueError, match=message):
@@ -132,7 +132,7 @@ def test_picture_of_a_size_that_the_network_cannot_take_is_refused():
     picture = torch.randint(256, (3, 50, 75), dtype=torch.uint8)
     assert model.predict(picture, mode="slide", crop=side).labels.shape == (50, 75)
     own = {"image_size": [64, 96]}
-    other = ccnet.CCNet("timm:test_vit_relpos", 3, backbone_options=own).eval()
+    other = ccnet.CCNet("timm:efficientformerv2_s0", 3, backbone_options=own).eval()
     assert other(torch.randn(1, 3, 64, 96))["out"].shape == (1, 3, 64, 96)
 
 
