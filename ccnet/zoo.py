@@ -1,14 +1,15 @@
 """Model builders: CCNet on any backbone, untrained or with pretrained weights."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
-from ccnet.backbones import TimmBackbone, load_timm
+from ccnet.backbones import TIMM, TimmBackbone, load_timm
 from ccnet.classes import complete_arguments
 from ccnet.model import CCNet
 from ccnet.options import check_options, options_of
@@ -126,6 +127,22 @@ def build_ccnet(
 
 NETWORKS = {make.__name__: make for make in (ccnet_resnet18, ccnet_resnet50, ccnet_resnet101)}
 """The builders by name."""
+
+NETWORK_NAMES = f"{', '.join(NETWORKS)}, or {TIMM}NAME for a network of timm"
+"""What `find_builder` knows, for messages."""
+
+
+def find_builder(network: str) -> Callable[..., CCNet]:
+    """Finds a builder by its name in `NETWORKS`, or for a backbone of timm, as "timm:resnet26".
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if network in NETWORKS:
+        return NETWORKS[network]
+    if not network.startswith(TIMM):
+        raise ValueError(f"unknown network {network!r}: expected {NETWORK_NAMES}")
+    return partial(build_ccnet, network)
 
 
 def _build(

@@ -37,7 +37,7 @@ from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.locks import FolderLock
-from ccnet.zoo import NETWORKS
+from ccnet.zoo import NETWORK_NAMES
 
 SHOWN = 6
 """Number of images with the lowest mIoU that the report shows."""
@@ -55,7 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
     add("--split", help=f"split of {', '.join(PUBLIC)} (default: val)")
     add("--only", metavar="PARTS", help="only images whose names contain one of PARTS: a,b,...")
     add("--limit", type=int, metavar="N", help="evaluate only the first N images")
-    add("--network", choices=NETWORKS, help="default: one that has weights for the data set")
+    add("--network", metavar="NAME", help=f"{NETWORK_NAMES} (default: one with fitting weights)")
     add("--weights", default="DEFAULT", help="name, path, or all of the registry for the data set")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--report", type=user_path, metavar="DIR", help="write Markdown, JSON and charts there")

@@ -50,7 +50,7 @@ from ccnet.inference.marked_png import Origin, read_origin, save_marked
 from ccnet.inference.memory import DEFAULT_LIMIT, GIB
 from ccnet.inference.results import Standing, origin_of, save_results, standing
 from ccnet.weights.serialization import fingerprint
-from ccnet.zoo import NETWORKS
+from ccnet.zoo import NETWORK_NAMES, find_builder
 
 DEMO_SEED = 20181128
 """Seed of the rendered scene. Training uses small seeds, so no network was trained on it."""
@@ -75,7 +75,7 @@ def parse_arguments() -> tuple[argparse.Namespace, InferenceProtocol]:
     parser.add_argument("images", nargs="*", help="image files, folders and glob patterns")
     parser.add_argument("--output", type=user_path, default=Path(), help="folder for the results")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
-    parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
+    parser.add_argument("--network", default="ccnet_resnet18", metavar="NAME", help=NETWORK_NAMES)
     parser.add_argument("--weights", default="DEFAULT", help="name, path or hf:// address")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -106,7 +106,7 @@ class Segmenter:
     """
 
     def __init__(self, arguments: argparse.Namespace, protocol: InferenceProtocol) -> None:
-        network: ccnet.CCNet = NETWORKS[arguments.network](weights=arguments.weights)
+        network: ccnet.CCNet = find_builder(arguments.network)(weights=arguments.weights)
         self.model = network.to(usable_device(arguments.device))
         self.protocol, self.memory_limit = protocol, arguments.memory_limit
         options = protocol.to_config()

@@ -36,7 +36,7 @@ from ccnet.visualization import (
     map_position,
     mark_pixel,
 )
-from ccnet.zoo import NETWORKS
+from ccnet.zoo import NETWORK_NAMES, find_builder
 
 DEMO_SEED = 20181128
 """Seed of the rendered scene. Training uses small seeds, so no network was trained on it."""
@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=user_path, default=Path("attention.png"), help="output figure"
     )
-    parser.add_argument("--network", choices=NETWORKS, default="ccnet_resnet18")
+    parser.add_argument("--network", default="ccnet_resnet18", metavar="NAME", help=NETWORK_NAMES)
     parser.add_argument("--weights", default="DEFAULT", help="name, path or hf:// address")
     parser.add_argument("--recurrence", type=int, help="attention loops (default: the weights')")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -168,7 +168,7 @@ def main() -> None:
     try:
         image = decode_image(arguments.image or StreetScenes(1, seed=DEMO_SEED)[0][0])
         pixel = arguments.pixel or [side // 2 for side in image.shape[-2:]]
-        network = NETWORKS[arguments.network]
+        network = find_builder(arguments.network)
         model = network(weights=arguments.weights, recurrence=arguments.recurrence)
         model = model.to(usable_device(arguments.device))
         result, maps = look(model, image, pixel, arguments.memory_limit)

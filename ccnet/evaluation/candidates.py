@@ -10,7 +10,7 @@ from ccnet.classes import LabelSet
 from ccnet.inference import InferenceProtocol
 from ccnet.model import CCNet
 from ccnet.weights.registry import REGISTRY
-from ccnet.zoo import NETWORKS
+from ccnet.zoo import find_builder
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Candidate:
     """Weights to evaluate.
 
     Attributes:
-        network: a name in `zoo.NETWORKS`.
+        network: a name that `zoo.find_builder` knows.
         weights: a member of the registry, or the path of a file.
     """
 
@@ -58,7 +58,7 @@ class Candidate:
         """
         if self.meta and label_set:
             self._check(self.meta["categories"], label_set)
-        model = NETWORKS[self.network](weights=self.weights)
+        model = find_builder(self.network)(weights=self.weights)
         if label_set:
             self._check(model.label_set.categories, label_set)
         return model
@@ -81,11 +81,13 @@ def find_candidates(
             all members with these classes; or "DEFAULT" for the default of the largest network
             whose default has these classes, else for the member of the highest published mIoU.
         label_set: the classes of the data set; None if it has those of the weights.
-        network: a name in `zoo.NETWORKS`; by default that of ENUM, else the largest with such
-            weights, for a file the largest with weights for just these classes, else ResNet-18.
+        network: a name that `zoo.find_builder` knows; by default that of ENUM, else the largest
+            with such weights, for a file the largest with weights for just these classes, else
+            ResNet-18.
 
     Raises:
-        ValueError: if `weights` is "all" and no member has these classes.
+        ValueError: if there is no such network, or `weights` is "all" and no member has these
+            classes.
     """
     fitting = [
         Candidate(f"ccnet_{backbone}", member)
@@ -117,8 +119,9 @@ def find_candidates(
 
 def _named(network: str, weights: str) -> Candidate:
     """The member of this name, or a file."""
-    members = REGISTRY[network.removeprefix("ccnet_")].__members__
-    return Candidate(network, members.get(weights, weights))
+    find_builder(network)
+    choice = REGISTRY.get(network.removeprefix("ccnet_"))
+    return Candidate(network, (choice.__members__ if choice else {}).get(weights, weights))
 
 
 def _published_miou(candidate: Candidate) -> float:

@@ -54,7 +54,9 @@ def load_weights(weights: WeightsLike, backbone: str, *, progress: bool = True) 
     if trained != backbone and isinstance(trained, str):
         known = trained in REGISTRY
         if known or trained.startswith("timm:"):
-            use = f"ccnet_{trained}" if known else f'build_ccnet("{trained}")'
+            use = (
+                f"ccnet_{trained}" if known else f'build_ccnet("{trained}") or --network {trained}'
+            )
             raise ValueError(
                 f"{loaded.source} holds weights for {trained}, not for {backbone}: use {use}"
             )

@@ -5,6 +5,7 @@ import torch
 
 import ccnet
 from ccnet.backbones import TimmBackbone
+from ccnet.evaluation.candidates import find_candidates
 from ccnet.norm import convert_inplace_abn, convert_sync_batchnorm
 
 timm = pytest.importorskip("timm")
@@ -75,8 +76,12 @@ def test_network_is_saved_and_loaded_whole(name, tmp_path, caplog):
         torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=0)
     built = ccnet.build_ccnet(f"timm:{name}", weights=tmp_path)
     assert torch.equal(built.head.conva[0].weight, model.head.conva[0].weight)
-    with pytest.raises(ValueError, match=f"holds weights for timm:{name}, not for resnet18"):
+    (candidate,) = find_candidates(str(tmp_path), model.label_set, f"timm:{name}")
+    assert candidate.load(model.label_set).config == model.config
+    with pytest.raises(ValueError, match=rf"for timm:{name}, not .* --network timm:{name}"):
         ccnet.ccnet_resnet18(weights=tmp_path)
+    with pytest.raises(ValueError, match=r"unknown network 'resnet18': expected ccnet_resnet18"):
+        find_candidates(str(tmp_path), None, "resnet18")
 
 
 def test_network_trains_predicts_and_shows_its_preprocessing():
