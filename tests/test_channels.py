@@ -62,6 +62,7 @@ def test_pictures_are_tensors_and_arrays_of_that_many_channels(channels):
     assert torch.equal(result.image, picture)
     for same in (picture.permute(1, 2, 0).numpy(), picture.double() / 255):
         assert torch.equal(model.predict(same).labels, result.labels)
+    assert torch.equal(model.predict(picture, memory_limit=0.05).labels, result.labels)
     assert model.predict(picture, mode="slide", crop=33, flip=True).labels.shape == (40, 56)
     if channels == 1:
         assert result.overlay().size == (56, 40)

@@ -260,7 +260,7 @@ def test_nothing_of_a_false_size_is_made(sound, monkeypatch):
         devices.append(torch.empty(0).device.type)
         return Backbone(*arguments, **options)
 
-    monkeypatch.setattr("ccnet.model.Backbone", make)
+    monkeypatch.setattr("ccnet.backbones.choice.Backbone", make)
     config = {**sound.config, "backbone_options": {"stem_widths": [8]}}
     with pytest.raises(ValueError, match="the weights do not fit the network"):
         CCNet.from_weights(ModelWeights(sound.state_dict, config), num_classes=7)
