@@ -24,6 +24,7 @@ from ccnet.training.checkpoint import Checkpoints
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import Recipe
 from ccnet.training.termination import Terminated
+from ccnet.transforms import Preprocessing
 from ccnet.weights import read_weights
 
 SMALL = Recipe(
@@ -47,10 +48,12 @@ class SmallBackbone(nn.Module):
     """Two stages of 16 and 32 channels at strides 4 and 8, with the interface of `Backbone`."""
 
     channels, stem_widths = (16, 32), ()
+    preprocessing, image_size, settled = Preprocessing(), None, {}
 
     def __init__(self, name, negative_slope=0.0, **options):
         super().__init__()
         self.gradient_checkpointing = False
+        self.slopes = {float(negative_slope)}
         self.stages = nn.ModuleList()
         for width, wider in ((3, 8), (8, 16), (16, 32)):
             conv = nn.Conv2d(width, wider, 3, stride=2, padding=1, bias=False)
@@ -64,7 +67,7 @@ class SmallBackbone(nn.Module):
 
 def small_backbones():
     """A context in which every CCNet has the small backbone."""
-    return mock.patch("ccnet.model.Backbone", SmallBackbone)
+    return mock.patch("ccnet.backbones.choice.Backbone", SmallBackbone)
 
 
 def small_model(seed=0, negative_slope=0.0, **config):
