@@ -95,7 +95,7 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
         logger.warning("%s is a checkpoint of %s", name, converted.source)
         return replace(converted, source=name)
     owners = [f"ccnet_{key}" for key, enum in REGISTRY.items() if name in enum.__members__]
-    if owners:
+    if owners and name != "DEFAULT":
         raise ValueError(f"{name} are weights of {' and '.join(owners)}: use that network")
     raise ValueError(
         f"unknown weights {name!r}: expected "

@@ -272,7 +272,7 @@ OTHERS = {
     "backbone=dict(type='ResNetV1d')": "type='ResNetV1d'",
     "backbone=dict(type='ResNet', style='caffe')": "style='caffe'",
     "backbone=dict(strides=(1, 1, 1, 1))": r"strides \(1, 1, 1, 1\)",
-    "data_preprocessor=dict(mean=[1], std=[2])": "mean must be a list of 3",
+    "data_preprocessor=dict(mean=[1], std=[2])": "channel_order BGR is of 3 channels, not of 1",
     "data_preprocessor=dict(mean=3, std=4)": "a wrong value",
 }
 
