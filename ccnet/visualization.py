@@ -187,7 +187,7 @@ def heat_overlay(image: Tensor, weights: Tensor) -> Image.Image:
     return Image.composite(heat, grey.convert("RGB"), mask)
 
 
-def mark_pixel(picture: Image.Image, pixel: Sequence[int]) -> Image.Image:
+def mark_pixel(picture: Image.Image, pixel: Sequence[float]) -> Image.Image:
     """Copies an image and draws a white ring, edged in black, around a pixel (row, column)."""
     row, column = pixel
     marked = picture.copy()

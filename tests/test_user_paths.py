@@ -1,7 +1,6 @@
-"""Paths with "~": in arguments, environment variables and options, of the package and scripts."""
+"""Paths with "~": in arguments, environment variables and options, and on command lines."""
 
-import runpy
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 from small_runs import changed, trainer
 
 import ccnet
+from ccnet.commands import evaluate
 from ccnet.datasets import CamVid
 from ccnet.files import user_path
 from ccnet.images import decode_image
@@ -90,31 +90,29 @@ def test_folder_of_weights_in_a_variable(home, monkeypatch, weights_file):
 
 
 @pytest.mark.parametrize("given", ["option", "variable"])
-def test_scripts_take_them(home, repository, monkeypatch, given):
+def test_commands_take_them(home, monkeypatch, given):
     arguments = ["camvid", "--device", "cpu", "--weights", "~/mine.safetensors"]
     if given == "option":
         arguments.append("--root=~/camvid")
     else:
         monkeypatch.setenv("CAMVID_ROOT", "~/camvid")
-    script = runpy.run_path(str(repository / "scripts" / "evaluate.py"))
-    script["main"]([*arguments, "--report=~/report"])
+    evaluate.main([*arguments, "--report=~/report"])
     assert (home / "report" / "report.md").exists()
 
 
 @pytest.mark.parametrize(
     "name",
-    ["predict", "train", "pretrain_backbone", "visualize_attention", "convert_checkpoint"],
+    ["predict", "train", "pretrain", "attention", "convert"],
 )
-def test_every_path_option_is_expanded(home, repository, monkeypatch, name):
+def test_every_path_option_is_expanded(home, name):
     given = {
         "predict": ["a.png", "--output=~/out"],
         "train": ["camvid-r18", "--run-dir=~/run", "--root=~/camvid", "--val-root=~/val"],
-        "pretrain_backbone": ["~/images.zip", "--run-dir=~/run"],
-        "visualize_attention": ["~/a.png", "--output=~/out/a.png"],
-        "convert_checkpoint": ["~/a.pth", "--output=~/out"],
+        "pretrain": ["~/images.zip", "--run-dir=~/run"],
+        "attention": ["~/a.png", "--output=~/out/a.png"],
+        "convert": ["~/a.pth", "--output=~/out"],
     }
-    monkeypatch.setattr(sys, "argv", [name, *given[name]])
-    parsed = runpy.run_path(str(repository / "scripts" / f"{name}.py"))["parse_arguments"]()
+    parsed = import_module(f"ccnet.commands.{name}").parse_arguments(given[name])
     values = vars(parsed[0] if isinstance(parsed, tuple) else parsed).values()
     paths = [value for value in values if isinstance(value, Path)]
     assert len(paths) == sum("~" in argument for argument in given[name])

@@ -1,6 +1,6 @@
 """Draws which positions one pixel attends to, after each loop of criss-cross attention.
 
-    python scripts/visualize_attention.py street.jpg --pixel 190 80 --output attention.png
+    ccnet attention street.jpg --pixel 190 80 --output attention.png
 
 Panels, from left to right: the image with a ring around the pixel; for every number of loops, the
 attention weight of each position of the feature map; the prediction. The weights are those of the
@@ -48,9 +48,11 @@ INK, GAP = "#222222", 12
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(
+    argv: Sequence[str] | None = None, prog: str | None = None
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("image", nargs="?", type=user_path, help="path of an image")
     parser.add_argument(
@@ -75,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="GIB",
         help="what the image may take, as estimated from its size (default: %(default)s)",
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if not 16 <= arguments.panel_width <= MOST_WIDTH:
         parser.error(f"--panel-width must be 16 to {MOST_WIDTH}, not {arguments.panel_width}")
     if arguments.image and same_file(arguments.image, arguments.output):
@@ -149,7 +151,9 @@ def draw(
     return sheet
 
 
-def scale_bar(width: int, line: int, font: ImageFont.ImageFont) -> Image.Image:
+def scale_bar(
+    width: int, line: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> Image.Image:
     """Draws the colour bar of attention weights with its labels, two lines high."""
     bar = Image.new("RGB", (width, 2 * line), "white")
     levels = np.tile(np.linspace(0, 1, width), (line // 2, 1))
@@ -162,9 +166,9 @@ def scale_bar(width: int, line: int, font: ImageFont.ImageFont) -> Image.Image:
     return bar
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
-    arguments = parse_arguments()
+    arguments = parse_arguments(argv, prog)
     try:
         image = decode_image(arguments.image or StreetScenes(1, seed=DEMO_SEED)[0][0])
         pixel = arguments.pixel or [side // 2 for side in image.shape[-2:]]
@@ -177,13 +181,9 @@ def main() -> None:
             figure.save(temporary, optimize=True)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    category = printable(result.categories[result.labels[tuple(pixel)].item()])
+    category = printable(result.categories[int(result.labels[tuple(pixel)])])
     print(f"{printable(arguments.output)}: row {pixel[0]}, column {pixel[1]}: {category}")
     for count, weights in enumerate(maps, start=1):
         order = weights.flatten().sort(descending=True).values
         most = int((order.cumsum(0) < 0.9).sum()) + 1
         print(f"  loops {count}: 90 % of the attention on {most} of {order.numel()} positions")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 r"""Converts a checkpoint of another code base to safetensors, config.json and a model card.
 
-    python scripts/convert_checkpoint.py CS_scenes_60000.pth --output converted
-    python scripts/convert_checkpoint.py ccnet_r101.pth --output converted \
+    ccnet convert CS_scenes_60000.pth --output converted
+    ccnet convert ccnet_r101.pth --output converted \
         --registered CCNet_ResNet101_Weights.OPENMMLAB_CITYSCAPES_769X769_80K --push owner/name
 
 With --registered, configuration and model card come from the registry, and the file must have the
@@ -12,11 +12,12 @@ and prints the registry entry that pins the upload.
 import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # its client's
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
@@ -28,9 +29,11 @@ from ccnet.weights.hashes import verify
 from ccnet.weights.registry import details_of, find_member
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(
+    argv: Sequence[str] | None = None, prog: str | None = None
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=user_path)
     parser.add_argument("--entry", help="name of a network in it, if it holds several")
@@ -38,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--registered", type=registered, help="registry entry, as ENUM.MEMBER")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload to this repository")
     parser.add_argument("--dry-run", action="store_true", help="check, but write nothing")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def registered(name: str) -> WeightsEnum:
@@ -52,13 +55,14 @@ def logits_of(model: CCNet) -> Tensor:
     """Computes the logits of a fixed input."""
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        return model(torch.randn(1, 3, 96, 128, generator=generator))["out"]
+        logits: Tensor = model(torch.randn(1, 3, 96, 128, generator=generator))["out"]
+    return logits
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
     try:
-        convert_and_write(parse_arguments())
+        convert_and_write(parse_arguments(argv, prog))
     except (OSError, HTTPError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -98,7 +102,3 @@ def convert_and_write(arguments: argparse.Namespace) -> None:
         commit = api.upload_folder(repo_id=arguments.push, folder_path=arguments.output)
         pin = {"repo_id": arguments.push, "revision": commit.oid, "filename": path.name}
         print(f"for the registry: hub={json.dumps({**pin, 'sha256': sha256})}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,12 @@
 r"""Evaluates weights on a data set and confirms their published mIoU.
 
-    python scripts/evaluate.py camvid --root CamVid --confirm
-    python scripts/evaluate.py cityscapes --root cityscapes --weights all --report results
-    python scripts/evaluate.py ade20k --root ADEChallengeData2016 --confirm
-    python scripts/evaluate.py camvid --root CamVid --split train --only 0006R0 --weights mine.pt
-    python scripts/evaluate.py labelmefacade --root LabelMeFacade --only palma,puigpunyent
-    python scripts/evaluate.py street-scenes --mode slide --crop 240,320 --flip
-    torchrun --nproc-per-node 8 scripts/evaluate.py cityscapes --root cityscapes --confirm
+    ccnet evaluate camvid --root CamVid --confirm
+    ccnet evaluate cityscapes --root cityscapes --weights all --report results
+    ccnet evaluate ade20k --root ADEChallengeData2016 --confirm
+    ccnet evaluate camvid --root CamVid --split train --only 0006R0 --weights mine.pt
+    ccnet evaluate labelmefacade --root LabelMeFacade --only palma,puigpunyent
+    ccnet evaluate street-scenes --mode slide --crop 240,320 --flip
+    torchrun --nproc-per-node 8 -m ccnet evaluate cityscapes --root cityscapes --confirm
 
 Inference follows the protocol of the published mIoU unless options change it. With several weights,
 each gets its own subfolder of the output folders.
@@ -43,10 +43,12 @@ SHOWN = 6
 """Number of images with the lowest mIoU that the report shows."""
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+def parse_arguments(
+    argv: Sequence[str] | None = None, prog: str | None = None
+) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns the arguments, and the inference options given."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("dataset", choices=DATASETS, help="folder: a MaskFolder")
@@ -64,7 +66,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace
     add("--confirm", action="store_true", help="exit with 1 unless mIoU is as published")
     add("--tolerance", type=float, default=0.1, help="for --confirm, in percent of mIoU")
     add_protocol_options(parser, "inference (default: the protocol of the published mIoU)")
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(argv)
     return parsed, given_options(parsed)
 
 
@@ -193,9 +195,9 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
     return failures if is_first else []
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
-    parsed, given = parse_arguments(arguments)
+    parsed, given = parse_arguments(argv, prog)
     try:
         if parsed.report:
             require_extra("evaluate", ["matplotlib"])
@@ -208,7 +210,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         failures = [str(error)]
     if failures:
         raise SystemExit("\n".join(f"error: {failure}" for failure in failures))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Segments images, or a rendered street scene with known labels if no image is given.
 
-    python scripts/predict.py street.jpg --output results
-    python scripts/predict.py photos "more/**/*.png" --output results --mode slide --flip
+    ccnet predict street.jpg --output results
+    ccnet predict photos "more/**/*.png" --output results --mode slide --flip
 
 Images are given as files, folders (searched recursively; a line says which other files were left
 out) and glob patterns; results of this program are no images there. For each image, two PNGs are
@@ -26,7 +26,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,10 +67,12 @@ KEPT = {
 """What is said of pictures that have results."""
 
 
-def parse_arguments() -> tuple[argparse.Namespace, InferenceProtocol]:
+def parse_arguments(
+    argv: Sequence[str] | None = None, prog: str | None = None
+) -> tuple[argparse.Namespace, InferenceProtocol]:
     """Returns the arguments and the inference protocol that they describe."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", nargs="*", help="image files, folders and glob patterns")
     parser.add_argument("--output", type=user_path, default=Path(), help="folder for the results")
@@ -86,7 +88,7 @@ def parse_arguments() -> tuple[argparse.Namespace, InferenceProtocol]:
         help="what one image may take, as estimated from its size (default: %(default)s)",
     )
     add_protocol_options(parser, "inference (default: the whole image at its own size)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
         protocol = InferenceProtocol(**given_options(arguments))
         if not 0 < arguments.memory_limit < math.inf:
@@ -219,9 +221,9 @@ def largest_picture(pixels: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
-    arguments, protocol = parse_arguments()
+    arguments, protocol = parse_arguments(argv, prog)
     try:
         with largest_picture(max(2, int(arguments.memory_limit * GIB / PICTURE_BYTES))):
             if arguments.images:
@@ -229,7 +231,3 @@ def main() -> None:
             draw_and_segment(arguments, protocol)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,9 @@
 r"""Pre-trains a backbone: classification of the images in a folder or zip archive of classes.
 
-    python scripts/pretrain_backbone.py images.zip --run-dir runs/backbone
-    torchrun --nproc-per-node 2 scripts/pretrain_backbone.py images/ --run-dir runs/backbone \
+    ccnet pretrain images.zip --run-dir runs/backbone
+    torchrun --nproc-per-node 2 -m ccnet pretrain images/ --run-dir runs/backbone \
         --backbone resnet50 --size 128 --resume auto
-    python scripts/train.py finetune --root my-data --run-dir runs/mine --weights "" \
+    ccnet train finetune --root my-data --run-dir runs/mine --weights "" \
         --weights-backbone runs/backbone/best.safetensors
 
 The images lie in one folder per class, CLASS/NAME.jpg or deeper. Every twentieth one is held out
@@ -13,6 +13,8 @@ ccnet.training.classification.
 
 import argparse
 import logging
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -34,8 +36,11 @@ from ccnet.training.run_log import RunLog
 logger = logging.getLogger("ccnet")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(
+    argv: Sequence[str] | None = None, prog: str | None = None
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        prog=prog,
         usage="%(prog)s IMAGES --run-dir FOLDER [options]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     details.add_argument("--license", help="licence of the images, an SPDX name if it has one")
     details.add_argument("--source", help="where the images come from")
     add_recipe_options(parser, ClassificationRecipe, CHOICES)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def pretrain(
@@ -75,10 +80,6 @@ def pretrain(
         print(f"{arguments.run_dir / 'best.safetensors'}: accuracy {accuracy:.2f} %")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
-    run_script(parse_arguments, pretrain)
-
-
-if __name__ == "__main__":
-    main()
+    run_script(partial(parse_arguments, argv, prog), pretrain)

@@ -1,12 +1,13 @@
 """Prepares trained weights for publication: half precision, without the auxiliary head.
 
-    python scripts/publish_weights.py runs/camvid/best.safetensors weights/mine.safetensors
+    ccnet publish runs/camvid/best.safetensors weights/mine.safetensors
 
 Convolution kernels become float16; norms, biases and gamma, which are small, keep their dtype.
 Prints the values for the registry in ccnet/weights/registry.py.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,14 +18,14 @@ from ccnet.model import CCNet
 from ccnet.weights import read_weights, write_weights
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("trained", type=user_path, help=".safetensors file of a training run")
     parser.add_argument("published", type=user_path, help="file to write")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
         publish(arguments)
     except (OSError, ValueError) as error:
@@ -48,7 +49,3 @@ def publish(arguments: argparse.Namespace) -> None:
     print(f"sha256      {sha256_of(arguments.published)}")
     print(f"num_params  {sum(parameter.numel() for parameter in model.parameters())}")
     print(f"licence     {published.details.get('license', 'none stated')}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 r"""Trains a CCNet with a named recipe, on one process or on several under torchrun.
 
-    python scripts/train.py street-scenes-r18 --run-dir runs/scenes
-    python scripts/train.py finetune --root my-data --run-dir runs/mine
-    torchrun --nproc-per-node 4 scripts/train.py cityscapes-r101 --root cityscapes \
+    ccnet train street-scenes-r18 --run-dir runs/scenes
+    ccnet train finetune --root my-data --run-dir runs/mine
+    torchrun --nproc-per-node 4 -m ccnet train cityscapes-r101 --root cityscapes \
         --run-dir runs/r101 --resume auto
 
 Every field of the recipe is an option, such as --steps 4000. They are described in the class Recipe
@@ -15,6 +15,8 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -41,8 +43,11 @@ ROOTS = {"camvid": "CAMVID_ROOT", "cityscapes": "CITYSCAPES_DATASET"}
 """Environment variables with the folders of data sets."""
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(
+    argv: Sequence[str] | None = None, prog: str | None = None
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        prog=prog,
         usage="%(prog)s RECIPE --run-dir FOLDER [--root FOLDER] [options]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -54,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
         "--val-root", type=user_path, help="validation folder, for --dataset folder"
     )
     add_recipe_options(parser, Recipe, CHOICES)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
@@ -74,7 +79,8 @@ def train(
     root = arguments.root or os.environ.get(ROOTS.get(recipe.dataset, ""))
     earlier = earlier_sets(arguments.run_dir) if arguments.resume == "auto" else None
     train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root, earlier)
-    logger.info("%s; %d to validate on", describe(train_set, label_set), len(val_set))
+    validated = len(val_set)  # type: ignore[arg-type] # all data sets here have a length
+    logger.info("%s; %d to validate on", describe(train_set, label_set), validated)
     with distributed.rank_zero_first():
         model = build_model(recipe, label_set).to(device)
     trainer = Trainer(
@@ -95,10 +101,6 @@ def train(
         print(scores.table())
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
-    run_script(parse_arguments, train, ["tensorboard"])
-
-
-if __name__ == "__main__":
-    main()
+    run_script(partial(parse_arguments, argv, prog), train, ["tensorboard"])

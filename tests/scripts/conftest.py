@@ -9,10 +9,10 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def load_script(repository):
-    """Imports a script of the repository anew, by its name."""
+    """Imports a module of `ccnet.commands` anew, by its name."""
 
     def load(name):
-        path = repository / "scripts" / f"{name}.py"
+        path = repository / "ccnet" / "commands" / f"{name}.py"
         specification = importlib.util.spec_from_file_location(f"{name}_script", path)
         script = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(script)

@@ -18,6 +18,7 @@ from small_runs import Scenes, assert_same_end, newest, small_backbones, write_m
 import ccnet
 from ccnet import locks
 from ccnet.classes import CAMVID
+from ccnet.commands import train
 from ccnet.training.engine import Trainer
 from ccnet.training.recipes import CHOICES, RECIPES
 from ccnet.zoo import ccnet_resnet18
@@ -149,8 +150,7 @@ def test_unknown_options_and_values_are_named(script, capsys, arguments):
     assert arguments[0] in error
 
 
-def test_every_field_of_a_recipe_has_an_option(repository, monkeypatch):
-    module = runpy.run_path(str(repository / "scripts" / "train.py"))
+def test_every_field_of_a_recipe_has_an_option():
     arguments, expected = ["camvid-r18", "--run-dir", "run"], {}
     for name, usual in dataclasses.asdict(RECIPES["camvid-r18"]).items():
         flag = f"--{name.replace('_', '-')}"
@@ -168,10 +168,9 @@ def test_every_field_of_a_recipe_has_an_option(repository, monkeypatch):
         else:
             expected[name] = "DEFAULT" if usual == "" else type(usual)(usual + 1)
         arguments += [flag, str(expected[name])]
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    parsed = module["parse_arguments"]()
+    parsed = train.parse_arguments(arguments)
     assert expected.keys() <= vars(parsed).keys()
-    assert dataclasses.asdict(module["chosen_recipe"](parsed)) == expected
+    assert dataclasses.asdict(train.chosen_recipe(parsed)) == expected
 
 
 WITH_A_SMALL_NETWORK = """
@@ -244,7 +243,7 @@ def test_signal_before_the_first_step_leaves_nothing(script, finetune, monkeypat
         assert Path("run").is_dir()
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("ccnet.training.setup.build_model", ask)
+    monkeypatch.setattr(train, "build_model", ask)
     with pytest.raises(KeyboardInterrupt, match=str(int(number))):
         script(*finetune)
     assert not Path("run").exists()

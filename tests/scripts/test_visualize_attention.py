@@ -1,4 +1,4 @@
-"""`scripts/visualize_attention.py`: attention maps of the composed loops, and the figure."""
+"""`ccnet attention`: attention maps of the composed loops, and the figure."""
 
 import re
 
@@ -15,7 +15,7 @@ MAP_SIZE = (5, 7)
 
 @pytest.fixture(scope="module")
 def script(load_script):
-    return load_script("visualize_attention")
+    return load_script("attention")
 
 
 def one_loop(query, key):
