@@ -2,6 +2,7 @@
 
 dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors", "numpy", "PIL"]
 
+import logging as _logging  # noqa: E402
 from pathlib import Path as _Path  # noqa: E402
 
 import ccnet as _ccnet  # noqa: E402
@@ -17,6 +18,26 @@ if _imported != _own:
 from ccnet import attention as _attention  # noqa: E402
 from ccnet import zoo as _zoo  # noqa: E402
 from ccnet.options import named_options as _named_options  # noqa: E402
+
+_logger = _logging.getLogger("ccnet")
+
+
+def _chosen(weights, config):
+    """Returns the weights; takes the option `pretrained` of other hubs out of the config."""
+    pretrained = config.pop("pretrained", None)
+    if pretrained is None:
+        return weights
+    if pretrained not in (True, False):
+        raise ValueError(f"pretrained must be True or False, not {pretrained!r}: name the weights")
+    if weights != "DEFAULT" and (weights is not None) != pretrained:
+        raise ValueError(
+            f"pretrained={pretrained!r} contradicts weights={weights!r}: give weights alone"
+        )
+    chosen = weights if pretrained else None
+    _logger.warning(
+        "pretrained=%r is taken as weights=%r, as it is called here", pretrained, chosen
+    )
+    return chosen
 
 
 @_named_options()
@@ -91,26 +112,26 @@ def ccnet_resnet18(*, weights="DEFAULT", **config):
     Args:
         weights (str): a member of `ccnet.CCNet_ResNet18_Weights`, its name, the path of a
             .safetensors file, "hf://owner/name@revision", or None for an untrained network.
+        pretrained (bool): as other hubs call it: True is weights="DEFAULT", False is weights=None.
         num_classes (int): K. If it is not that of the weights, the classifiers start untrained.
         recurrence (int): number of loops of criss-cross attention; 0 for none.
         config: further arguments of `ccnet.CCNet`, such as `aux_channels=128` for fine-tuning with
-            an auxiliary head.
+            an auxiliary head, which the bundled weights lack, or `categories`, the names of other
+            classes.
 
     Returns:
-        ccnet.CCNet, in evaluation mode if it has weights.
+        ccnet.CCNet, in evaluation mode if it has weights: to train it, call `model.train()`.
 
     Example:
         >>> import torch
-        >>> from PIL import Image
         >>> model = torch.hub.load(".", "ccnet_resnet18", source="local")
-        >>> street = Image.new("RGB", (480, 360))    # or the path of an image
-        >>> result = model.predict(street)
+        >>> result = model.predict("docs/sample.jpg")
         >>> result.labels.shape
         torch.Size([360, 480])
         >>> result.overlay().size
         (480, 360)
     """
-    return _zoo.ccnet_resnet18(weights=weights, **config)
+    return _zoo.ccnet_resnet18(weights=_chosen(weights, config), **config)
 
 
 def ccnet_resnet50(*, weights="DEFAULT", **config):
@@ -125,12 +146,13 @@ def ccnet_resnet50(*, weights="DEFAULT", **config):
             "hf://owner/name@revision", or None for an untrained network.
         weights_backbone (str): weights of the backbone alone, for `weights=None`: ImageNet's
             ("DEFAULT") or the path of a file.
+        pretrained (bool): as other hubs call it: True is weights="DEFAULT", False is weights=None.
         num_classes (int): K. If it is not that of the weights, the classifiers start untrained.
         recurrence (int): number of loops of criss-cross attention; 0 for none.
         config: further arguments of `ccnet.CCNet`.
 
     Returns:
-        ccnet.CCNet, in evaluation mode if it has weights.
+        ccnet.CCNet, in evaluation mode if it has weights: to train it, call `model.train()`.
 
     Example:
         >>> import torch
@@ -138,7 +160,7 @@ def ccnet_resnet50(*, weights="DEFAULT", **config):
         >>> model.eval()(torch.randn(1, 3, 65, 97))["out"].shape
         torch.Size([1, 19, 65, 97])
     """
-    return _zoo.ccnet_resnet50(weights=weights, **config)
+    return _zoo.ccnet_resnet50(weights=_chosen(weights, config), **config)
 
 
 def ccnet_resnet101(*, weights="DEFAULT", **config):
@@ -155,12 +177,13 @@ def ccnet_resnet101(*, weights="DEFAULT", **config):
             "hf://owner/name@revision", or None for an untrained network.
         weights_backbone (str): weights of the backbone alone, for `weights=None`: ImageNet's
             ("DEFAULT") or the path of a file.
+        pretrained (bool): as other hubs call it: True is weights="DEFAULT", False is weights=None.
         num_classes (int): K. If it is not that of the weights, the classifiers start untrained.
         recurrence (int): number of loops of criss-cross attention; 0 for none.
         config: further arguments of `ccnet.CCNet`.
 
     Returns:
-        ccnet.CCNet, in evaluation mode if it has weights.
+        ccnet.CCNet, in evaluation mode if it has weights: to train it, call `model.train()`.
 
     Example:
         >>> import torch
@@ -169,4 +192,4 @@ def ccnet_resnet101(*, weights="DEFAULT", **config):
         >>> model.eval()(torch.randn(1, 3, 65, 97))["out"].shape
         torch.Size([1, 5, 65, 97])
     """
-    return _zoo.ccnet_resnet101(weights=weights, **config)
+    return _zoo.ccnet_resnet101(weights=_chosen(weights, config), **config)

@@ -61,8 +61,8 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
         recurrence: number of loops of criss-cross attention; 0 is the baseline without attention.
         in_channels: number of channels of the input.
         backbone_options: keyword arguments of `backbones.Backbone` or `backbones.TimmBackbone`.
-        aux_channels: width of the auxiliary head; 0 for no head, None for half the channels of the
-            backbone's third stage.
+        aux_channels: width of the auxiliary head, which is for training mode; 0 for no head, None
+            for half the channels of the backbone's third stage.
         dropout: probability of dropping a whole channel before the classifiers.
         negative_slope: slope of the heads' activations; 0 is ReLU.
         align_corners: passed to the bilinear interpolation of the logits to the input size.
@@ -136,6 +136,8 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
     @classmethod
     def from_weights(cls, weights: ModelWeights, **changes: Any) -> "CCNet":
         """Builds the network of some weights, in evaluation mode, on PyTorch's default device.
+
+        Parts that start untrained do not change that: call `model.train()` to train them.
 
         Args:
             weights: tensors, which are copied, and configuration.

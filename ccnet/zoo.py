@@ -60,8 +60,10 @@ def ccnet_resnet18(
             (`backbone_options` one by one), or `categories`: the class names.
 
     Returns:
-        The model, in evaluation mode if it has weights; on PyTorch's default device, as within
-        `with torch.device("cuda")`.
+        The model, in evaluation mode if it has weights, also where parts of it start untrained: to
+        train it, call `model.train()`. It has the auxiliary head that its weights have, which for
+        the bundled ones is none (`aux_channels=128` adds one). On PyTorch's default device, as
+        within `with torch.device("cuda")`.
 
     Raises:
         FileNotFoundError: if the weights are not found; names the places tried.

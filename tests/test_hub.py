@@ -103,3 +103,30 @@ def test_another_package_or_module_of_this_name_is_an_error(repository, monkeypa
     with pytest.raises(ImportError, match=r"/elsewhere/ccnet(.|\n)*separate process") as caught:
         torch.hub.load(str(repository), "criss_cross_attention_2d", source="local", in_channels=8)
     assert str(repository) in str(caught.value)
+
+
+PRETRAINED = {"pretrained": True}, {"pretrained": True, "weights": "CAMVID"}, {"pretrained": False}
+
+
+@pytest.mark.parametrize("options", PRETRAINED, ids=str)
+def test_pretrained_is_taken_for_weights(repository, no_network, caplog, options):
+    model = torch.hub.load(str(repository), "ccnet_resnet18", source="local", **options)
+    has_weights = options["pretrained"]
+    assert (model.label_set.categories[0] == "sky") == has_weights
+    assert model.training == (not has_weights)
+    chosen = options.get("weights", "DEFAULT") if has_weights else None
+    said = f"pretrained={has_weights} is taken as weights={chosen!r}, as it is called here"
+    assert caplog.messages == [said]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pretrained": "imagenet"}, "pretrained must be True or False, not 'imagenet'"),
+        ({"pretrained": False, "weights": "CAMVID"}, "contradicts weights='CAMVID'"),
+        ({"pretrained": True, "weights": None}, "contradicts weights=None"),
+    ],
+)
+def test_pretrained_that_says_something_else_is_refused(repository, no_network, options, message):
+    with pytest.raises(ValueError, match=message):
+        torch.hub.load(str(repository), "ccnet_resnet50", source="local", **options)

@@ -83,8 +83,8 @@ def test_nearest_option_is_named(subjects, call, given, nearest):
 
 
 HINTS = [
-    ("hub ccnet_resnet18", {"pretrained": True}, r'\'pretrained\': weights="DEFAULT" gives'),
-    ("hub ccnet_resnet50", {"pretrained": False}, "weights=None an untrained one"),
+    ("ccnet_resnet18", {"pretrained": True}, r'\'pretrained\': weights="DEFAULT" gives'),
+    ("ccnet_resnet101", {"pretrained": False}, "weights=None an untrained one"),
     ("hub ccnet_resnet18", {"pretrained_backbone": True}, r'weights_backbone="DEFAULT" gives'),
     ("hub ccnet_resnet18", {"backbone": "resnet50"}, "has its own: .*ccnet_resnet50"),
     ("CCNet", {"pretrained": True}, r'ccnet_resnet18\(weights="DEFAULT"\)'),

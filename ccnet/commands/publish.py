@@ -1,9 +1,9 @@
 """Prepares trained weights for publication: half precision, without the auxiliary head.
 
-    ccnet publish runs/camvid/best.safetensors weights/mine.safetensors
+    ccnet publish runs/camvid/best.safetensors my-model.safetensors
 
 Convolution kernels become float16; norms, biases and gamma, which are small, keep their dtype.
-Prints the values for the registry in ccnet/weights/registry.py.
+Prints its hash and size, as ccnet/weights/registry.py of this project has them.
 """
 
 import argparse
@@ -18,14 +18,20 @@ from ccnet.model import CCNet
 from ccnet.weights import read_weights, write_weights
 
 
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    prepare_console()
+def parse_arguments(
+    argv: Sequence[str] | None = None, prog: str | None = None
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("trained", type=user_path, help=".safetensors file of a training run")
     parser.add_argument("published", type=user_path, help="file to write")
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    prepare_console()
+    arguments = parse_arguments(argv, prog)
     try:
         publish(arguments)
     except (OSError, ValueError) as error:
