@@ -15,7 +15,7 @@ from ccnet.backbones import build_backbone, check_name
 from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
 from ccnet.heads import FCNHead, RCCAHead
 from ccnet.inference.memory import numbers_per_pixel
-from ccnet.inference.prediction import PredictionMixin
+from ccnet.inference.prediction import TRAINING_SIZE, PredictionMixin
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.options import check_options, named_options, options_of
 from ccnet.reconfiguration import (
@@ -44,6 +44,7 @@ _RULES = {
     "dropout": number(0, 1),
     "negative_slope": number(0, 1),
     "align_corners": flag(),
+    "training_size": TRAINING_SIZE,
 }
 """The arguments of `CCNet` but those of its parts, which check theirs."""
 
@@ -69,6 +70,8 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
         preprocessing: fields of `transforms.Preprocessing` that differ from those of the backbone.
         label_set: a name in `classes.LABEL_SETS`, or a mapping with `categories` and optionally
             `colors` and `label_ids`; None for numbered classes.
+        training_size: height and width of the images that the network learnt from, in pixels:
+            `predict` shows it images at that size. None if unknown: at their own.
 
     Attributes:
         config: these arguments as JSON-able values.
@@ -102,6 +105,7 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
         align_corners: bool = True,
         preprocessing: Mapping[str, Any] | None = None,
         label_set: str | Mapping[str, Any] | None = None,
+        training_size: Sequence[int] | None = None,
     ) -> None:
         check(locals(), _RULES)
         check_name(backbone)
@@ -132,6 +136,7 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
             "label_set": self.label_set.to_config(),
         }
         self.config |= {"in_channels": in_channels} if in_channels != 3 else {}
+        self.training_size = training_size
 
     @classmethod
     def from_weights(cls, weights: ModelWeights, **changes: Any) -> "CCNet":
@@ -181,6 +186,8 @@ class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
             load_strictly(model, kept, fresh=changed)
         except ValueError as error:
             raise ValueError(f"{weights.source}: {error}") from error
+        if "head.classifier" in changed and "training_size" not in changes:
+            model.training_size = None  # that of the images that it is yet to learn from
         if fresh:
             logger.warning("%s: these parts start untrained: %s", weights.source, ", ".join(fresh))
         is_same = compute_the_same(model.config, trained.config)

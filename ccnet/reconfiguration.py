@@ -10,7 +10,7 @@ from ccnet.transforms import Preprocessing
 
 Config = Mapping[str, Any]
 
-_WITHOUT_EFFECT = {"aux_channels": None, "dropout": None}
+_WITHOUT_EFFECT = {"aux_channels": None, "dropout": None, "training_size": None}
 """Arguments that do not change what a network computes in evaluation mode."""
 
 

@@ -110,9 +110,10 @@ def look(
         ValueError: if the network has no attention, the pixel is outside the image, or the image is
             beyond the limit.
     """
-    size = tuple(image.shape[-2:])  # one window, for which no others are taken
+    seen = model.default_protocol.view_size(tuple(image.shape[-2:]))
     with capture_queries_and_keys(model.head.cca) as loops:
-        result = model.predict(image, mode="slide", crop=size, memory_limit=memory_limit)
+        # In one window, for which no others are taken.
+        result = model.predict(image, mode="slide", crop=seen, memory_limit=memory_limit)
     position = map_position(pixel, image.shape[-2:], loops[0][0].shape[-2:])
     counts = range(1, len(loops) + 1)
     return result, [attention_map(loops[:count], position)[0] for count in counts]

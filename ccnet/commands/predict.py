@@ -17,7 +17,9 @@ or of this one before it was changed, are only replaced by --overwrite, and file
 that are no results never. Images that cannot be segmented are listed at the end; the exit status is
 then 1.
 
-An image that would take more memory than --memory-limit as a whole is segmented in windows.
+The network sees an image as large as those that it learnt from, if it knows their size, and at the
+image's own size with --fit none. An image that would take more memory than --memory-limit as a
+whole is segmented in windows.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -69,8 +72,8 @@ KEPT = {
 
 def parse_arguments(
     argv: Sequence[str] | None = None, prog: str | None = None
-) -> tuple[argparse.Namespace, InferenceProtocol]:
-    """Returns the arguments and the inference protocol that they describe."""
+) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Returns the arguments, and the inference options given."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -87,16 +90,17 @@ def parse_arguments(
         metavar="GIB",
         help="what one image may take, as estimated from its size (default: %(default)s)",
     )
-    add_protocol_options(parser, "inference (default: the whole image at its own size)")
+    add_protocol_options(parser, "inference (default: the whole image, at the size learnt at)")
     arguments = parser.parse_args(argv)
     try:
-        protocol = InferenceProtocol(**given_options(arguments))
+        options = given_options(arguments)
+        InferenceProtocol(**options)
         if not 0 < arguments.memory_limit < math.inf:
             raise ValueError(f"--memory-limit must be positive, not {arguments.memory_limit}")
         arguments.output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    return arguments, protocol
+    return arguments, options
 
 
 class Segmenter:
@@ -104,17 +108,18 @@ class Segmenter:
 
     Args:
         arguments: the command line.
-        protocol: the options of inference.
+        options: of inference; others are the network's defaults.
     """
 
-    def __init__(self, arguments: argparse.Namespace, protocol: InferenceProtocol) -> None:
+    def __init__(self, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
         network: ccnet.CCNet = find_builder(arguments.network)(weights=arguments.weights)
         self.model = network.to(usable_device(arguments.device))
-        self.protocol, self.memory_limit = protocol, arguments.memory_limit
-        options = protocol.to_config()
-        if protocol.windows is None:
-            options["memory_limit"] = arguments.memory_limit  # which may turn it into windows
-        self.maker = Origin("", fingerprint(network.to_weights()), json.dumps(options))
+        self.protocol = network.default_protocol.replace(**options)
+        self.memory_limit = arguments.memory_limit
+        recorded = self.protocol.to_config()
+        if self.protocol.windows is None:
+            recorded["memory_limit"] = arguments.memory_limit  # which may turn it into windows
+        self.maker = Origin("", fingerprint(network.to_weights()), json.dumps(recorded))
 
     def __call__(self, job: Job, *, overwrite: bool) -> ccnet.Segmentation | Standing:
         """Segments an image and writes the results, unless there are some."""
@@ -132,8 +137,7 @@ class Segmenter:
 
 
 def describe(job: Job, result: ccnet.Segmentation, seconds: float) -> str:
-    height, width = result.labels.shape
-    return f"{printable(job.name)}: {width} x {height} pixels in {seconds:.2f} s"
+    return f"{printable(job.name)}: {result.describe_size()} in {seconds:.2f} s"
 
 
 def print_details(job: Job, result: ccnet.Segmentation) -> None:
@@ -152,7 +156,7 @@ def reason_of(error: Exception, picture: Path) -> str:
     return reason if str(picture) in reason else f"{picture}: {reason}"
 
 
-def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> int:
+def segment_all(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
     """Segments all images without results; returns the exit status."""
     found = find_jobs(arguments.images, arguments.output)
     jobs, failures = found.jobs, found.failures
@@ -160,7 +164,7 @@ def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> i
         print(line)
     kept: Counter[Standing] = Counter()
     if jobs:
-        segmenter = Segmenter(arguments, protocol)
+        segmenter = Segmenter(arguments, options)
     alone = len(jobs) == 1
     # The progress bar is only shown on a terminal.
     for job in jobs if alone else tqdm(jobs, disable=None):
@@ -187,9 +191,9 @@ def segment_all(arguments: argparse.Namespace, protocol: InferenceProtocol) -> i
     return 1 if failures else 0
 
 
-def draw_and_segment(arguments: argparse.Namespace, protocol: InferenceProtocol) -> None:
+def draw_and_segment(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
     """Renders and segments a street scene, prints the scores; always replaces its results."""
-    segmenter = Segmenter(arguments, protocol)
+    segmenter = Segmenter(arguments, options)
     scene, labels = StreetScenes(1, seed=DEMO_SEED)[0]
     name = "rendered-street"
     job = Job(arguments.output / f"{name}.png", arguments.output, name)
@@ -223,11 +227,11 @@ def largest_picture(pixels: int) -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
-    arguments, protocol = parse_arguments(argv, prog)
+    arguments, options = parse_arguments(argv, prog)
     try:
         with largest_picture(max(2, int(arguments.memory_limit * GIB / PICTURE_BYTES))):
             if arguments.images:
-                raise SystemExit(segment_all(arguments, protocol))
-            draw_and_segment(arguments, protocol)
+                raise SystemExit(segment_all(arguments, options))
+            draw_and_segment(arguments, options)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -81,9 +81,8 @@ def own_confusion(
     total = torch.zeros(count, count, dtype=torch.int64, device="cpu")
     for index in own_indices(len(dataset)):
         image, labels = (tensor.as_subclass(Tensor) for tensor in dataset[index])
-        result = model.predict(
-            image, protocol, memory_limit=None
-        )  # as asked, never in windows instead
+        # As asked, never in windows instead.
+        result = model.predict(image, protocol or InferenceProtocol(), memory_limit=None)
         confusion = confusion_matrix(labels, result.labels, count)
         total += confusion
         if each is not None:

@@ -5,6 +5,9 @@ from typing import Any
 
 from ccnet.inference.protocol import AVERAGES, MODES, PRECISIONS
 
+OWN_SIZE = "none"
+"""What is given for `fit=None`: the image's own size."""
+
 _OPTIONS = "inference options"
 
 
@@ -16,8 +19,9 @@ def add_protocol_options(parser: argparse.ArgumentParser, title: str) -> None:
         add("--crop", type=_size, metavar="H,W", help="window size in pixels (default: 769)"),
         add("--stride", type=_size, metavar="H,W", help="window stride (default: 2/3 of the crop)"),
         add("--overlap", type=float, help="fraction of the crop, instead of --stride"),
-        add("--fit", type=_size, metavar="LONG,SHORT", help="resize to just fit into these sides"),
-        add("--scales", type=_numbers, metavar="S,S,...", help="factors on the size of the image"),
+        add("--fit", type=_box, metavar="LONG,SHORT", help=f"resize to just fit, or {OWN_SIZE}"),
+        add("--antialias", action=argparse.BooleanOptionalAction, help="low-pass filter for that"),
+        add("--scales", type=_numbers, metavar="S,S,...", help="factors on that size"),
         add("--flip", action=argparse.BooleanOptionalAction, help="average with the flipped image"),
         add("--average", choices=AVERAGES, help="what to average over scales and flips"),
         add("--window-batch", type=int, metavar="N", help="batch size of windows"),
@@ -29,12 +33,17 @@ def add_protocol_options(parser: argparse.ArgumentParser, title: str) -> None:
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the fields of `InferenceProtocol` that the command line gave."""
     given = {name: getattr(arguments, name) for name in getattr(arguments, _OPTIONS)}
-    return {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    return {name: None if value == OWN_SIZE else value for name, value in given.items()}
 
 
 def _size(text: str) -> list[int] | int:
     sides = [int(side) for side in text.split(",")]
     return sides if len(sides) > 1 else sides[0]
+
+
+def _box(text: str) -> list[int] | int | str:
+    return text if text == OWN_SIZE else _size(text)
 
 
 def _numbers(text: str) -> list[float]:

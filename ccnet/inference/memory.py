@@ -173,9 +173,10 @@ def estimate(
         turned = protocol.flip * (len(views) - others) / 2  # views that are flipped back at once
         logits = scores * (sum(areas) + turned * pixels)
         forward = (item_size * numbers - scores) * largest
-        # Views of another size are made of the whole picture in floating point, and copies of it;
-        # their logits are resized, and then all are averaged, in bands.
-        reading = 9 * item_size * pixels * (others > 0)
+        # Views of another size are made of the whole picture in floating point, and copies of it,
+        # unless a filter reduces it; their logits are resized, and then all are averaged, in bands.
+        is_reduced = protocol.antialias and all(math.prod(view) <= pixels for view in views)
+        reading = (2 if is_reduced else 9 * item_size) * pixels * (others > 0)
         rows = min(size[0], band_rows(classes, size[1]) if others else size[0])
         widest = max(width for _, width in (*views, size)) if others else size[1]
         copies = _copies(protocol, len(views), with_probabilities) + (others and 4 + 2 * others)

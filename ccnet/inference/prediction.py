@@ -1,6 +1,6 @@
 """Prediction: one image or several of them, by a network that has preprocessing and classes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any, cast, overload
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from ccnet.classes import LabelSet
 from ccnet.images import FileLike, ImageLike, images_of
 from ccnet.inference.memory import DEFAULT_LIMIT
-from ccnet.inference.protocol import InferenceProtocol
+from ccnet.inference.protocol import InferenceProtocol, Size
 from ccnet.inference.result import Segmentation
 from ccnet.inference.segment import segment
 from ccnet.options import check_options
+from ccnet.schema import check, integer, several
 from ccnet.transforms import Preprocessing
 
 _OPTIONS = [field.name for field in fields(InferenceProtocol) if field.init]
@@ -26,11 +27,41 @@ _HINTS = {
 }
 
 
+TRAINING_SIZE = several(2, 2, integer(1, 2**16)).or_none()
+"""What `training_size` may be."""
+
+
 class PredictionMixin:
     """Gives a network `predict`."""
 
+    config: dict[str, Any]
     preprocessing: Preprocessing
     label_set: LabelSet
+
+    @property
+    def training_size(self) -> Size | None:
+        """Height and width of the images that the network learnt from, in pixels; None: unknown.
+
+        It is part of the configuration, and can be set: a pair of integers, or None.
+        """
+        size = self.config.get("training_size")
+        return None if size is None else (size[0], size[1])
+
+    @training_size.setter
+    def training_size(self, size: Sequence[int] | None) -> None:
+        check({"training_size": size}, {"training_size": TRAINING_SIZE})
+        self.config["training_size"] = None if size is None else list(size)
+
+    @property
+    def default_protocol(self) -> InferenceProtocol:
+        """The options of `predict` that are not given.
+
+        The network sees the whole image as large as it fits into `training_size`, lying or
+        standing; at its own size if that is unknown.
+        """
+        if self.training_size is None:
+            return InferenceProtocol()
+        return InferenceProtocol(fit=self.training_size, antialias=True)
 
     def _numbers_per_pixel(self) -> float:
         """Returns `memory.numbers_per_pixel` of the network."""
@@ -78,7 +109,12 @@ class PredictionMixin:
         memory_limit: float | None = DEFAULT_LIMIT,
         **options: Any,
     ) -> Any:
-        """Segments one image, or each of several, at its own size.
+        """Segments one image, or each of several.
+
+        Results have the size of their images. At which size the network sees an image is another
+        matter: unless told otherwise as large as it fits into `training_size`, since objects that
+        are many times larger or smaller than those that it learnt are not recognised. `fit=None` is
+        the image's own size.
 
         Several images go through the network one by one: each result is that of the image alone,
         and sizes may differ. Of an iterator no image is taken before the one ahead is segmented.
@@ -89,13 +125,15 @@ class PredictionMixin:
                 (3, H, W): RGB or grey, with or without opacity; uint8 in 0..255, uint16 in 0..65535
                 or floating point in 0..1. Or a list, a tuple or an iterator of such; an array
                 (N, H, W, 3); or a tensor (N, 3, H, W).
-            protocol: the inference options; None for the whole image at its own size.
+            protocol: the inference options, taken as they are; None for `default_protocol`.
             return_probabilities: also return the class probabilities (K, H, W), float32.
             memory_limit: GiB that each image may take, estimated from sizes, so that all machines
                 agree; beyond, windows are used instead, with a warning. None for no limit.
             options: fields of `inference.InferenceProtocol`, which replace those of `protocol`:
-                `mode` ("whole", or "slide" for sliding windows), `crop`, `stride`, `overlap`,
-                `scales`, `flip`, `average`, `window_batch`, `precision`, `fit`.
+                `fit` (the size at which the network sees the image, as long and short side; None
+                for the image's own), `scales` (factors on that size), `mode` ("whole", or "slide"
+                for sliding windows, which lie on the image at that size), `crop`, `stride`,
+                `overlap`, `flip`, `average`, `window_batch`, `precision`, `antialias`.
 
         Returns:
             A `Segmentation`: the label map, with `colorize()`, `overlay()` and `save(path)`. For
@@ -126,7 +164,7 @@ class PredictionMixin:
             self,
             preprocessing=self.preprocessing,
             label_set=self.label_set,
-            protocol=(protocol or InferenceProtocol()).replace(**options),
+            protocol=(protocol or self.default_protocol).replace(**options),
             return_probabilities=return_probabilities,
             memory_limit=memory_limit,
             count=self._numbers_per_pixel,

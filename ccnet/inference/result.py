@@ -26,21 +26,22 @@ class Segmentation:
         image: (3, H, W), uint8, RGB, on the CPU: the image itself; (C, H, W) for a network of other
             channels.
         probabilities: (K, H, W), float32, on the CPU, in 0..1; None unless requested.
+        view_size: height and width at which the network saw the image at scale 1; None if unknown.
     """
 
     labels: Tensor
     label_set: LabelSet
     image: Tensor
     probabilities: Tensor | None = None
+    view_size: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         """Formats size, classes and the largest shares in one line."""
-        height, width = self.labels.shape
         shares = self.shares()
         largest = [f"{_shortened(name)} {share:.1%}" for name, share in shares.items()][:3]
         more = [] if len(shares) <= 3 else ["..."]
         return (
-            f"Segmentation({width} x {height} pixels, {len(shares)} of {len(self.label_set)} "
+            f"Segmentation({self.describe_size()}, {len(shares)} of {len(self.label_set)} "
             f"classes: {', '.join([*largest, *more]) or 'none'})"
         )
 
@@ -58,6 +59,14 @@ class Segmentation:
     def categories(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the labels."""
         return self.label_set.categories
+
+    def describe_size(self) -> str:
+        """Says how large the image is, and the network saw it: "640 x 480 pixels, seen at ..."."""
+        height, width = self.labels.shape
+        text = f"{width} x {height} pixels"
+        if self.view_size in (None, (height, width)):
+            return text
+        return f"{text}, seen at {self.view_size[1]} x {self.view_size[0]}"
 
     def shares(self) -> dict[str, float]:
         """Returns the fraction of the image, 0..1, of every class in it, largest first."""

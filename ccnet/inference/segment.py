@@ -6,13 +6,15 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import ImageLike
 from ccnet.inference.memory import refused_without_memory, within_limit
-from ccnet.inference.protocol import InferenceProtocol
+from ccnet.inference.protocol import InferenceProtocol, Size
 from ccnet.inference.replica import evaluation_replica
 from ccnet.inference.result import Segmentation
 from ccnet.inference.windows import View, resized, sliding, together, whole
@@ -33,7 +35,7 @@ def segment(
     memory_limit: float | None = None,
     count: Callable[[], float] | None = None,
 ) -> Segmentation:
-    """Segments one image at its own size, on the device of the model.
+    """Segments one image on the device of the model; the result has the size of the image.
 
     A replica in evaluation mode runs: the model stays as it is at every moment, so that threads may
     share it. In mode "slide" the memory is bounded by the sum of the image and its labels (together
@@ -42,8 +44,9 @@ def segment(
     with flip). In mode "whole" the logits of all pixels exist at once, and so do the probabilities
     if requested.
 
-    To the size of each scale and of `fit`, the image is resized bilinearly (without a low-pass
-    filter, as in the published protocols), and the logits are resized back.
+    To the size of each scale and of `fit`, the image is resized bilinearly (as in the published
+    protocols without a low-pass filter, unless `antialias` asks for one), and the logits are
+    resized back.
 
     Args:
         model: maps (N, C, H, W) to a mapping with "out", the logits (N, K, H, W).
@@ -89,7 +92,8 @@ def segment(
         labels, probabilities = _classify(
             model, pixels, preprocessing, label_set, protocol, return_probabilities
         )
-    return Segmentation(labels, label_set, pixels.cpu(), probabilities)
+    seen = protocol.view_size((height, width))
+    return Segmentation(labels, label_set, pixels.cpu(), probabilities, seen)
 
 
 def _classify(
@@ -145,7 +149,8 @@ def _streams(
     def stream(scale: float, mirrored: bool) -> Iterator[Tensor]:
         height, width = pixels.shape[1:]
         size = protocol.view_size((height, width), scale)
-        view = View(pixels, prepare, size, mirrored)
+        source = _reduced(pixels, size) if protocol.antialias else pixels
+        view = View(source, prepare, size, mirrored)
         if protocol.windows:
             bands = sliding(view, classify, *protocol.windows, protocol.window_batch)
         else:
@@ -155,6 +160,22 @@ def _streams(
 
     mirrors = (False, True) if protocol.flip else (False,)
     return [stream(scale, mirrored) for scale in protocol.scales for mirrored in mirrors]
+
+
+def _reduced(pixels: Tensor, size: Size) -> Tensor:
+    """Reduces an image (C, H, W), uint8, with a low-pass filter, rounding to uint8.
+
+    The result is the same on every machine, and made of a plane at a time, without floating-point
+    copies. An image that is not larger than `size` is returned as it is.
+    """
+    height, width = pixels.shape[1:]
+    if (height, width) == size or height < size[0] or width < size[1]:
+        return pixels
+    planes = [
+        Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)
+        for plane in pixels.cpu().numpy()
+    ]
+    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))
 
 
 def _precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:

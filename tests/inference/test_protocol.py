@@ -132,6 +132,7 @@ def test_replace_refuses_invalid_options():
         (OVERLAPPING, {"crop": [60, 60], "stride": [30, 30]}),
         (FITTED, {"mode": "whole", "fit": [2048, 512]}),
         (SLIDE.replace(fit=512), {"crop": [60, 90], "fit": [512, 512]}),
+        (FITTED.replace(antialias=True), {"fit": [2048, 512], "antialias": True}),
         (InferenceProtocol(precision="bfloat16", window_batch=9), {"precision": "bfloat16"}),
     ],
 )
@@ -158,6 +159,7 @@ def test_configuration_of_a_protocol(protocol, config):
         ),
         (InferenceProtocol(scales=[2]), "whole, scales 2, no flip, float32"),
         (FITTED.replace(scales=[2]), "whole, fit 2048x512, scales 2, no flip, float32"),
+        (FITTED.replace(antialias=True), "whole, fit 2048x512, antialias, no flip, float32"),
     ],
 )
 def test_protocols_as_text(protocol, text):
@@ -173,6 +175,7 @@ def test_protocols_as_text(protocol, text):
         ({"precision": "float16"}, "precision must be 'float32' or 'bfloat16', not 'float16'"),
         ({"flip": "False"}, "flip must be True or False, not 'False'"),
         ({"flip": 1}, "flip must be True or False, not 1"),
+        ({"antialias": None}, "antialias must be True or False, not None"),
         ({"window_batch": 0}, "window_batch must be an integer of 1 or more, not 0"),
         ({"window_batch": 2.0}, "window_batch must be an integer of 1 or more, not 2.0"),
         ({"window_batch": True}, "window_batch must be an integer of 1 or more, not True"),

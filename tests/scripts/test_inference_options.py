@@ -14,7 +14,7 @@ def parse(request, load_script, monkeypatch, tmp_path):
         if request.param == "evaluate":
             return InferenceProtocol().replace(**script.parse_arguments(["camvid", *options])[1])
         monkeypatch.setattr("sys.argv", ["predict.py", "--output", str(tmp_path), *options])
-        return script.parse_arguments()[1]
+        return InferenceProtocol(**script.parse_arguments()[1])
 
     return parse_options
 
@@ -32,6 +32,9 @@ SLIDE = "--mode slide --crop 24,32"
         ("--scales 0.5,1,1.75", {"scales": (0.5, 1.0, 1.75)}),
         ("--fit 2048,512", {"fit": (2048, 512)}),
         ("--fit 512 --scales 2", {"fit": 512, "scales": (2.0,)}),
+        ("--fit none", {}),
+        ("--fit 512 --antialias", {"fit": 512, "antialias": True}),
+        ("--no-antialias", {}),
         ("--average probabilities", {"average": "probabilities"}),
         ("--precision bfloat16", {"precision": "bfloat16"}),
         ("--mode slide", {"mode": "slide", "crop": 769, "stride": 513}),

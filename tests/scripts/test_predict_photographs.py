@@ -12,6 +12,7 @@ from png_files import GREY, png_file
 from tiff_files import RGB, tiff_file
 
 from ccnet.images import decode_image
+from ccnet.weights import write_weights
 
 
 def smooth(size=(48, 64)):
@@ -108,3 +109,24 @@ def test_what_is_no_file_or_has_too_long_a_name_costs_no_other(predict, draw, tm
     assert re.search(r"pipe\.png cannot be read as an image: it is no regular file", pipe)
     assert "File name too long" in name
     assert long.stem in name
+
+
+def test_large_photographs_are_seen_at_the_size_learnt_at(predict, draw, make_model, tmp_path):
+    """Results say so; those at the picture's own size are others."""
+    learnt = make_model(11, label_set="camvid", training_size=[24, 32])
+    write_weights(tmp_path / "learnt.safetensors", learnt.to_weights())
+    picture = draw(tmp_path / "a.png", size=(48, 64))
+    given = ("a.png", "--output", "out", "--weights", "learnt.safetensors")
+    status, printed, errors = predict(*given)
+    assert (status, errors) == (0, "")
+    assert printed.startswith("a: 64 x 48 pixels, seen at 32 x 24 in ")
+    with Image.open(tmp_path / "out" / "a.labels.png") as image:
+        assert '"fit": [32, 24], "antialias": true' in image.info["Inference"]
+        assert np.array_equal(np.asarray(image), learnt.predict(picture).labels.numpy())
+    status, printed, _ = predict(*given, "--fit", "none")
+    assert status == 0
+    assert printed.startswith("1 of 1 have results of other weights or options: kept")
+    status, printed, _ = predict(*given, "--fit", "none", "--overwrite")
+    assert printed.startswith("a: 64 x 48 pixels in ")
+    with Image.open(tmp_path / "out" / "a.labels.png") as image:
+        assert np.array_equal(np.asarray(image), learnt.predict(picture, fit=None).labels.numpy())

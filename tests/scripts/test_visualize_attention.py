@@ -49,6 +49,13 @@ def test_maps_are_those_of_the_composed_loops(script, model, pixels, pixel, posi
     assert (twice > 0).all()
 
 
+def test_maps_are_those_of_the_image_at_the_size_learnt_at(script, make_model, pixels):
+    model = make_model(training_size=[24, 32])
+    result, maps = script.look(model, pixels, (8, 40))
+    assert {tuple(weights.shape) for weights in maps} == {(3, 5)}, "of 22x32 pixels"
+    assert torch.equal(result.labels, model.predict(pixels).labels)
+
+
 @pytest.mark.parametrize("recurrence", [1, 3])
 def test_there_is_a_map_for_every_loop(script, make_model, pixels, recurrence):
     result, maps = script.look(make_model(recurrence=recurrence), pixels, (0, 0))
