@@ -30,21 +30,24 @@ class _Data:
 
     Attributes:
         label_set: the classes.
+        training_size: height and width of the images, in pixels, as the protocols show them: of
+            images of many sizes those of the box.
         trained_on: the images that they were trained on.
         measured_on: the title of the images that they were measured on, as in `evaluation.data`.
         batch: number of crops in a training step.
     """
 
     label_set: LabelSet
+    training_size: list[int]
     trained_on: str
     measured_on: str
     batch: int
 
 
 _DATA = {
-    "cityscapes": _Data(CITYSCAPES, "Cityscapes train", "Cityscapes val", 8),
-    "ade20k": _Data(ADE20K, "ADE20K train", "ADE20K val", 16),
-    "voc12aug": _Data(VOC, "Pascal VOC 2012 train and SBD", "Pascal VOC 2012 val", 16),
+    "cityscapes": _Data(CITYSCAPES, [1024, 2048], "Cityscapes train", "Cityscapes val", 8),
+    "ade20k": _Data(ADE20K, [512, 2048], "ADE20K train", "ADE20K val", 16),
+    "voc12aug": _Data(VOC, [512, 2048], "Pascal VOC 2012 train and SBD", "Pascal VOC 2012 val", 16),
 }
 """By their names in those of the files."""
 
@@ -101,6 +104,7 @@ def openmmlab_entry(
             "recurrence": 2,
             "aux_channels": 256,
             "align_corners": crop == "769x769",
+            "training_size": known.training_size,
         },
         label_set=known.label_set,
         num_params=_NUM_PARAMS[backbone] + 770 * num_classes,
@@ -127,6 +131,7 @@ def authors_entry(recurrence: int, miou: list[float], ohem: bool = False) -> Wei
             "num_classes": 19,
             "recurrence": recurrence,
             "aux_channels": 512,
+            "training_size": [1024, 2048],
         },
         label_set=CITYSCAPES,
         num_params=71_287_399,

@@ -57,6 +57,7 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
     facts = {
         "backbone": config["backbone"],
         "recurrence": config["recurrence"],
+        "learnt at": _size(config.get("training_size")),
         "weights": details.get("weights"),
         "trained on": details.get("dataset"),
         **_metrics(details),
@@ -66,7 +67,8 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
         "source": details.get("source"),
     }
     protocol = details.get("protocol")
-    fit = protocol.get("fit") if isinstance(protocol, Mapping) else None
+    is_known = config.get("training_size") is not None  # and is what `predict` fits images into
+    fit = None if is_known or not isinstance(protocol, Mapping) else protocol.get("fit")
     header = [f"{key}: {json.dumps(value)}" for key, value in front_matter.items()]
     rows = [f"| {name} | {value} |" for name, value in facts.items() if value is not None]
     return _TEMPLATE.format(
@@ -101,6 +103,10 @@ def _metrics(details: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(metrics, Mapping)
         for metric, value in metrics.items()
     }
+
+
+def _size(size: Any) -> str | None:
+    return None if size is None else f"{size[1]} x {size[0]} pixels, to which `predict` fits images"
 
 
 def _as_text(value: Any) -> str | None:

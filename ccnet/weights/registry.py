@@ -3,6 +3,7 @@
 `whose` names who measured the metrics: "this project" or others.
 """
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from torchvision.models import Weights, WeightsEnum
@@ -55,6 +56,7 @@ class CCNet_ResNet18_Weights(_RegisteredWeights):  # noqa: N801 - torchvision's 
             "recurrence": 2,
             "backbone_options": {"output_stride": 8},
             "aux_channels": 0,
+            "training_size": [360, 480],
         },
         label_set=CAMVID,
         file="ccnet_resnet18_camvid.safetensors",
@@ -149,6 +151,20 @@ def details_of(weights: WeightsEnum) -> dict[str, Any]:
     if "protocol" in shown:
         shown["protocol"] = shown["protocol"].to_config()
     return {"weights": str(weights), **shown}
+
+
+def completed_config(config: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the training size, which files of earlier versions lack, if it is registered.
+
+    Args:
+        config: the arguments of `CCNet` in a file.
+        details: in it; they tell which weights it holds, unchanged.
+    """
+    try:
+        member = find_member(str(details.get("weights")))
+    except ValueError:
+        return dict(config)
+    return {"training_size": member.meta["config"]["training_size"], **config}
 
 
 def find_member(name: str) -> WeightsEnum:

@@ -27,6 +27,7 @@ from ccnet.weights.conversion.state_dicts import find_state_dict, unnamed_copies
 from ccnet.weights.families import OPENMMLAB, OWN, Family
 from ccnet.weights.file_kinds import is_safetensors
 from ccnet.weights.pickles import read_pickle
+from ccnet.weights.registry import completed_config
 from ccnet.weights.serialization import NEEDED, ModelWeights, read_weights
 
 logger = logging.getLogger(__name__)
@@ -101,13 +102,13 @@ def convert(checkpoint: Mapping[str, Any], entry: str | None = None) -> ModelWei
 
 
 def complete(weights: ModelWeights) -> ModelWeights:
-    """Measures the configuration of weights that have none; others are returned as they are.
+    """Measures the configuration of weights that have none; others are known from the registry.
 
     Raises:
         ValueError: as in `convert`.
     """
     if weights.config:
-        return weights
+        return replace(weights, config=completed_config(weights.config, weights.details))
     try:
         converted = convert(weights.state_dict)
     except ValueError as error:
