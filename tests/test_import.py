@@ -79,8 +79,8 @@ ORDERS = {
     "training": [
         *("recipes", "termination", "run_log", "command_line", "precision", "checkpoint"),
         "run_folder",
-        *("restoration", "holdout", "fingerprint", "history", "augmentation", "data"),
-        *("optimization", "objective", "setup", "monitor", "engine"),
+        *("restoration", "holdout", "fingerprint", "history", "median_size", "augmentation"),
+        *("data", "optimization", "objective", "setup", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],
     "commands": ["attention", "convert", "evaluate", "predict", "pretrain", "publish", "train"],

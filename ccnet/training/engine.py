@@ -23,15 +23,11 @@ from ccnet.inference import Segmentation
 from ccnet.locks import FolderLock
 from ccnet.model import CCNet
 from ccnet.training.augmentation import training_augmentation
-from ccnet.training.checkpoint import (
-    Checkpoints,
-    refuse_changes,
-    refuse_infinite,
-    saving,
-)
+from ccnet.training.checkpoint import Checkpoints, refuse_changes, refuse_infinite, saving
 from ccnet.training.data import combined_seed, iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.history import History
+from ccnet.training.median_size import median_size
 from ccnet.training.monitor import Monitor, refuse_unreadable_name
 from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
@@ -114,6 +110,7 @@ class Trainer:
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
         recipe = self.recipe = replace(recipe, precision=precision)
+        model.training_size = median_size(self.val_set)
         self.model = prepare(model, recipe)
         self.objective = make_objective(self.model, self.train_set, recipe)
         self.optimizer = make_optimizer(self.objective.parameters(), recipe)
@@ -275,7 +272,8 @@ class Trainer:
 
     def _resume(self, state: Mapping[str, Any], accept_changed_data: bool) -> None:
         refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
-        refuse_changes(self.run_dir, state["config"], self.model.config)
+        size = {"training_size": self.model.training_size}  # which earlier versions did not know
+        refuse_changes(self.run_dir, {**state["config"], **size}, {**self.model.config, **size})
         self.data.check(state.get("data"), accept=accept_changed_data)
         state = {"best": -math.inf, **state}  # older versions had none
         refuse_unlike(

@@ -1,0 +1,93 @@
+"""The size that a run learns at: recorded with its weights, from the images it validates on."""
+
+import json
+
+import pytest
+import torch
+from small_runs import (
+    Scenes,
+    best_of,
+    changed,
+    checkpoint_steps,
+    interrupt,
+    newest,
+    small_model,
+    trainer,
+)
+
+from ccnet.training.checkpoint import save_checkpoint
+from ccnet.training.median_size import MOST, median_size
+
+
+def images(*sizes):
+    return [(torch.zeros(3, *size, dtype=torch.uint8), None) for size in sizes]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "size"),
+    [
+        (images(), None),
+        (images((3, 4)), (3, 4)),
+        (images((9, 9), (3, 4), (4, 3)), (4, 3)),
+        (images((5, 8), (6, 9), (300, 400)), (6, 9)),
+        (images(*[(5, 7)] * 60, *[(50, 70)] * 40), (5, 7)),
+        (images(*[(5, 7)] * 40, *[(50, 70)] * 60), (50, 70)),
+    ],
+)
+def test_it_is_the_size_of_the_image_in_the_middle(dataset, size):
+    assert median_size(dataset) == size
+
+
+def test_only_some_images_are_read():
+    class Counted(list):
+        def __getitem__(self, index):
+            self.read.append(index)
+            return super().__getitem__(index)
+
+    dataset = Counted(images(*[(5, 7)] * 1000))
+    dataset.read = []
+    median_size(dataset)
+    assert len(dataset.read) == MOST
+    assert max(dataset.read) > 900
+
+
+def test_a_run_records_it(tmp_path):
+    model = small_model(training_size=[360, 480])
+    trainer(tmp_path, changed(steps=2), model=model).run()
+    for config in (best_of(tmp_path).config, newest(tmp_path)["config"], model.config):
+        assert config["training_size"] == [64, 96]
+    assert json.loads((tmp_path / "config.json").read_text())["training_size"] == [64, 96]
+    assert "training size: 96 x 64 pixels" in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.parametrize("recorded", [None, [5, 7]])
+def test_a_run_of_an_earlier_version_or_other_images_goes_on(tmp_path, recorded):
+    interrupt(tmp_path, steps=3)
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    state = newest(tmp_path)
+    state["config"]["training_size"] = recorded
+    if recorded is None:
+        del state["config"]["training_size"]
+    save_checkpoint(path, state)
+    trainer(tmp_path, resume=True).run()
+    assert checkpoint_steps(tmp_path)[-1] == 4
+    assert newest(tmp_path)["config"]["training_size"] == [64, 96]
+
+
+def test_validation_is_at_the_size_of_the_images(tmp_path):
+    """Whatever the median is: as if it were not known."""
+    sizes = []
+
+    def note(module, arguments):
+        if not module.training:
+            sizes.append(tuple(arguments[0].shape[2:]))
+
+    class Mixed(Scenes):
+        def __getitem__(self, index):
+            image, labels = super().__getitem__(index)
+            return (image, labels) if index else (image[:, :40], labels[:40])
+
+    model = small_model()
+    model.backbone.register_forward_pre_hook(note)
+    trainer(tmp_path, changed(steps=2), model=model, val_set=Mixed(3, seed=4)).run()
+    assert sizes == [(40, 96), (64, 96), (64, 96)]
