@@ -62,3 +62,13 @@ def test_precision_check_finds_constant_maps_exact(repository, run_forked, tmp_p
     ours = re.search(r"\| this \| (\d+) of 25 \| 0 \|", result.stdout)
     assert ours[1] == "25"
     assert len(re.findall(r"^\| (this|published) \| \w+\d+ \|", result.stdout, re.MULTILINE)) == 14
+
+
+def test_input_sizes_are_rows_of_a_table(repository, run_forked, weights_file, tmp_path):
+    script = repository / "scripts" / "benchmarks" / "input_size.py"
+    arguments = ["street-scenes", "--weights", weights_file, "--every", 60, "--noise", 5]
+    result = run_forked(script, *arguments, "--factors", 0.05, 0.1, cwd=tmp_path)
+    lines = [line.split(" | ") for line in result.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["| images of", "| ---", "| 24 x 18", "| 48 x 36"]
+    assert all(re.fullmatch(r"\d+\.\d", line[1]) for line in lines[2:])
+    assert all(line[1] == line[2].rstrip(" |") for line in lines[2:]), "no size is known"
