@@ -7,8 +7,7 @@ r"""Pre-trains a backbone: classification of the images in a folder or zip archi
         --weights-backbone runs/backbone/best.safetensors
 
 The images lie in one folder per class, CLASS/NAME.jpg or deeper. Every twentieth one is held out
-for validation. The fields of the recipe are described in the class ClassificationRecipe of
-ccnet.training.classification.
+for validation.
 """
 
 import argparse
@@ -28,6 +27,7 @@ from ccnet.training.command_line import (
     add_recipe_options,
     add_run_options,
     given_fields,
+    option_groups,
     run_script,
 )
 from ccnet.training.pretraining import BackboneTrainer
@@ -46,11 +46,12 @@ def parse_arguments(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", type=user_path, help="folder or zip archive of classes")
-    add_run_options(parser, workers=0)
+    groups = option_groups(parser, ClassificationRecipe)
+    add_run_options(groups["Run"], workers=0)
+    add_recipe_options(groups, ClassificationRecipe, CHOICES, ClassificationRecipe())
     details = parser.add_argument_group("facts for the card of the weights")
     details.add_argument("--license", help="licence of the images, an SPDX name if it has one")
     details.add_argument("--source", help="where the images come from")
-    add_recipe_options(parser, ClassificationRecipe, CHOICES)
     return parser.parse_args(argv)
 
 

@@ -5,8 +5,9 @@ r"""Trains a CCNet with a named recipe, on one process or on several under torch
     torchrun --nproc-per-node 4 -m ccnet train cityscapes-r101 --root cityscapes \
         --run-dir runs/r101 --resume auto
 
-Every field of the recipe is an option, such as --steps 4000. They are described in the class Recipe
-of ccnet.training.recipes.
+Options replace values of a recipe, such as --steps 4000. Those that it has:
+
+    ccnet train finetune --help
 """
 
 import argparse
@@ -29,13 +30,14 @@ from ccnet.training.command_line import (
     add_recipe_options,
     add_run_options,
     given_fields,
+    option_groups,
     run_script,
 )
 from ccnet.training.engine import Trainer
 from ccnet.training.holdout import earlier_sets
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.run_log import RunLog
-from ccnet.training.setup import build_model, describe, open_datasets
+from ccnet.training.setup import VALIDATION_SHARE, build_model, describe, open_datasets
 
 logger = logging.getLogger("ccnet")
 
@@ -49,17 +51,40 @@ def parse_arguments(
     parser = argparse.ArgumentParser(
         prog=prog,
         usage="%(prog)s RECIPE --run-dir FOLDER [--root FOLDER] [options]",
-        description=__doc__,
+        description=f"{__doc__}\nRecipes:\n{listed_recipes()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", choices=RECIPES)
-    add_run_options(parser, workers=1)
-    parser.add_argument("--root", type=user_path, help="folder of the data set")
-    parser.add_argument(
-        "--val-root", type=user_path, help="validation folder, for --dataset folder"
+    parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help="one of those above.")
+    groups = option_groups(parser, Recipe)
+    groups["Data"].add_argument(
+        "--root",
+        type=user_path,
+        metavar="FOLDER",
+        help="folder of the data set; rendered scenes need none. For CamVid and Cityscapes also "
+        f"in the environment: {' and '.join(ROOTS.values())}.",
     )
-    add_recipe_options(parser, Recipe, CHOICES)
+    groups["Data"].add_argument(
+        "--val-root",
+        type=user_path,
+        metavar="FOLDER",
+        help="for your own folder, another one to validate on. (default: every "
+        f"{VALIDATION_SHARE}th image of --root)",
+    )
+    given = sys.argv[1:] if argv is None else argv
+    named = next((word for word in given if word in RECIPES), "")
+    add_run_options(groups["Run"], workers=1)
+    add_recipe_options(groups, Recipe, CHOICES, RECIPES.get(named))
     return parser.parse_args(argv)
+
+
+def listed_recipes() -> str:
+    rows = {
+        name: f"{'pretrained ' if one.weights else ''}{one.backbone}, {one.dataset}, "
+        f"{one.steps} steps of {one.batch_size} images"
+        for name, one in RECIPES.items()
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {row}" for name, row in rows.items())
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:

@@ -21,23 +21,35 @@ from ccnet.weights import ModelWeights
 class ClassificationRecipe:
     """The hyper-parameters of a classification run.
 
-    Attributes:
+    The options of the command line are these, in these groups, with these texts.
+
+    Network:
         backbone: the backbone that learns.
         output_stride: output stride of the backbone; its weights fit every output stride.
-        size: side of the images, and of the crops of them, in pixels.
-        scale_low: the smallest share of an image that a crop covers.
-        color_jitter: strength of the jitter of brightness, contrast and saturation, 0..1.
+
+    Schedule and optimiser:
         steps: number of optimiser steps.
         batch_size: images per optimiser step, over all ranks.
         learning_rate: the highest learning rate; it rises linearly and falls to 0 with the cosine.
         warmup_steps: steps of its rise.
+        validate_every: optimiser steps between validations; each has a checkpoint.
         weight_decay: weight decay of kernels, in AdamW.
-        label_smoothing: share of the target spread over all classes.
         average_decay: decay per step of the moving average of the weights, which is what is
             validated and written.
+
+    Augmentation:
+        size: side of the images, and of the crops of them, in pixels.
+        scale_low: the smallest share of an image that a crop covers.
+        color_jitter: strength of the jitter of brightness, contrast and saturation, 0..1.
+
+    Loss:
+        label_smoothing: share of the target spread over all classes.
+
+    Precision:
         precision: "float32"; "bfloat16" (autocast); or "auto": bfloat16 where the device is faster
             at it. A resumed run keeps its precision.
-        validate_every: optimiser steps between validations; each has a checkpoint.
+
+    Run:
         seed: random seed of initial weights, data order and augmentation.
 
     Raises:

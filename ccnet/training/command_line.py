@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -21,28 +21,50 @@ from ccnet.locks import FolderLock
 from ccnet.training.run_log import RunLog
 from ccnet.training.termination import ENDS, Terminated
 
+Group: TypeAlias = argparse._ArgumentGroup
 
-def add_run_options(parser: argparse.ArgumentParser, *, workers: int) -> None:
+_KINDS = {int: "N", float: "X", str: "TEXT"}
+"""How values of a type are shown in the help."""
+
+
+def add_run_options(group: Group, *, workers: int) -> None:
     """Adds the options that say where and how to run.
 
     Args:
-        parser: gets the options.
+        group: gets the options.
         workers: default number of data-loading processes.
     """
-    parser.add_argument("--run-dir", type=user_path, required=True, help="folder of the run")
-    parser.add_argument(
+    group.add_argument(
+        "--run-dir",
+        type=user_path,
+        required=True,
+        metavar="FOLDER",
+        help="folder of the run, which is created.",
+    )
+    group.add_argument(
         "--resume",
         choices=("auto", "never"),
         nargs="?",
         const="auto",
         default="never",
-        help="auto: resume from the newest intact checkpoint in the run folder, if it holds a run",
+        help="auto: go on from the newest intact checkpoint in the folder of the run, or start if "
+        "it holds none. (default: %(default)s)",
     )
-    parser.add_argument(
-        "--accept-changed-data", action="store_true", help="resume with other data too"
+    group.add_argument(
+        "--accept-changed-data", action="store_true", help="go on with other data too."
     )
-    parser.add_argument("--workers", type=int, default=workers, help="data-loading processes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=workers,
+        metavar="N",
+        help="data-loading processes. (default: %(default)s)",
+    )
+    group.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu, cuda, cuda:1, ... (default: %(default)s)",
+    )
 
 
 def run_script(
@@ -83,25 +105,42 @@ def run_script(
         raise SystemExit(f"error: {error}") from error
 
 
+def option_groups(parser: argparse.ArgumentParser, recipe: type[Any]) -> dict[str, Group]:
+    """Adds a group of options for each section of a recipe's docstring; returns them by title."""
+    return {title: parser.add_argument_group(title) for title in _sections(recipe)}
+
+
 def add_recipe_options(
-    parser: argparse.ArgumentParser, recipe: type[Any], choices: Mapping[str, Sequence[Any]]
+    groups: Mapping[str, Group],
+    recipe: type[Any],
+    choices: Mapping[str, Sequence[Any]],
+    shown: Any = None,
 ) -> None:
     """Adds an option for every field of a recipe, such as --batch-size for `batch_size`.
 
+    Group, order and text of each are those of the docstring of the recipe.
+
     Args:
-        parser: gets the options, None by default.
-        recipe: a dataclass whose docstring describes its fields.
+        groups: the groups of `option_groups`; the options are None by default.
+        recipe: a dataclass whose docstring describes its fields, in sections.
         choices: the allowed values of fields that have only a few.
+        shown: the recipe whose values the help shows; None for none.
     """
-    group, texts = parser.add_argument_group("fields of the recipe"), _field_texts(recipe)
-    for field in fields(recipe):
-        flag, text = f"--{field.name.replace('_', '-')}", texts[field.name]
-        if field.type is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-        else:
-            allowed: Any = choices.get(field.name)
-            kind: Any = field.type
-            group.add_argument(flag, type=kind, choices=allowed, help=text)
+    kinds = {field.name: field.type for field in fields(recipe)}
+    for title, texts in _sections(recipe).items():
+        for name, text in texts.items():
+            kind: Any = kinds[name]
+            flag, allowed = f"--{name.replace('_', '-')}", choices.get(name)
+            if allowed and not all(str(choice) in text for choice in allowed):
+                text = f"{text} One of {', '.join(map(str, allowed))}."
+            if shown is not None:
+                text = f"{text} (default: {_in_words(getattr(shown, name))})"
+            text = text.replace("%", "%%")
+            if kind is bool:
+                groups[title].add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+            else:
+                options = {"choices": allowed, "metavar": _KINDS[kind], "help": text}
+                groups[title].add_argument(flag, type=kind, **options)
 
 
 def given_fields(arguments: argparse.Namespace, recipe: type[Any]) -> dict[str, Any]:
@@ -110,9 +149,23 @@ def given_fields(arguments: argparse.Namespace, recipe: type[Any]) -> dict[str, 
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _field_texts(recipe: type[Any]) -> dict[str, str]:
-    """Returns the texts for the fields in the docstring of a recipe."""
+def _sections(recipe: type[Any]) -> dict[str, dict[str, str]]:
+    """Returns the texts for the fields of a recipe by the sections of its docstring."""
+    names = {field.name for field in fields(recipe)}
     documentation = inspect.getdoc(recipe) or ""
-    attributes = documentation.partition("Attributes:")[2].partition("Raises:")[0]
-    entries = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE)
-    return {name: " ".join(text.split()).replace("%", "%%") for name, text in entries}
+    sections = re.findall(r"^(\S.*):\n((?:\n*    .+)+)", documentation, re.MULTILINE)
+    texts = {
+        title: {
+            name: " ".join(text.replace("`", "").split())
+            for name, text in re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", body, re.MULTILINE)
+            if name in names
+        }
+        for title, body in sections
+    }
+    return {title: section for title, section in texts.items() if section}
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)

@@ -41,54 +41,69 @@ def refuse_other_choices(recipe: object, choices: Mapping[str, Sequence[object]]
 class Recipe:
     """The hyper-parameters of a training run.
 
-    Attributes:
+    The options of the command line are these, in these groups, with these texts.
+
+    Data:
         dataset: "camvid", "cityscapes", "folder" (your own `MaskFolder`), "labelmefacade" or
             "street-scenes".
         leave_out: parts of names, separated by commas, such as "0006R0,0001TP": the images of the
             training set whose names contain one are not trained but validated on; empty for the
             usual validation set.
-        backbone: the backbone of `CCNet`, such as "resnet18" or "timm:convnext_tiny".
-        recurrence: number of criss-cross attention loops; 0 for no attention.
-        output_stride: output stride of the backbone; weights fit every output stride.
-        negative_slope: slope of the leaky ReLU activations; 0 is ReLU. `weights` keep their own.
-        weights: initial weights of the model, as for the builders in `ccnet.zoo`; empty for none.
-        weights_backbone: initial weights of the backbone alone: "DEFAULT" (ImageNet), or a path.
         scenes: number of rendered scenes (`StreetScenes`) added to the training set, which must
             have CamVid's classes.
+
+    Network and start:
+        weights: initial weights of the network: a name such as "DEFAULT", the path of a file or of
+            the folder of a run, or "hf://owner/name"; empty for none.
+        backbone: the backbone of `CCNet`, such as "resnet18" or "timm:convnext_tiny".
+        weights_backbone: initial weights of the backbone alone: "DEFAULT" (ImageNet), or a path.
+        output_stride: output stride of the backbone; weights fit every output stride.
+        recurrence: number of criss-cross attention loops; 0 for no attention.
+        negative_slope: slope of the leaky ReLU activations; 0 is ReLU. `weights` keep their own.
+
+    Schedule and optimiser:
         steps: number of optimiser steps.
         batch_size: images per optimiser step, over all ranks and accumulated forward passes.
-        accumulation: gradient accumulation: forward and backward passes per optimiser step.
+        learning_rate: the highest learning rate, reached after warmup.
+        warmup_steps: steps of linear learning rate warmup from 0.
+        validate_every: optimiser steps between validations; each validation has a checkpoint.
+        optimizer: "sgd" or "adamw".
+        weight_decay: weight decay of convolution kernels.
+        decay_all: apply weight decay to biases, norms and gamma too, as in the published code.
+        momentum: momentum of SGD.
+        power: exponent of the polynomial learning rate decay, (1 - progress) ** power.
+        min_learning_rate: the learning rate at the end of the decay.
+
+    Augmentation:
         crop_height: height of the training crops, in pixels.
         crop_width: width of the training crops, in pixels.
         scale_low: the smallest random factor on the size of an image.
         scale_high: the largest random factor on the size of an image.
         scale_step: step between possible factors; 0 for any factor in the range.
-        max_class_share: redraw crops with a larger share of one class, up to ten times.
         color_jitter: strength of the colour jitter, 0..1.
-        optimizer: "sgd" or "adamw".
-        learning_rate: the highest learning rate, reached after warmup.
-        min_learning_rate: the learning rate at the end of the decay.
-        momentum: momentum of SGD.
-        weight_decay: weight decay of convolution kernels.
-        decay_all: apply weight decay to biases, norms and gamma too, as in the published code.
-        warmup_steps: steps of linear learning rate warmup from 0.
-        power: exponent of the polynomial learning rate decay, (1 - progress) ** power.
-        aux_weight: factor on the auxiliary loss.
+        max_class_share: redraw crops with a larger share of one class, up to ten times.
+
+    Loss:
         balance_classes: weight classes in the loss by 1 / ln(1.02 + share of training pixels).
+        aux_weight: factor on the auxiliary loss.
         ohem: online hard example mining: only hard pixels count in the main loss
             (`OhemCrossEntropyLoss`).
         ohem_threshold: pixels are hard up to this probability of the true class.
         ohem_min_kept: minimum number of hard pixels per rank and forward pass; the default is meant
             for two images.
         consistency_weight: factor on the category consistent loss; 0 for none.
-        norm: "batch" (batch normalisation, synchronised over ranks), or "inplace"
-            (`norm.InPlaceABN`, which saves memory and needs `negative_slope` above 0).
-        gradient_checkpointing: recompute the backbone in the backward pass, to save memory.
+
+    Precision and memory:
         precision: "float32"; "bfloat16" (autocast); "float16" (autocast with a loss scaler); or
             "auto": bfloat16 where the device is faster at it, else float32. A resumed run keeps its
             precision.
+        accumulation: gradient accumulation: forward and backward passes per optimiser step.
+        gradient_checkpointing: recompute the backbone in the backward pass, to save memory.
+        norm: "batch" (batch normalisation, synchronised over ranks), or "inplace"
+            (`norm.InPlaceABN`, which saves memory and needs `negative_slope` above 0).
         compile: compile the model with torch.compile.
-        validate_every: optimiser steps between validations; each validation has a checkpoint.
+
+    Run:
         seed: random seed of initial weights, data order, augmentation and dropout.
 
     Raises:
