@@ -59,10 +59,10 @@ def pretrain(
     arguments: argparse.Namespace, device: torch.device, lock: FolderLock, log: RunLog
 ) -> None:
     recipe = ClassificationRecipe(**given_fields(arguments, ClassificationRecipe))
-    logger.info("%s, world size: %d", recipe, distributed.world_size())
     with distributed.rank_zero_first():
         images = ClassFolder(arguments.images, arguments.run_dir, recipe.size)
-    logger.info("%d images of %d classes", len(images), len(images.classes))
+    logger.info("data: %d images of %d classes", len(images), len(images.classes))
+    logger.info("%s, processes: %d", recipe, distributed.world_size())
     facts = {"license": arguments.license, "source": arguments.source}
     trainer = BackboneTrainer(
         images,

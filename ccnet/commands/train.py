@@ -18,6 +18,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -37,7 +38,14 @@ from ccnet.training.engine import Trainer
 from ccnet.training.holdout import earlier_sets
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.run_log import RunLog
-from ccnet.training.setup import VALIDATION_SHARE, build_model, describe, open_datasets
+from ccnet.training.setup import (
+    VALIDATION_SHARE,
+    build_model,
+    describe,
+    open_datasets,
+    require_folders,
+)
+from ccnet.training.summary import describe_end, describe_start
 
 logger = logging.getLogger("ccnet")
 
@@ -91,21 +99,23 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
     return dataclasses.replace(RECIPES[arguments.recipe], **given_fields(arguments, Recipe))
 
 
+def root_of(arguments: argparse.Namespace, recipe: Recipe) -> Path | str | None:
+    return arguments.root or os.environ.get(ROOTS.get(recipe.dataset, ""))
+
+
+def check(arguments: argparse.Namespace) -> None:
+    recipe = chosen_recipe(arguments)
+    require_folders(recipe, root_of(arguments, recipe), arguments.val_root)
+
+
 def train(
     arguments: argparse.Namespace, device: torch.device, lock: FolderLock, log: RunLog
 ) -> None:
     recipe = chosen_recipe(arguments)
-    rank, world = distributed.rank(), distributed.world_size()
-    if rank == 0:
-        for name, value in dataclasses.asdict(recipe).items():
-            logger.info("%s: %s", name, value)
-        images = recipe.batch_size / (world * recipe.accumulation)
-        logger.info("world size: %d, images per forward pass: %g", world, images)
-    root = arguments.root or os.environ.get(ROOTS.get(recipe.dataset, ""))
     earlier = earlier_sets(arguments.run_dir) if arguments.resume == "auto" else None
+    root = root_of(arguments, recipe)
     train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root, earlier)
-    validated = len(val_set)  # type: ignore[arg-type] # all data sets here have a length
-    logger.info("%s; %d to validate on", describe(train_set, label_set), validated)
+    logger.info("data: %s", describe(train_set, val_set, label_set))
     with distributed.rank_zero_first():
         model = build_model(recipe, label_set).to(device)
     trainer = Trainer(
@@ -121,11 +131,15 @@ def train(
         lock=lock,
         log=log,
     )
+    for line in describe_start(model, trainer.recipe, device, trainer.step, trainer.run_dir):
+        logger.info("%s", line)
     scores = trainer.run()
-    if rank == 0:
-        print(scores.table())
+    if distributed.rank() == 0:
+        best = trainer.history.best
+        end = describe_end(trainer.run_dir, best, model.config["backbone"], val_set)
+        print(scores.table(), "", *end, sep="\n")
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
-    run_script(partial(parse_arguments, argv, prog), train, ["tensorboard"])
+    run_script(partial(parse_arguments, argv, prog), train, ["tensorboard"], check)

@@ -4,11 +4,14 @@ import argparse
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any, TypeAlias
 
 import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ccnet import distributed
 from ccnet.console import (
@@ -71,6 +74,7 @@ def run_script(
     parse: Callable[[], argparse.Namespace],
     train: Callable[[argparse.Namespace, torch.device, FolderLock, RunLog], None],
     packages: Sequence[str] = (),
+    check: Callable[[argparse.Namespace], None] = lambda _: None,
 ) -> None:
     """Runs a script that trains in a folder, on all ranks; errors and signals give one line.
 
@@ -78,6 +82,8 @@ def run_script(
         parse: returns the arguments, with those of `add_run_options`.
         train: called with them, the device of this process, and the lock and log of the folder.
         packages: those that are needed, of the extra "train".
+        check: called with the arguments before anything is waited for or created; raises
+            ValueError or OSError if they cannot be used.
 
     Raises:
         SystemExit: on errors.
@@ -85,6 +91,7 @@ def run_script(
     arguments = parse()
     try:
         require_extra("train", packages)
+        check(arguments)
         # Only then Python sees to SIGTERM: to wait for other processes may take long.
         with (
             ending_on_second_interrupt(),
@@ -94,9 +101,11 @@ def run_script(
         ):
             is_first = distributed.rank() == 0
             level = logging.INFO if is_first else logging.ERROR
-            logging.basicConfig(level=level, format="%(asctime)s %(message)s")
+            logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+            # Lines of the log do not break the progress bar of a terminal.
+            above_bar = logging_redirect_tqdm() if sys.stderr.isatty() else nullcontext()
             try:
-                with RunLog(arguments.run_dir).attached() as log:
+                with RunLog(arguments.run_dir).attached() as log, above_bar:
                     train(arguments, device, lock, log)
             except Terminated as stop:
                 if is_first:
@@ -139,7 +148,7 @@ def add_recipe_options(
             if kind is bool:
                 groups[title].add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
             else:
-                options = {"choices": allowed, "metavar": _KINDS[kind], "help": text}
+                options: Any = {"choices": allowed, "metavar": _KINDS[kind], "help": text}
                 groups[title].add_argument(flag, type=kind, **options)
 
 

@@ -215,11 +215,12 @@ class Trainer:
         scores = Scores(confusion, self.model.label_set)
         if math.isnan(scores.miou):
             raise ValueError("the validation set has no labelled pixels")
-        logger.info("step %d: mIoU %.2f", self.step, scores.miou)
         if scores.miou > self.history.best:
             self._save_weights()
         with saving(self.history.path):
             self.history.append(self.step, self.loss, scores)
+        text = f"loss {self.loss:.3f}, mIoU {scores.miou:.2f}"
+        monitor.progress.say(f"{text} (best so far: {self.history.best:.2f})")
         monitor.on_validation(self.step, scores)
 
     def _loader(self) -> Any:

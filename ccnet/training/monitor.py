@@ -1,4 +1,4 @@
-"""Monitoring of a training run: TensorBoard, progress bar, versions, results."""
+"""Monitoring of a training run: TensorBoard, progress, versions, results."""
 
 import json
 import platform
@@ -12,7 +12,6 @@ import numpy as np
 import PIL
 import torch
 import torchvision
-from tqdm import tqdm
 
 from ccnet import distributed
 from ccnet.console import printable
@@ -20,6 +19,7 @@ from ccnet.evaluation import Scores
 from ccnet.files import atomic_write
 from ccnet.inference import Segmentation
 from ccnet.training.checkpoint import saving
+from ccnet.training.progress import Progress
 from ccnet.training.recipes import Recipe
 
 OVERLAYS = 4
@@ -48,7 +48,7 @@ class Monitor:
         step: int,
         environment: Mapping[str, Any],
     ) -> None:
-        self.run_dir = run_dir
+        self.run_dir, self.progress = run_dir, Progress(step, recipe.steps)
         self.active = distributed.rank() == 0
         if not self.active:
             return
@@ -58,7 +58,6 @@ class Monitor:
         write_json(run_dir / "config.json", config)
         write_json(run_dir / "environment.json", {**environment, **versions()})
         self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)
-        self._progress = tqdm(initial=step, total=recipe.steps, unit="step", mininterval=2)
 
     def on_step(self, step: int, loss: float, learning_rate: float) -> None:
         """Logs the loss and the learning rate of a step."""
@@ -66,8 +65,7 @@ class Monitor:
             with saving(self.run_dir):
                 self._writer.add_scalar("train/loss", loss, step)
                 self._writer.add_scalar("train/learning_rate", learning_rate, step)
-            self._progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            self._progress.update()
+        self.progress.on_step(loss)
 
     def on_sample(self, step: int, index: int, result: Segmentation) -> None:
         """Logs the overlays of the first validation images."""
@@ -94,8 +92,8 @@ class Monitor:
 
     def close(self) -> None:
         """Closes the files. On a full disk the last TensorBoard events are lost."""
+        self.progress.close()
         if self.active:
-            self._progress.close()
             with suppress(OSError):
                 self._writer.close()
 

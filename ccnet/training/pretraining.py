@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,11 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from ccnet import distributed
 from ccnet.files import atomic_write, user_path
 from ccnet.locks import FolderLock
-from ccnet.training.checkpoint import (
-    Checkpoints,
-    refuse_changes,
-    refuse_infinite,
-    saving,
-)
+from ccnet.training.checkpoint import Checkpoints, refuse_changes, refuse_infinite, saving
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import (
     ClassificationRecipe,
@@ -39,6 +34,7 @@ from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.history import comparable, labelled
 from ccnet.training.holdout import earlier_sets, hold_out
 from ccnet.training.precision import choose_precision
+from ccnet.training.progress import Progress
 from ccnet.training.restoration import PERCENTAGE, refuse_unlike, restore_optimizer
 from ccnet.training.run_folder import state_to_resume
 from ccnet.training.run_log import RunLog
@@ -164,23 +160,19 @@ class BackboneTrainer:
         model: nn.Module = self.model
         if distributed.world_size() > 1:
             model = DistributedDataParallel(model)
-        hidden = True if distributed.rank() else None
         self.data.save()
         if self.data.is_new:
             self._save()
         self.log.open()
-        with (
-            iterate(self.loader) as batches,
-            tqdm(initial=self.step, total=self.recipe.steps, unit="step", disable=hidden) as bar,
-        ):
+        self.progress = Progress(self.step, self.recipe.steps)
+        with iterate(self.loader) as batches, closing(self.progress):
             while True:
                 if self._is_validation_due():
                     self._validate()
                 if self.step == self.recipe.steps:
                     return float(self.records[-1]["accuracy"])
                 stopping = self._train_step(model, batches)
-                bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
-                bar.update()
+                self.progress.on_step(self.losses[-1])
                 if stopping or self._is_validation_due():
                     self._save()
                 if stopping:
@@ -222,7 +214,8 @@ class BackboneTrainer:
         record = {"step": self.step, "loss": loss, "data": self.val_data, "accuracy": accuracy}
         self.records.append(record)
         self.losses.clear()
-        logger.info("step %d: loss %.3f, accuracy %.2f %%", self.step, loss, accuracy)
+        highest = f"best so far: {max(best, accuracy):.2f}"
+        self.progress.say(f"loss {loss:.3f}, accuracy {accuracy:.2f} % ({highest})")
         if distributed.rank() == 0:
             path = self.run_dir / "log.jsonl"
             with saving(path), atomic_write(path) as temporary:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from ccnet import datasets
 from ccnet.backbones import TIMM
 from ccnet.classes import CAMVID, LabelSet
+from ccnet.console import printable
 from ccnet.datasets import LabeledImages, Sample, StreetScenes, select
 from ccnet.datasets.mask_folder.pairing import in_short
 from ccnet.distributed import from_rank_zero
@@ -28,6 +30,36 @@ TRAIN_SCENES, VAL_SCENES = 800, 50
 
 VALIDATION_SHARE = 5
 """Every fifth image of a folder is held out if there is no validation folder."""
+
+
+CLASSES_NAMED = 20
+"""Most classes that the description of the data names."""
+
+
+def require_folders(
+    recipe: Recipe,
+    root: str | os.PathLike[str] | None,
+    val_root: str | os.PathLike[str] | None = None,
+) -> None:
+    """Checks that the folders of the recipe's data set are there, before anything is read.
+
+    Raises:
+        FileNotFoundError: if one is not.
+        ValueError: if one is needed and not given, or given and not used.
+    """
+    name = recipe.dataset
+    if root is None and name != "street-scenes":
+        raise ValueError(f"the folder of the data set {name!r} is missing: give --root")
+    if val_root is not None and name not in ("folder", "labelmefacade"):
+        raise ValueError(
+            f"the data set {name!r} has its own images to validate on: "
+            f"leave the validation folder {val_root} out"
+        )
+    for option, folder in (("--root", root), ("--val-root", val_root)):
+        if folder is not None and not Path(folder).is_dir():
+            raise FileNotFoundError(
+                f"no folder {printable(folder)}: {option} must be that of the data set {name!r}"
+            )
 
 
 def open_datasets(
@@ -83,8 +115,8 @@ def _open(
         size = recipe.crop_height, recipe.crop_width
         train_set = StreetScenes(TRAIN_SCENES, size=size, seed=recipe.seed)
         return train_set, StreetScenes(VAL_SCENES, size=size, seed=recipe.seed + 1), CAMVID
-    if root is None:
-        raise ValueError(f"the folder of the data set {recipe.dataset!r} is missing: give --root")
+    require_folders(recipe, root, val_root)
+    assert root is not None
     if recipe.dataset == "camvid":
         return datasets.CamVid(root, "train"), datasets.CamVid(root, "val"), CAMVID
     if recipe.dataset == "cityscapes":
@@ -128,23 +160,28 @@ def _split(
     return Subset(dataset, rest), Subset(dataset, held_out)
 
 
-def describe(train_set: Dataset[Sample], label_set: LabelSet) -> str:
-    """Says what there is to train on: the images and the classes.
+def describe(train_set: Any, val_set: Any, label_set: LabelSet) -> str:
+    """Says what there is to train on: the numbers of images, and the classes.
 
     For a `MaskFolder`, whose pixels are counted, also the share of each class in them.
     """
-    count = len(train_set)  # type: ignore[arg-type]
     parts = train_set.datasets if isinstance(train_set, ConcatDataset) else [train_set]
-    shown = ", ".join(label_set.categories)
+    shown = list(label_set.categories)
+    absent: list[str] = []
     whole = [part.dataset if isinstance(part, Subset) else part for part in parts]
     if all(isinstance(part, datasets.MaskFolder) for part in whole):
         pixels = class_pixels(train_set, len(label_set)).double()
         shares = (100 * pixels / pixels.sum()).tolist()
         pairs = list(zip(label_set.categories, shares, strict=True))
-        shown = ", ".join(f"{name} {share:.3g} %" for name, share in pairs if share)
+        shown = [f"{name} {share:.3g} %" for name, share in pairs if share]
         absent = [name for name, share in pairs if not share]
-        shown += f"; without a pixel: {in_short(absent)}" if absent else ""
-    return f"{count} images to train on, {len(label_set)} classes: {shown}"
+    classes = ", ".join(shown[:CLASSES_NAMED])
+    classes += f" and {left} more" if (left := len(shown) - CLASSES_NAMED) > 0 else ""
+    classes += f"; without a pixel: {in_short(absent)}" if absent else ""
+    return (
+        f"{len(train_set)} images to train on, {len(val_set)} to validate on, "
+        f"{len(label_set)} classes: {classes}"
+    )
 
 
 def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -> CCNet:

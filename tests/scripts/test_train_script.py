@@ -62,18 +62,27 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(
 ):
     path = repository / "scripts" / "train.py"
     trained = run_forked(path, *finetune, "--learning-rate", 1e-5, cwd=tmp_path)
-    for name, value in (("steps", 2), ("crop_width", 49), ("learning_rate", "1e-05")):
-        assert f"{name}: {value}\n" in trained.stderr
-    assert "balance_classes: False\n" in trained.stderr
-    assert "world size: 1, images per forward pass: 2\n" in trained.stderr
-    assert "4 images to train on, 11 classes: my sky " in trained.stderr
-    assert " %; 2 to validate on\n" in trained.stderr
-    assert "these parts start untrained: head.classifier, aux_head.classifier" in trained.stderr
-    assert "| my road |" in trained.stdout
+    started, said = trained.stderr.splitlines()[:7], "\n".join(trained.stderr.splitlines()[:7])
+    for line, text in {
+        0: "data: 4 images to train on, 2 to validate on, 11 classes: my sky ",
+        1: "these parts start untrained: head.classifier, aux_head.classifier",
+        2: "network: resnet18 at output stride 32, 2 loops of attention, 13.0 million parameters",
+        3: f"weights: {finetune[6]}",
+        4: "training: 2 steps of 2 images, crops of 49x33, validated every 50 steps; float32 on",
+        5: "folder: run (all settings: recipe.json); curves: tensorboard --logdir run",
+        6: "step 2 of 2: loss ",
+    }.items():
+        assert text in started[line], said
+    table, end = trained.stdout.split("\n\n")
+    assert "| my road |" in table
+    best, example = end.splitlines()
+    assert re.fullmatch(r"best weights: run/best\.safetensors, mIoU \d+\.\d\d", best)
+    picture = finetune[2] / "images" / "scene-000000.png"
+    predict = f"{path.with_name('predict.py')} {picture} --weights run --output results"
+    assert example == f"to predict: python {predict}"
     log = (tmp_path / "run" / "train.log").read_text()
-    for line in re.findall(r"^20[-0-9]{8} [0-9:,]{12} (.*)", trained.stderr, re.MULTILINE):
-        assert re.search(rf" (INFO|WARNING) {re.escape(line)}\n", log)
-    assert "4 images to train on, 11 classes: my sky " in log
+    for line in trained.stderr.splitlines():
+        assert re.search(rf" (INFO|WARNING) {re.escape(line[9:])}\n", log), line
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert "train.py finetune --root" in environment["command"]
     assert environment["ccnet"] == ccnet.__version__
@@ -112,7 +121,10 @@ def test_image_that_is_added_moves_no_other_one(script, finetune, folder, tmp_pa
         (("--learning-rate", 0), "learning_rate must be above 0"),
         (("--weights", "nowhere.safetensors"), "no weights at nowhere.safetensors"),
         (("--weights", "NONE"), "unknown weights 'NONE': expected one of"),
-        (("--root", "nowhere"), "no files in nowhere/images and in nowhere/masks"),
+        (("--root", "nowhere"), "no folder nowhere: --root must be that of the data set 'folder'"),
+        (("--root", "."), "no files in images and in masks"),
+        (("--val-root", "nowhere"), "no folder nowhere: --val-root must be that of the data set"),
+        (("--dataset", "camvid", "--val-root", "."), "leave the validation folder . out"),
         (("--scale-low", 3), "scale_range must satisfy 0 < low <= high, not 3.0..2.0"),
         (
             ("--batch-size", 1, "--accumulation", 2),
@@ -136,6 +148,15 @@ def test_missing_extra_is_named_before_anything_is_loaded(script, finetune, monk
     message = r'^error: tensorboard must be installed .* pip install "ccnet-pytorch\[train\]"'
     with pytest.raises(SystemExit, match=message):
         script(*finetune, "--root", "nowhere", "--device", "warp")
+
+
+@pytest.mark.parametrize("wrong", [("--root", "nowhere"), ("--learning-rate", 0)])
+def test_missing_folder_and_wrong_value_are_said_first(script, finetune, monkeypatch, wrong):
+    """Before other processes are waited for, the device is tried or the folder created."""
+    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+    message = "^error: (no folder nowhere: --root|learning_rate must be above 0)"
+    with locks.FolderLock("run"), pytest.raises(SystemExit, match=message):
+        script(*finetune, "--device", "warp", *wrong)
 
 
 @pytest.mark.parametrize(
@@ -253,4 +274,4 @@ def test_folder_in_use_is_refused_before_data_are_read(script, finetune, monkeyp
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
     refused = pytest.raises(SystemExit, match=r"^error: run is in use by another object [^\n]*$")
     with locks.FolderLock("run"), refused:
-        script(*finetune, "--root", "nowhere")
+        script(*finetune, "--root", ".")

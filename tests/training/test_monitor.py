@@ -26,7 +26,7 @@ def test_environment_and_log_file_whatever_the_program_shows(tmp_path):
         assert logging.getLogger("ccnet").level == logging.ERROR
     finally:
         logging.getLogger("ccnet").setLevel(logging.NOTSET)
-    assert "step 1: mIoU " in (tmp_path / "train.log").read_text()
+    assert " INFO step 1 of 1: loss " in (tmp_path / "train.log").read_text()
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert environment["command"] == "train.py"
     assert environment["torch"] == torch.__version__

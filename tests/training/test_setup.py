@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from small_runs import Scenes, small_backbones, small_model, write_mask_folder
 
-from ccnet.classes import CAMVID
+from ccnet.classes import CAMVID, LabelSet
 from ccnet.datasets import CamVid, StreetScenes
 from ccnet.training.recipes import RECIPES
 from ccnet.training.setup import build_model, describe, open_datasets
@@ -53,15 +53,17 @@ def test_images_to_train_and_to_validate_on_need_labels(folder, tmp_path):
 
 
 def test_data_are_described_by_the_shares_of_their_classes(folder):
-    train_set, _, label_set = open_datasets(RECIPE, folder)
+    train_set, val_set, label_set = open_datasets(RECIPE, folder)
     counts = sum(train_set[index][1].flatten().bincount(minlength=256) for index in range(4))
     counts = counts[:11].double()
     shares = (100 * counts / counts.sum()).tolist()
     shown = [f"{name} {share:.3g} %" for name, share in zip(CAMVID.categories, shares, strict=True)]
-    text = f"4 images to train on, 11 classes: {', '.join(shown)}"
-    assert describe(train_set, label_set) == text
-    names = ", ".join(CAMVID.categories)
-    assert describe(StreetScenes(3), CAMVID) == f"3 images to train on, 11 classes: {names}"
+    text = f"4 images to train on, 2 to validate on, 11 classes: {', '.join(shown)}"
+    assert describe(train_set, val_set, label_set) == text
+    text = f"3 images to train on, 1 to validate on, 11 classes: {', '.join(CAMVID.categories)}"
+    assert describe(StreetScenes(3), StreetScenes(1), CAMVID) == text
+    many = LabelSet(tuple(f"c{number}" for number in range(150)), ((0, 0, 0),) * 150)
+    assert describe(StreetScenes(3), StreetScenes(1), many).endswith(", c18, c19 and 130 more")
 
 
 def test_classes_without_a_pixel_are_few_words(tmp_path):
@@ -70,9 +72,9 @@ def test_classes_without_a_pixel_are_few_words(tmp_path):
         mask = Image.new("L", (8, 8), 38)
         mask.paste(0, (0, 0, 4, 8))
         mask.save(tmp_path / name / f"{number // 2}.png")
-    train_set, _, label_set = open_datasets(RECIPE, tmp_path)
-    text = describe(train_set, label_set)
-    assert text.startswith("4 images to train on, 39 classes: class 0 50 %, class 38 50 %; without")
+    text = describe(*open_datasets(RECIPE, tmp_path))
+    start = "4 images to train on, 1 to validate on, 39 classes: class 0 50 %, class 38 50 %; witho"
+    assert text.startswith(start)
     assert text.endswith("class 5, and 32 more")
 
 

@@ -1,0 +1,85 @@
+"""Summary of a run in a few lines: what it trains, how, where to watch it, what came of it."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Subset
+
+from ccnet import distributed
+from ccnet.console import printable
+from ccnet.model import CCNet
+from ccnet.training.recipes import Recipe
+from ccnet.weights.sources import BEST_OF_A_RUN
+
+
+def describe_start(
+    model: CCNet, recipe: Recipe, device: torch.device, step: int, run_dir: Path
+) -> list[str]:
+    """Says which network a run trains, from which weights, how, and where, in a few lines.
+
+    Args:
+        model: the network.
+        recipe: of the run, with its precision.
+        device: trains the network.
+        step: at which the run starts or resumes.
+        run_dir: its folder.
+    """
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    config, ranks = model.config, distributed.world_size()
+    stride = config["backbone_options"].get("output_stride", 8)
+    passes = ranks * recipe.accumulation
+    parts = f" ({recipe.batch_size / passes:g} in a forward pass)" if passes > 1 else ""
+    processes = f" in {ranks} processes" if ranks > 1 else ""
+    first = f"steps {step + 1} to {recipe.steps}" if step else f"{recipe.steps} steps"
+    folder = printable(run_dir)
+    return [
+        f"network: {config['backbone']} at output stride {stride}, "
+        f"{config['recurrence']} loops of attention, {millions:.1f} million parameters",
+        f"weights: {_origin(model, recipe, step)}",
+        f"training: {first} of {recipe.batch_size} images{parts}, crops of {recipe.crop_width}x"
+        f"{recipe.crop_height}, validated every {recipe.validate_every} steps; "
+        f"{recipe.precision} on {device}{processes}",
+        f"folder: {folder} (all settings: recipe.json); "
+        f"curves: tensorboard --logdir {shlex.quote(folder)}",
+    ]
+
+
+def _origin(model: CCNet, recipe: Recipe, step: int) -> str:
+    """Says which weights a run starts from."""
+    if step:
+        return f"those of step {step} of this run"
+    if recipe.weights:
+        known = model.card_details.get("weights")
+        return f"{recipe.weights} ({known})" if known else recipe.weights
+    if recipe.weights_backbone:
+        return f"{recipe.weights_backbone}, of the backbone alone"
+    return "none: the network starts untrained"
+
+
+def describe_end(run_dir: Path, best: float, backbone: str, val_set: Any) -> list[str]:
+    """Says where the best weights are, and how to predict with them.
+
+    Args:
+        run_dir: the folder of the run.
+        best: their mIoU, in percent.
+        backbone: of the network.
+        val_set: images to validate on: the example takes the first one, if it is a file.
+    """
+    script = Path(sys.argv[0]).with_name("predict.py")
+    command = ["python", str(script)] if script.is_file() else ["ccnet", "predict"]
+    command += [*_first_picture(val_set), "--weights", str(run_dir)]
+    command += ["--network", f"ccnet_{backbone}"] if backbone != "resnet18" else []
+    return [
+        f"best weights: {printable(run_dir / BEST_OF_A_RUN)}, mIoU {best:.2f}",
+        f"to predict: {printable(shlex.join([*command, '--output', 'results']))}",
+    ]
+
+
+def _first_picture(dataset: Any) -> list[str]:
+    index = 0
+    while isinstance(dataset, Subset):
+        dataset, index = dataset.dataset, dataset.indices[index]
+    return [str(dataset.pairs[index][0])] if hasattr(dataset, "pairs") else []
