@@ -78,9 +78,10 @@ ORDERS = {
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *("recipes", "termination", "run_log", "command_line", "precision", "checkpoint"),
-        *("run_folder", "progress"),
-        *("restoration", "holdout", "fingerprint", "history", "median_size", "augmentation"),
-        *("data", "optimization", "objective", "setup", "summary", "monitor", "engine"),
+        *("run_folder", "progress", "changes"),
+        *("restoration", "learner", "holdout", "fingerprint", "history", "median_size"),
+        *("augmentation", "data"),
+        *("optimization", "objective", "setup", "summary", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],
     "commands": ["attention", "convert", "evaluate", "predict", "pretrain", "publish", "train"],

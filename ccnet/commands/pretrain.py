@@ -72,6 +72,7 @@ def pretrain(
         workers=arguments.workers,
         resume=arguments.resume == "auto",
         accept_changed_data=arguments.accept_changed_data,
+        accept_changed_recipe=arguments.accept_changed_recipe,
         details={name: fact for name, fact in facts.items() if fact},
         lock=lock,
         log=log,

@@ -127,6 +127,7 @@ def train(
         workers=arguments.workers,
         resume=arguments.resume == "auto",
         accept_changed_data=arguments.accept_changed_data,
+        accept_changed_recipe=arguments.accept_changed_recipe,
         environment={"command": shlex.join(sys.argv), "ccnet": ccnet.__version__},
         lock=lock,
         log=log,

@@ -88,22 +88,6 @@ class Checkpoints:
         return None, None
 
 
-def refuse_changes(run_dir: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Compares the settings of a run with those of the resumed run.
-
-    Raises:
-        ValueError: if they differ; names the differences.
-    """
-    names = sorted(saved.keys() | current.keys())
-    changed = [
-        f"{name} {saved.get(name)!r}, not {current.get(name)!r}"
-        for name in names
-        if saved.get(name) != current.get(name)
-    ]
-    if changed:
-        raise ValueError(f"the run in {run_dir} has {'; '.join(changed)}")
-
-
 def refuse_infinite(state_dict: Mapping[str, Tensor], step: int) -> None:
     """Refuses to save weights from which no run could go on.
 

@@ -57,6 +57,11 @@ def add_run_options(group: Group, *, workers: int) -> None:
         "--accept-changed-data", action="store_true", help="go on with other data too."
     )
     group.add_argument(
+        "--accept-changed-recipe",
+        action="store_true",
+        help="go on with another recipe too, such as more steps after the end.",
+    )
+    group.add_argument(
         "--workers",
         type=int,
         default=workers,

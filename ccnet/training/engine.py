@@ -23,17 +23,19 @@ from ccnet.inference import Segmentation
 from ccnet.locks import FolderLock
 from ccnet.model import CCNet
 from ccnet.training.augmentation import training_augmentation
-from ccnet.training.checkpoint import Checkpoints, refuse_changes, refuse_infinite, saving
+from ccnet.training.changes import changed_fields, refuse_changes
+from ccnet.training.checkpoint import Checkpoints, refuse_infinite, saving
 from ccnet.training.data import combined_seed, iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.history import History
+from ccnet.training.learner import Learner
 from ccnet.training.median_size import median_size
 from ccnet.training.monitor import Monitor, refuse_unreadable_name
 from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
 from ccnet.training.precision import autocast, choose_precision
 from ccnet.training.recipes import Recipe
-from ccnet.training.restoration import BEST, refuse_unlike, restore_optimizer
+from ccnet.training.restoration import BEST, refuse_unlike
 from ccnet.training.run_folder import state_to_resume
 from ccnet.training.run_log import RunLog
 from ccnet.training.termination import Terminated, Termination
@@ -60,6 +62,7 @@ class Trainer:
         workers: number of data-loading processes.
         resume: resume from the newest intact checkpoint in the folder, if there is one.
         accept_changed_data: resume with other data too, which the log then says.
+        accept_changed_recipe: resume with another recipe too, which the log then says.
         environment: facts to record in environment.json, such as the version of `ccnet`.
         lock: of the folder, if it is held already.
         log: of the run, if it is attached already.
@@ -86,6 +89,7 @@ class Trainer:
         workers: int = 1,
         resume: bool = False,
         accept_changed_data: bool = False,
+        accept_changed_recipe: bool = False,
         environment: Mapping[str, Any] | None = None,
         lock: FolderLock | None = None,
         log: RunLog | None = None,
@@ -95,17 +99,16 @@ class Trainer:
         refuse_unreadable_name(run_dir)
         self.run_dir, self.workers = run_dir, workers
         self.train_set, self.val_set = train_set, val_set
+        self.accepts_data, self.accepts_recipe = accept_changed_data, accept_changed_recipe
         self.environment = environment or {}
         self.device = next(model.parameters()).device
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
         self.termination = Termination()
         self.lock, self.log = lock or FolderLock(run_dir), log or RunLog(run_dir)
         with self.lock.kept() as self.took_lock, self.log.attached():
-            self._set_up(model, recipe, resume, accept_changed_data)
+            self._set_up(model, recipe, resume)
 
-    def _set_up(
-        self, model: CCNet, recipe: Recipe, resume: bool, accept_changed_data: bool
-    ) -> None:
+    def _set_up(self, model: CCNet, recipe: Recipe, resume: bool) -> None:
         state = state_to_resume(self.run_dir, resume)
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
@@ -115,12 +118,13 @@ class Trainer:
         self.objective = make_objective(self.model, self.train_set, recipe)
         self.optimizer = make_optimizer(self.objective.parameters(), recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
-        self.step, self.loss = 0, math.nan
+        self.learner = Learner(model, self.objective.loss, self.optimizer, self.scaler)
+        self.step, self.loss, self.changed = 0, math.nan, list[str]()
         self.data = Fingerprint(self.run_dir, {"train": self.train_set, "val": self.val_set})
         val_data = self.data.summary["val"]["sha256"]
         self.history = History(self.run_dir / "log.jsonl", model.label_set, val_data)
         if state:
-            self._resume(state, accept_changed_data)
+            self._resume(state)
         self.loader = self._loader()
 
     def run(self) -> Scores:
@@ -146,7 +150,7 @@ class Trainer:
         if distributed.world_size() > 1:
             objective = DistributedDataParallel(objective)
         self.data.save()
-        if self.data.is_new:
+        if self.data.is_new or self.changed:
             self._save()
         self.log.open()
         facts = {**self.environment, "data": self.data.summary}
@@ -252,15 +256,12 @@ class Trainer:
                 write_weights(path, self.model.to_weights())
 
     def _save(self) -> None:
-        state = self.model.state_dict()
-        refuse_infinite(state, self.step)
+        state = self.learner.state_dict()
+        refuse_infinite(state["model"], self.step)
         if distributed.rank() == 0:
             self.checkpoints.save(
                 {
-                    "model": state,
-                    "loss_function": self.objective.loss.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "scaler": self.scaler.state_dict(),
+                    **state,
                     "step": self.step,
                     "loss": self.loss,
                     "best": self.history.best,
@@ -271,29 +272,23 @@ class Trainer:
                 }
             )
 
-    def _resume(self, state: Mapping[str, Any], accept_changed_data: bool) -> None:
-        refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
+    def _resume(self, state: dict[str, Any]) -> None:
+        run_dir = self.run_dir
+        advice = f", and start there from the weights of this run (--weights {run_dir})"
         size = {"training_size": self.model.training_size}  # which earlier versions did not know
-        refuse_changes(self.run_dir, {**state["config"], **size}, {**self.model.config, **size})
-        self.data.check(state.get("data"), accept=accept_changed_data)
-        state = {"best": -math.inf, **state}  # older versions had none
-        refuse_unlike(
-            self.run_dir,
-            state,
-            {
-                "model": self.model.state_dict(),
-                "loss_function": self.objective.loss.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                **{"step": 0, "loss": 0.0, "best": BEST},
-            },
+        saved, ours = {**state["config"], **size}, {**self.model.config, **size}
+        refuse_changes(run_dir, saved, ours, advice)
+        self.changed = changed_fields(
+            run_dir, state, asdict(self.recipe), accept=self.accepts_recipe, advice=advice
         )
-        is_stepped = not self.scaler.is_enabled()
-        saved = state.get("optimizer")
-        restore_optimizer(self.run_dir, self.optimizer, saved, is_stepped=is_stepped)
-        self.model.load_state_dict(state["model"])
-        self.objective.loss.load_state_dict(state["loss_function"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.data.check(state.get("data"), accept=self.accepts_data)
+        state = {"best": -math.inf, **state}  # older versions had none
+        refuse_unlike(run_dir, state, {"step": 0, "loss": 0.0, "best": BEST})
+        self.learner.load(run_dir, state, self.changed)
         self.step, self.loss = state["step"], state["loss"]
+        if self.changed:
+            rate = self.recipe.learning_rate * poly_schedule(self.step, self.recipe)
+            logger.info("the learning rate goes on at %.3g", rate)
         self.model.card_details = dict(state.get("details", self.model.card_details))
         is_same = self.data.is_as_before(state.get("data"), "val")
         self.history.load(self.step, state["best"] if is_same else -math.inf)

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Subset
 from ccnet import distributed
 from ccnet.files import atomic_write, user_path
 from ccnet.locks import FolderLock
-from ccnet.training.checkpoint import Checkpoints, refuse_changes, refuse_infinite, saving
+from ccnet.training.changes import changed_fields, refuse_changes
+from ccnet.training.checkpoint import Checkpoints, refuse_infinite, saving
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import (
     ClassificationRecipe,
@@ -63,6 +64,7 @@ class BackboneTrainer:
         workers: number of data-loading processes.
         resume: resume from the newest intact checkpoint in the folder, if there is one.
         accept_changed_data: resume with other images too, which the log then says.
+        accept_changed_recipe: resume with another recipe too, which the log then says.
         details: facts about the data for the card of the weights: `license`, `source`, `dataset`.
         lock: of the folder, if it is held already.
         log: of the run, if it is attached already.
@@ -87,6 +89,7 @@ class BackboneTrainer:
         workers: int = 0,
         resume: bool = False,
         accept_changed_data: bool = False,
+        accept_changed_recipe: bool = False,
         details: Mapping[str, str] | None = None,
         lock: FolderLock | None = None,
         log: RunLog | None = None,
@@ -97,16 +100,11 @@ class BackboneTrainer:
         self.workers, self.details = workers, details or {}
         self.termination = Termination()
         self.lock, self.log = lock or FolderLock(self.run_dir), log or RunLog(self.run_dir)
+        self.accepts_data, self.accepts_recipe = accept_changed_data, accept_changed_recipe
         with self.lock.kept() as self.took_lock, self.log.attached():
-            self._set_up(images, recipe, resume, accept_changed_data)
+            self._set_up(images, recipe, resume)
 
-    def _set_up(
-        self,
-        images: ClassFolder,
-        recipe: ClassificationRecipe,
-        resume: bool,
-        accept_changed_data: bool,
-    ) -> None:
+    def _set_up(self, images: ClassFolder, recipe: ClassificationRecipe, resume: bool) -> None:
         state = state_to_resume(self.run_dir, resume, beginning=("data.jsonl", "train.log"))
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
@@ -124,11 +122,12 @@ class BackboneTrainer:
         )
         self.optimizer = make_optimizer(self.model, recipe)
         self.step, self.losses, self.records = 0, list[float](), list[dict[str, Any]]()
+        self.changed_at = -1
         sets = {"train": train_set, "val": Subset(images, held_out)}
         self.data = Fingerprint(self.run_dir, sets)
         self.val_data = self.data.summary["val"]["sha256"]
         if state:
-            self._resume(state, accept_changed_data)
+            self._resume(state)
         self.loader = training_loader(
             train_set,
             augmentation(recipe),
@@ -161,7 +160,7 @@ class BackboneTrainer:
         if distributed.world_size() > 1:
             model = DistributedDataParallel(model)
         self.data.save()
-        if self.data.is_new:
+        if self.data.is_new or self.step == self.changed_at:
             self._save()
         self.log.open()
         self.progress = Progress(self.step, self.recipe.steps)
@@ -199,7 +198,9 @@ class BackboneTrainer:
 
     def _is_validation_due(self) -> bool:
         validated = max([0, *(record["step"] for record in self._comparable)])
-        is_time = self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps
+        # A changed run validates at once: what it validated at this step is in no checkpoint.
+        special = {self.recipe.steps, self.changed_at}
+        is_time = self.step % self.recipe.validate_every == 0 or self.step in special
         return is_time and self.step > validated
 
     @property
@@ -267,12 +268,14 @@ class BackboneTrainer:
                 }
             )
 
-    def _resume(self, state: Mapping[str, Any], accept_changed_data: bool) -> None:
-        refuse_changes(self.run_dir, state["recipe"], asdict(self.recipe))
-        self.data.check(state.get("data"), accept=accept_changed_data)
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        changed = changed_fields(
+            self.run_dir, state, asdict(self.recipe), accept=self.accepts_recipe
+        )
+        self.data.check(state.get("data"), accept=self.accepts_data)
         data = self.val_data if self.data.is_as_before(state.get("data"), "val") else ""
         state = {**state, "records": labelled(state.get("records"), data)}
-        count = {"images": self.config["images"]} if accept_changed_data else {}
+        count = {"images": self.config["images"]} if self.accepts_data else {}
         refuse_changes(self.run_dir, {**state["config"], **count}, self.config)
         refuse_unlike(
             self.run_dir,
@@ -285,8 +288,9 @@ class BackboneTrainer:
                 "records": [{"step": 0, "loss": 0.0, "data": "", "accuracy": PERCENTAGE}],
             },
         )
-        restore_optimizer(self.run_dir, self.optimizer, state.get("optimizer"))
+        restore_optimizer(self.run_dir, self.optimizer, state.get("optimizer"), changed=changed)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.step, self.losses = state["step"], state["losses"]
+        self.changed_at = self.step if changed else -1
         self.records = state["records"]

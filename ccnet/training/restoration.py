@@ -1,7 +1,8 @@
 """Restoration: what a checkpoint holds is compared with the run that it is to be put into."""
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.optim import Optimizer
 
 from ccnet.schema import Rule, number, shown
 from ccnet.training.checkpoint import ContentsError
+
+logger = logging.getLogger(__name__)
 
 PERCENTAGE = number(0, 100)
 BEST = Rule(
@@ -33,14 +36,20 @@ def refuse_unlike(run_dir: Path, saved: Mapping[str, Any], examples: Mapping[str
         ContentsError: if one does not fit; says which.
     """
     for name, example in examples.items():
-        if (problem := _difference(name, saved.get(name), example)) is not None:
+        if (problem := difference(name, saved.get(name), example)) is not None:
             raise _unfit(run_dir, problem)
-    if not 0 < saved["step"] <= saved["recipe"]["steps"]:
-        raise _unfit(run_dir, f"step is {saved['step']} of {saved['recipe']['steps']}")
+    step, steps = saved["step"], saved["recipe"].get("steps")
+    if type(steps) is not int or not 0 < step <= steps:
+        raise _unfit(run_dir, f"step is {step} of {shown(steps)}")
 
 
 def restore_optimizer(
-    run_dir: Path, optimizer: Optimizer, saved: Any, *, is_stepped: bool = True
+    run_dir: Path,
+    optimizer: Optimizer,
+    saved: Any,
+    *,
+    is_stepped: bool = True,
+    changed: Collection[str] = (),
 ) -> None:
     """Gives an optimiser the state of each parameter; its settings are those of the recipe.
 
@@ -49,10 +58,23 @@ def restore_optimizer(
         optimizer: of the same kind and for the same parameters as the saved one.
         saved: the `state_dict` of that.
         is_stepped: whether it must have made a step: a loss scaler skips some.
+        changed: fields of the recipe that have changed: if any, a state that does not fit is left
+            out, which the log says.
 
     Raises:
         ContentsError: if that is not the state of such an optimiser; says why.
     """
+    try:
+        if "optimizer" in changed:
+            raise _unfit(run_dir, "the optimizer is another one")
+        _fill(run_dir, optimizer, saved, is_stepped=is_stepped)
+    except ContentsError:
+        if not changed:
+            raise
+        logger.warning("the optimizer starts anew: its state does not fit the changed recipe")
+
+
+def _fill(run_dir: Path, optimizer: Optimizer, saved: Any, *, is_stepped: bool) -> None:
     entries = saved.get("state") if isinstance(saved, Mapping) else None
     if not isinstance(entries, Mapping):
         raise _unfit(run_dir, "optimizer holds no state")
@@ -72,7 +94,7 @@ def restore_optimizer(
             raise _unfit(run_dir, f"optimizer lacks {', '.join(sorted(names))} of a parameter")
         for name, value in entry.items():
             example = torch.zeros(()) if name == "step" else parameters[index]
-            if value is not None and (problem := _difference(name, value, example)) is not None:
+            if value is not None and (problem := difference(name, value, example)) is not None:
                 raise _unfit(run_dir, f"optimizer: {problem}")
     current = optimizer.state_dict()
     optimizer.load_state_dict({"state": entries, "param_groups": current["param_groups"]})
@@ -90,7 +112,8 @@ def _state_names(optimizer: Optimizer) -> set[str]:
     return set(new.state[parameter])
 
 
-def _difference(name: str, saved: Any, example: Any) -> str | None:
+def difference(name: str, saved: Any, example: Any) -> str | None:
+    """Says how a value is unlike an example, or a rule for it; None if it is like that."""
     if isinstance(example, Tensor):
         found = _kind(saved) if isinstance(saved, Tensor) else type(saved).__name__
         if found != _kind(example):
@@ -116,7 +139,7 @@ def _difference(name: str, saved: Any, example: Any) -> str | None:
         parts = []
     else:
         return f"{name} is {type(saved).__name__}, not {type(example).__name__}"
-    return next(filter(None, (_difference(*part) for part in parts)), None)
+    return next(filter(None, (difference(*part) for part in parts)), None)
 
 
 def _kind(tensor: Tensor) -> str:

@@ -93,7 +93,7 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(
     refused = r"^error: run already holds a run: resume it \(--resume auto\) or choose another"
     with pytest.raises(SystemExit, match=refused):
         script(*finetune)
-    changed = r"^error: the run in run has learning_rate 1e-05, not 1\.0$"
+    changed = r"^error: the run in run has learning_rate 1e-05, not 1\.0: .*--accept-changed-recipe"
     with pytest.raises(SystemExit, match=changed):
         script(*finetune, "--resume", "auto", "--learning-rate", 1)
     assert (tmp_path / "run" / "train.log").read_text() == log
@@ -255,7 +255,13 @@ def test_run_ended_by_sigterm_is_resumed_as_if_nothing_had_happened(
         assert newest(tmp_path / "run")["step"] == 3
         script(*finetune, *options, "--resume")
         script(*finetune, *options, "--run-dir", "whole")
-    assert_same_end(tmp_path / "run", tmp_path / "whole")
+        assert_same_end(tmp_path / "run", tmp_path / "whole")
+        script(*finetune, *options, "--steps", 7, "--resume", "--accept-changed-recipe")
+    assert newest(tmp_path / "run")["step"] == 7
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert " WARNING going on with a changed recipe: steps 6, now 7\n" in log
+    assert " INFO weights: those of step 6 of this run\n" in log
+    assert " INFO training: steps 7 to 7 of 2 images, crops of 49x33" in log
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -125,7 +125,7 @@ def test_run_of_before_fingerprints_goes_on_and_says_so_once(tmp_path, caplog):
 
 
 def test_recipes_are_compared_first(run_dir):
-    with pytest.raises(ValueError, match=r"has seed 0, not 1$"):
+    with pytest.raises(ValueError, match=r"has seed 0, not 1: give"):
         trainer(run_dir, dataclasses.replace(SMALL, seed=1), train_set=Scenes(9), resume=True)
 
 

@@ -98,7 +98,7 @@ def test_stopped_run_ends_as_if_it_had_not_been(images, tmp_path, monkeypatch, s
     with pytest.raises(FileExistsError, match="already holds a run"):
         trainer(images, tmp_path)
     other = dataclasses.replace(SMALL, learning_rate=1.0)
-    with pytest.raises(ValueError, match=r"has learning_rate 0\.002, not 1\.0$"):
+    with pytest.raises(ValueError, match=r"has learning_rate 0\.002, not 1\.0: give"):
         trainer(images, tmp_path, other, resume=True)
 
 

@@ -129,10 +129,10 @@ def contents(folder):
 @pytest.mark.parametrize(
     ("recipe", "config", "message"),
     [
-        ({"learning_rate": 0.5}, {}, "has learning_rate 0.0015, not 0.5$"),
-        ({"steps": 6, "seed": 9}, {}, "has seed 0, not 9; steps 4, not 6$"),
-        ({"scale_high": 3.0}, {}, "has scale_high 2.0, not 3.0$"),
-        ({}, {"recurrence": 1}, "has recurrence 2, not 1$"),
+        ({"learning_rate": 0.5}, {}, "has learning_rate 0.0015, not 0.5: "),
+        ({"steps": 6, "seed": 9}, {}, "has seed 0, not 9; steps 4, not 6: "),
+        ({"scale_high": 3.0}, {}, "has scale_high 2.0, not 3.0: "),
+        ({}, {"recurrence": 1}, "has recurrence 2, not 1: "),
         (None, {}, r"already holds a run: resume it \(--resume auto\)"),
     ],
 )
