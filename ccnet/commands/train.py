@@ -136,9 +136,8 @@ def train(
         logger.info("%s", line)
     scores = trainer.run()
     if distributed.rank() == 0:
-        best = trainer.history.best
-        end = describe_end(trainer.run_dir, best, model.config["backbone"], val_set)
-        print(scores.table(), "", *end, sep="\n")
+        best, backbone = trainer.history.best, model.config["backbone"]
+        print(*describe_end(trainer.run_dir, scores, best, backbone, val_set), sep="\n")
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:

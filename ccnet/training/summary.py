@@ -10,6 +10,7 @@ from torch.utils.data import Subset
 
 from ccnet import distributed
 from ccnet.console import printable
+from ccnet.evaluation import Scores
 from ccnet.model import CCNet
 from ccnet.training.recipes import Recipe
 from ccnet.weights.sources import BEST_OF_A_RUN
@@ -59,12 +60,15 @@ def _origin(model: CCNet, recipe: Recipe, step: int) -> str:
     return "none: the network starts untrained"
 
 
-def describe_end(run_dir: Path, best: float, backbone: str, val_set: Any) -> list[str]:
-    """Says where the best weights are, and how to predict with them.
+def describe_end(
+    run_dir: Path, scores: Scores, best: float, backbone: str, val_set: Any
+) -> list[str]:
+    """Gives the scores, and says where the best weights are and how to predict with them.
 
     Args:
         run_dir: the folder of the run.
-        best: their mIoU, in percent.
+        scores: of the last weights.
+        best: the mIoU of the best weights, in percent.
         backbone: of the network.
         val_set: images to validate on: the example takes the first one, if it is a file.
     """
@@ -72,8 +76,12 @@ def describe_end(run_dir: Path, best: float, backbone: str, val_set: Any) -> lis
     command = ["python", str(script)] if script.is_file() else ["ccnet", "predict"]
     command += [*_first_picture(val_set), "--weights", str(run_dir)]
     command += ["--network", f"ccnet_{backbone}"] if backbone != "resnet18" else []
+    last = f"; the table is that of the last ones, mIoU {scores.miou:.2f}"
     return [
-        f"best weights: {printable(run_dir / BEST_OF_A_RUN)}, mIoU {best:.2f}",
+        scores.table(),
+        "",
+        f"best weights: {printable(run_dir / BEST_OF_A_RUN)}, mIoU {best:.2f}"
+        + (last if scores.miou < best else ""),
         f"to predict: {printable(shlex.join([*command, '--output', 'results']))}",
     ]
 

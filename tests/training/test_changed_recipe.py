@@ -73,12 +73,12 @@ def test_finished_run_that_gets_more_steps_ends_as_if_it_had_had_them(tmp_path, 
 
 def test_accepted_recipe_is_recorded_before_the_next_step(tmp_path):
     interrupt(tmp_path, steps=3)
-    running = resume(tmp_path, optimizer="sgd", momentum=0.0)
+    running = resume(tmp_path, optimizer="sgd")
     running.train_set.on_draw = lambda _: fail()
     with pytest.raises(RuntimeError, match="the power failed"):
         running.run()
     assert newest(tmp_path)["recipe"]["optimizer"] == "sgd"
-    again = resume(tmp_path, accept=False, optimizer="sgd", momentum=0.0)
+    again = resume(tmp_path, accept=False, optimizer="sgd")
     assert again.step == 2
     again.run()
 
@@ -90,6 +90,7 @@ CHANGES = {
     "batches": ({"batch_size": 4, "accumulation": 2, "seed": 7, "crop_width": 41}, True),
     "fewer steps": ({"steps": 3, "validate_every": 3}, True),
     "optimizer": ({"optimizer": "sgd"}, False),
+    "optimizer without a state": ({"optimizer": "sgd", "momentum": 0.0}, False),
     "precision": ({"precision": "float16"}, True),
     "class weights": ({"balance_classes": False}, True),
     "loss": ({"ohem": True, "ohem_min_kept": 0}, True),
