@@ -30,7 +30,7 @@ def describe_start(
     """
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     config, ranks = model.config, distributed.world_size()
-    stride = config["backbone_options"].get("output_stride", 8)
+    stride = (config["backbone_options"] or {}).get("output_stride", recipe.output_stride)
     passes = ranks * recipe.accumulation
     parts = f" ({recipe.batch_size / passes:g} in a forward pass)" if passes > 1 else ""
     processes = f" in {ranks} processes" if ranks > 1 else ""
@@ -75,7 +75,8 @@ def describe_end(
     script = Path(sys.argv[0]).with_name("predict.py")
     command = ["python", str(script)] if script.is_file() else ["ccnet", "predict"]
     command += [*_first_picture(val_set), "--weights", str(run_dir)]
-    command += ["--network", f"ccnet_{backbone}"] if backbone != "resnet18" else []
+    network = backbone if ":" in backbone else f"ccnet_{backbone}"
+    command += ["--network", network] if backbone != "resnet18" else []
     last = f"; the table is that of the last ones, mIoU {scores.miou:.2f}"
     return [
         scores.table(),
