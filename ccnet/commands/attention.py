@@ -110,7 +110,8 @@ def look(
         ValueError: if the network has no attention, the pixel is outside the image, or the image is
             beyond the limit.
     """
-    seen = model.default_protocol.view_size(tuple(image.shape[-2:]))
+    height, width = image.shape[-2:]
+    seen = model.default_protocol.view_size((height, width))
     with capture_queries_and_keys(model.head.cca) as loops:
         # In one window, for which no others are taken.
         result = model.predict(image, mode="slide", crop=seen, memory_limit=memory_limit)
