@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ccnet.backbones import build_backbone, check_name
 from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
+from ccnet.freezing import Freezable
 from ccnet.heads import FCNHead, RCCAHead
 from ccnet.inference.memory import numbers_per_pixel
 from ccnet.inference.prediction import TRAINING_SIZE, PredictionMixin
@@ -49,7 +50,7 @@ _RULES = {
 """The arguments of `CCNet` but those of its parts, which check theirs."""
 
 
-class CCNet(nn.Module, PredictionMixin, StrictHubMixin):
+class CCNet(Freezable, PredictionMixin, StrictHubMixin):
     """Semantic segmentation network with recurrent criss-cross attention.
 
     All arguments are JSON-able; together they form config.json on the Hugging Face Hub. The

@@ -21,8 +21,8 @@ ORDERS = {
         *("attention_kernel", "attention"),
         *("baselines", "norm", "class_tables", "class_fields", "classes", "losses"),
         *("images", "transforms", "visualization"),
-        *("datasets", "inference", "weights", "backbones", "heads", "reconfiguration", "model"),
-        *("zoo", "evaluation", "training", "commands", "__main__"),
+        *("datasets", "inference", "weights", "backbones", "freezing", "heads", "reconfiguration"),
+        *("model", "zoo", "evaluation", "training", "commands", "__main__"),
     ],
     "images": [
         *(
