@@ -87,9 +87,8 @@ def convert_and_write(arguments: argparse.Namespace) -> None:
     print(f"            mean {logits.mean():.6f}, deviation {logits.std():.6f}")
     if arguments.dry_run:
         return
-    if arguments.push:
-        model.card_details = {**model.card_details, "location": arguments.push}
-    model.save_pretrained(arguments.output)
+    card = {"location": arguments.push} if arguments.push else {}
+    model.save_pretrained(arguments.output, model_card_kwargs=card)
     if not torch.equal(logits_of(CCNet.from_pretrained(arguments.output)), logits):
         raise ValueError(f"{arguments.output} does not reproduce the logits of the checkpoint")
     path = arguments.output / "model.safetensors"

@@ -58,7 +58,8 @@ class StrictHubMixin(PyTorchModelHubMixin):
             save_directory: the folder, created if need be.
             push_to_hub: also upload the files.
             repo_id: where to, "owner/name"; by default the folder's name.
-            model_card_kwargs: details for the card, which replace those of the model.
+            model_card_kwargs: details for the card, which replace those of the model; `location` is
+                where the card loads the model from, by default this folder.
             push_to_hub_options: further arguments of `push_to_hub`.
 
         Returns:
@@ -77,7 +78,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
         if push_to_hub_options and not push_to_hub:
             raise TypeError(f"options of an upload without one: {', '.join(push_to_hub_options)}")
         card_options = dict(model_card_kwargs or {})
-        card = self.generate_model_card(**card_options)
+        card = self.generate_model_card(**{"location": os.fspath(save_directory), **card_options})
         write_folder(folder, self.to_weights())
         if not (folder / "README.md").exists():
             with atomic_write(folder / "README.md") as temporary:

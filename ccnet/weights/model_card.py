@@ -19,10 +19,14 @@ the pure-PyTorch implementation `ccnet-pytorch`.
 
 ## Use
 
+```bash
+pip install PATH_OF_THE_CLONE  # a clone of the repository of ccnet-pytorch
+```
+
 ```python
 import ccnet
 
-model = ccnet.CCNet.from_pretrained("{location}")
+model = ccnet.CCNet.from_pretrained({location})  # this folder, or "owner/name" on the Hub
 model.predict("street.jpg"{options}).overlay().save("overlay.png")
 ```
 
@@ -75,7 +79,7 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
         front_matter="\n".join(header),
         title=f"CCNet {config['backbone']}, {config['num_classes']} classes",
         facts="\n".join(rows),
-        location=details.get("location", "folder-or-owner/name"),
+        location=json.dumps(str(details.get("location", "folder-or-owner/name"))),
         options=f", fit={fit}" if fit else "",
         num_classes=config["num_classes"],
         classes=", ".join(config["label_set"]["categories"]),
