@@ -77,10 +77,10 @@ ORDERS = {
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *("recipes", "termination", "run_log", "command_line", "precision", "checkpoint"),
-        *("run_folder", "progress", "changes"),
+        *("recipes", "termination", "run_log", "trackers", "command_line", "precision"),
+        *("checkpoint", "run_folder", "progress", "changes"),
         *("restoration", "learner", "holdout", "fingerprint", "history", "median_size"),
-        *("augmentation", "data"),
+        *("own_augmentation", "augmentation", "data"),
         *("optimization", "objective", "setup", "summary", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],
@@ -94,7 +94,7 @@ EXTRAS = {
     "images": {"pillow_heif"},
     "backbones": {"timm"},
     "datasets": {"tqdm"},
-    "training": {"tqdm"},
+    "training": {"tqdm", "wandb"},
     "evaluation": {"matplotlib"},
     "commands": {"tqdm"},
 }

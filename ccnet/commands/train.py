@@ -46,6 +46,7 @@ from ccnet.training.setup import (
     require_folders,
 )
 from ccnet.training.summary import describe_end, describe_start
+from ccnet.training.trackers import TRACKERS, chosen_tracker
 
 logger = logging.getLogger("ccnet")
 
@@ -81,6 +82,11 @@ def parse_arguments(
     given = sys.argv[1:] if argv is None else argv
     named = next((word for word in given if word in RECIPES), "")
     add_run_options(groups["Run"], workers=1)
+    groups["Run"].add_argument(
+        "--tracker",
+        choices=TRACKERS,
+        help="what gets curves and pictures. (default: tensorboard, if it is installed)",
+    )
     add_recipe_options(groups, Recipe, CHOICES, RECIPES.get(named))
     return parser.parse_args(argv)
 
@@ -106,6 +112,7 @@ def root_of(arguments: argparse.Namespace, recipe: Recipe) -> Path | str | None:
 def check(arguments: argparse.Namespace) -> None:
     recipe = chosen_recipe(arguments)
     require_folders(recipe, root_of(arguments, recipe), arguments.val_root)
+    chosen_tracker(arguments.tracker)
 
 
 def train(
@@ -129,6 +136,7 @@ def train(
         accept_changed_data=arguments.accept_changed_data,
         accept_changed_recipe=arguments.accept_changed_recipe,
         environment={"command": shlex.join(sys.argv), "ccnet": ccnet.__version__},
+        tracker=arguments.tracker,
         lock=lock,
         log=log,
     )
@@ -142,4 +150,4 @@ def train(
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
-    run_script(partial(parse_arguments, argv, prog), train, ["tensorboard"], check)
+    run_script(partial(parse_arguments, argv, prog), train, check)

@@ -12,6 +12,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ccnet.classes import IGNORE_INDEX
+from ccnet.training.own_augmentation import OwnAugmentation
+from ccnet.training.recipes import Recipe
 from ccnet.transforms import Preprocessing
 
 RETRIES = 10
@@ -64,6 +66,21 @@ def training_augmentation(
     if color_jitter:
         steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter, color_jitter / 8))
     return v2.Compose(steps)
+
+
+def augmentation_of(
+    recipe: Recipe, preprocessing: Preprocessing, own: OwnAugmentation | None = None
+) -> v2.Compose:
+    """Builds the augmentation of a recipe, after which comes somebody's own."""
+    augmentation = training_augmentation(
+        (recipe.crop_height, recipe.crop_width),
+        scale_range=(recipe.scale_low, recipe.scale_high),
+        scale_step=recipe.scale_step,
+        max_class_share=recipe.max_class_share,
+        color_jitter=recipe.color_jitter,
+        preprocessing=preprocessing,
+    )
+    return v2.Compose([*augmentation.transforms, own]) if own else augmentation
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from ccnet import distributed
 from ccnet.console import (
     ending_on_second_interrupt,
     ending_on_signals,
-    require_extra,
 )
 from ccnet.files import user_path
 from ccnet.locks import FolderLock
@@ -78,7 +77,6 @@ def add_run_options(group: Group, *, workers: int) -> None:
 def run_script(
     parse: Callable[[], argparse.Namespace],
     train: Callable[[argparse.Namespace, torch.device, FolderLock, RunLog], None],
-    packages: Sequence[str] = (),
     check: Callable[[argparse.Namespace], None] = lambda _: None,
 ) -> None:
     """Runs a script that trains in a folder, on all ranks; errors and signals give one line.
@@ -86,7 +84,6 @@ def run_script(
     Args:
         parse: returns the arguments, with those of `add_run_options`.
         train: called with them, the device of this process, and the lock and log of the folder.
-        packages: those that are needed, of the extra "train".
         check: called with the arguments before anything is waited for or created; raises
             ValueError or OSError if they cannot be used.
 
@@ -95,7 +92,6 @@ def run_script(
     """
     arguments = parse()
     try:
-        require_extra("train", packages)
         check(arguments)
         # Only then Python sees to SIGTERM: to wait for other processes may take long.
         with (

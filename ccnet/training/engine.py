@@ -15,14 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from ccnet import distributed
-from ccnet.datasets import Sample
+from ccnet.datasets import Sample, Transforms
 from ccnet.evaluation import Scores
 from ccnet.evaluation.evaluate import own_confusion
 from ccnet.files import user_path
 from ccnet.inference import Segmentation
 from ccnet.locks import FolderLock
 from ccnet.model import CCNet
-from ccnet.training.augmentation import training_augmentation
+from ccnet.training.augmentation import augmentation_of
 from ccnet.training.changes import changed_fields, refuse_changes
 from ccnet.training.checkpoint import Checkpoints, refuse_infinite, saving
 from ccnet.training.data import combined_seed, iterate, training_loader
@@ -33,12 +33,14 @@ from ccnet.training.median_size import median_size
 from ccnet.training.monitor import Monitor, refuse_unreadable_name
 from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
+from ccnet.training.own_augmentation import chosen_augmentation
 from ccnet.training.precision import autocast, choose_precision
-from ccnet.training.recipes import Recipe
+from ccnet.training.recipes import Recipe, with_later_fields
 from ccnet.training.restoration import BEST, refuse_unlike
 from ccnet.training.run_folder import state_to_resume
 from ccnet.training.run_log import RunLog
 from ccnet.training.termination import Terminated, Termination
+from ccnet.training.trackers import Tracker, chosen_tracker
 from ccnet.weights import write_weights
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,9 @@ class Trainer:
         resume: resume from the newest intact checkpoint in the folder, if there is one.
         accept_changed_data: resume with other data too, which the log then says.
         accept_changed_recipe: resume with another recipe too, which the log then says.
+        augmentation: comes after the recipe's, see `OwnAugmentation`; None for the recipe's alone.
+        tracker: gets curves and pictures: a name in `trackers.TRACKERS`, or a `Tracker`; None for
+            TensorBoard if it is installed.
         environment: facts to record in environment.json, such as the version of `ccnet`.
         lock: of the folder, if it is held already.
         log: of the run, if it is attached already.
@@ -90,6 +95,8 @@ class Trainer:
         resume: bool = False,
         accept_changed_data: bool = False,
         accept_changed_recipe: bool = False,
+        augmentation: Transforms | None = None,
+        tracker: str | Tracker | None = None,
         environment: Mapping[str, Any] | None = None,
         lock: FolderLock | None = None,
         log: RunLog | None = None,
@@ -105,7 +112,10 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
         self.termination = Termination()
         self.lock, self.log = lock or FolderLock(run_dir), log or RunLog(run_dir)
+        self.tracker = chosen_tracker(tracker)
         with self.lock.kept() as self.took_lock, self.log.attached():
+            own, recipe = chosen_augmentation(recipe, augmentation, len(model.label_set))
+            self.augmentation = augmentation_of(recipe, model.preprocessing, own)
             self._set_up(model, recipe, resume)
 
     def _set_up(self, model: CCNet, recipe: Recipe, resume: bool) -> None:
@@ -128,7 +138,7 @@ class Trainer:
         self.loader = self._loader()
 
     def run(self) -> Scores:
-        """Trains to the recipe's last step.
+        """Trains to the recipe's last step, or until its patience ends.
 
         Returns:
             The scores of the last validation.
@@ -154,14 +164,17 @@ class Trainer:
             self._save()
         self.log.open()
         facts = {**self.environment, "data": self.data.summary}
-        monitor = Monitor(self.run_dir, self.recipe, self.model.config, self.step, facts)
+        monitor = Monitor(
+            self.run_dir, self.recipe, self.model.config, self.step, facts, self.tracker
+        )
+        patience = self.recipe.patience
         self.model.train()
         try:
             with iterate(self.loader) as batches:
                 while True:
                     if self._is_validation_due():
                         self._validate(monitor)
-                    if self.step == self.recipe.steps:
+                    if self.step == self.recipe.steps or self.history.has_stalled(patience):
                         break
                     stopping = self._train_step(objective, batches)
                     monitor.on_step(self.step, self.loss, self.optimizer.param_groups[0]["lr"])
@@ -229,17 +242,9 @@ class Trainer:
 
     def _loader(self) -> Any:
         recipe = self.recipe
-        augmentation = training_augmentation(
-            (recipe.crop_height, recipe.crop_width),
-            scale_range=(recipe.scale_low, recipe.scale_high),
-            scale_step=recipe.scale_step,
-            max_class_share=recipe.max_class_share,
-            color_jitter=recipe.color_jitter,
-            preprocessing=self.model.preprocessing,
-        )
         return training_loader(
             self.train_set,
-            augmentation,
+            self.augmentation,
             batch_size=recipe.batch_size,
             first_step=self.step,
             last_step=recipe.steps,
@@ -278,11 +283,11 @@ class Trainer:
         size = {"training_size": self.model.training_size}  # which earlier versions did not know
         saved, ours = {**state["config"], **size}, {**self.model.config, **size}
         refuse_changes(run_dir, saved, ours, advice)
+        state = {"best": -math.inf, **state, "recipe": with_later_fields(state["recipe"])}
         self.changed = changed_fields(
             run_dir, state, asdict(self.recipe), accept=self.accepts_recipe, advice=advice
         )
         self.data.check(state.get("data"), accept=self.accepts_data)
-        state = {"best": -math.inf, **state}  # older versions had none
         refuse_unlike(run_dir, state, {"step": 0, "loss": 0.0, "best": BEST})
         self.learner.load(run_dir, state, self.changed)
         self.step, self.loss = state["step"], state["loss"]

@@ -112,6 +112,12 @@ class History:
         mious: list[float] = [one["mIoU"] for one in comparable(self.records, self.data)]
         return max([self._best_before, *mious])
 
+    def has_stalled(self, patience: int) -> bool:
+        """Whether so many last validations in a row have brought no new best; never if 0."""
+        mious, best = [one["mIoU"] for one in comparable(self.records, self.data)], self.best
+        since = len(mious) - 1 - mious.index(best) if best in mious else len(mious)
+        return 0 < patience <= since
+
     @property
     def scores(self) -> Scores:
         """The scores of the last validation."""

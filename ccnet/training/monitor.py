@@ -1,9 +1,9 @@
-"""Monitoring of a training run: TensorBoard, progress, versions, results."""
+"""Monitoring of a training run: curves, pictures, progress, versions, results."""
 
 import json
+import logging
 import platform
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from ccnet.inference import Segmentation
 from ccnet.training.checkpoint import saving
 from ccnet.training.progress import Progress
 from ccnet.training.recipes import Recipe
+from ccnet.training.trackers import Tracker, open_tracker
+
+logger = logging.getLogger(__name__)
 
 OVERLAYS = 4
 """Number of validation images whose overlays are logged: the first ones of rank 0."""
@@ -29,8 +32,8 @@ OVERLAYS = 4
 class Monitor:
     """Writes the readable files of a run on rank 0; does nothing on other ranks.
 
-    These are `recipe.json`, `config.json`, `environment.json`, `tensorboard` and, at the end,
-    `results.json`.
+    These are `recipe.json`, `config.json`, `environment.json`, those of the tracker and, at the
+    end, `results.json`.
 
     Args:
         run_dir: the folder of the run.
@@ -38,6 +41,7 @@ class Monitor:
         config: configuration of the model.
         step: the step at which the run starts or resumes.
         environment: facts to add to environment.json.
+        tracker: gets curves and pictures: a name in `trackers.TRACKERS`, or one that is opened.
     """
 
     def __init__(
@@ -47,24 +51,25 @@ class Monitor:
         config: Mapping[str, Any],
         step: int,
         environment: Mapping[str, Any],
+        tracker: str | Tracker,
     ) -> None:
-        self.run_dir, self.progress = run_dir, Progress(step, recipe.steps)
+        self.run_dir, self.recipe = run_dir, recipe
+        self.progress = Progress(step, recipe.steps)
         self.active = distributed.rank() == 0
         if not self.active:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         write_json(run_dir / "recipe.json", asdict(recipe))
         write_json(run_dir / "config.json", config)
         write_json(run_dir / "environment.json", {**environment, **versions()})
-        self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)
+        settings = {**asdict(recipe), "network": dict(config)}
+        self._tracker = open_tracker(tracker, run_dir, settings, step)
 
     def on_step(self, step: int, loss: float, learning_rate: float) -> None:
         """Logs the loss and the learning rate of a step."""
         if self.active:
             with saving(self.run_dir):
-                self._writer.add_scalar("train/loss", loss, step)
-                self._writer.add_scalar("train/learning_rate", learning_rate, step)
+                values = {"train/loss": loss, "train/learning_rate": learning_rate}
+                self._tracker.scalars(step, values)
         self.progress.on_step(loss)
 
     def on_sample(self, step: int, index: int, result: Segmentation) -> None:
@@ -72,30 +77,34 @@ class Monitor:
         if self.active and index < OVERLAYS * distributed.world_size():
             overlay = np.asarray(result.overlay())
             with saving(self.run_dir):
-                self._writer.add_image(f"val/{index}", overlay, step, dataformats="HWC")
+                self._tracker.picture(step, f"val/{index}", overlay)
 
     def on_validation(self, step: int, scores: Scores) -> None:
         """Logs the scores of a validation."""
         if not self.active:
             return
+        values = {"val/mIoU": scores.miou, "val/pixel_accuracy": scores.pixel_accuracy}
+        for name, iou in zip(scores.label_set.categories, scores.iou.tolist(), strict=True):
+            values[f"val_IoU/{printable(name)}"] = iou
         with saving(self.run_dir):
-            self._writer.add_scalar("val/mIoU", scores.miou, step)
-            self._writer.add_scalar("val/pixel_accuracy", scores.pixel_accuracy, step)
-            for name, iou in zip(scores.label_set.categories, scores.iou.tolist(), strict=True):
-                self._writer.add_scalar(f"val_IoU/{printable(name)}", iou, step)
-            self._writer.flush()
+            self._tracker.scalars(step, values)
+            self._tracker.flush()
 
     def on_end(self, results: Mapping[str, Any]) -> None:
-        """Writes the results."""
+        """Writes the results; the log says so if the run ends early."""
         if self.active:
+            if (step := results["step"]) < self.recipe.steps:
+                logger.info(
+                    "ended early, at step %d of %d: no mIoU above %.2f in %d validations",
+                    *(step, self.recipe.steps, results["best"], self.recipe.patience),
+                )
             write_json(self.run_dir / "results.json", results)
 
     def close(self) -> None:
-        """Closes the files. On a full disk the last TensorBoard events are lost."""
+        """Closes progress bar and tracker."""
         self.progress.close()
         if self.active:
-            with suppress(OSError):
-                self._writer.close()
+            self._tracker.close()
 
 
 def refuse_unreadable_name(run_dir: Path) -> None:

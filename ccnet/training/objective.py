@@ -11,7 +11,7 @@ from ccnet.datasets import Sample
 from ccnet.losses import CategoryConsistentLoss, OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.model import CCNet
 from ccnet.norm import InPlaceABN, convert_inplace_abn, convert_sync_batchnorm
-from ccnet.training.optimization import log_balanced_weights
+from ccnet.training.optimization import given_weights, log_balanced_weights
 from ccnet.training.precision import autocast
 from ccnet.training.recipes import Recipe
 
@@ -53,15 +53,20 @@ def _at_least_float(x: Tensor) -> Tensor:
 
 
 def prepare(model: CCNet, recipe: Recipe) -> CCNet:
-    """Sets memory format, gradient checkpointing and norm layers of the model, in place.
+    """Sets memory format, frozen stages, gradient checkpointing and norms of the model, in place.
 
     Raises:
-        ValueError: if the recipe's norm is "inplace" and the activations of the model are ReLU.
+        ValueError: if the backbone has fewer stages than the recipe freezes, or the recipe's norm
+            is "inplace" and activations of the model that are not frozen are ReLU.
     """
     model.to(memory_format=torch.channels_last)
     model.backbone.gradient_checkpointing = recipe.gradient_checkpointing
+    if recipe.freeze_backbone:
+        stages = recipe.freeze_backbone
+        model.freeze_backbone(stages if stages == "all" else int(stages))
     if recipe.norm == "inplace":
-        convert_inplace_abn(model)
+        for part in model.unfrozen_parts():
+            convert_inplace_abn(part)
         if recipe.precision != "float32":
             _warn_of_small_gains(model, recipe)
     if distributed.world_size() > 1:
@@ -83,10 +88,16 @@ def _warn_of_small_gains(model: CCNet, recipe: Recipe) -> None:
 
 
 def make_objective(model: CCNet, train_set: Dataset[Sample], recipe: Recipe) -> Objective:
-    """Builds the recipe's objective on the model's device; counts classes for `balance_classes`."""
+    """Builds the recipe's objective on the model's device; counts classes for `balance_classes`.
+
+    Raises:
+        ValueError: if `class_weights` do not fit the classes of the model.
+    """
     joint = distributed.world_size() > 1
     weights, main, consistency = None, None, None
-    if recipe.balance_classes:
+    if recipe.class_weights:
+        weights = given_weights(recipe.class_weights, model.label_set.categories)
+    elif recipe.balance_classes:
         weights = log_balanced_weights(train_set, len(model.label_set))
     if recipe.ohem:
         main = OhemCrossEntropyLoss(

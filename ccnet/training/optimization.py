@@ -1,6 +1,9 @@
 """Optimisation: optimiser, learning rate schedule and class weights of a recipe."""
 
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -13,8 +16,11 @@ from ccnet.training.recipes import Recipe
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> optim.Optimizer:
-    """Builds the optimiser; kernels have weight decay, the rest only if the recipe says so."""
-    every = list(parameters)
+    """Builds the optimiser of those parameters that are not frozen.
+
+    Kernels have weight decay, the rest only if the recipe says so.
+    """
+    every = [parameter for parameter in parameters if parameter.requires_grad]
     others_decay = recipe.weight_decay if recipe.decay_all else 0.0
     groups = [
         {"params": [p for p in every if p.dim() > 1], "weight_decay": recipe.weight_decay},
@@ -32,6 +38,63 @@ def poly_schedule(step: int, recipe: Recipe) -> float:
     left = 1 - (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
     floor = recipe.min_learning_rate / recipe.learning_rate
     return float(floor + (1 - floor) * max(0.0, left) ** recipe.power)
+
+
+def given_weights(text: str, categories: Sequence[str]) -> Tensor:
+    """Reads class weights (K,), float32.
+
+    Args:
+        text: "name=weight" of some classes, separated by commas, with the name or the number of a
+            class, and 1 for the others; or one weight for each class.
+        categories: the names of the classes.
+
+    Raises:
+        ValueError: if a class does not exist or comes twice, or a weight is no number of 0 or more,
+            or all are 0.
+    """
+    pairs = re.findall(r"(.*?)=([^=,]*)(?:,|$)", text)
+    if not pairs:
+        values = text.split(",")
+        if len(values) != len(categories):
+            raise ValueError(
+                f"class_weights {text!r} are {len(values)} numbers for {len(categories)} classes: "
+                "give one for each, or such as "
+                f"'{categories[0]}=2' for some"
+            )
+        pairs = [(str(index), value) for index, value in enumerate(values)]
+        categories = [""] * len(categories)
+    elif ",".join(map("=".join, pairs)) != text.rstrip(","):
+        raise ValueError(f"class_weights {text!r} must be such as '{categories[0]}=2,...'")
+    weights: dict[int, float] = {}
+    for name, value in pairs:
+        index = _class_index(name.strip(), categories)
+        if index in weights:
+            raise ValueError(f"class_weights {text!r} name the class {name.strip()!r} twice")
+        weights[index] = _weight(value)
+    result = torch.tensor([weights.get(index, 1.0) for index in range(len(categories))])
+    if not result.any():
+        raise ValueError(f"class_weights {text!r} must not all be 0")
+    return result
+
+
+def _class_index(name: str, categories: Sequence[str]) -> int:
+    if name in categories:
+        return list(categories).index(name)
+    if name.isdecimal() and int(name) < len(categories):
+        return int(name)
+    near = get_close_matches(name, categories, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(categories)}"
+    raise ValueError(f"class_weights: there is no class {name!r}: {hint}")
+
+
+def _weight(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"class_weights must be numbers of 0 or more, not {text.strip()!r}")
+    return value
 
 
 def log_balanced_weights(dataset: Dataset[Sample], num_classes: int) -> Tensor:

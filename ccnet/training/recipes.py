@@ -21,6 +21,9 @@ _AT_LEAST_ONE = (
 )
 
 
+LATER = ("freeze_backbone", "augmentation", "class_weights", "patience")
+"""Fields that runs of older versions do not have: they ran with the defaults."""
+
 MOST_PIXELS = 2**26
 """Most pixels of a training crop: 8192x8192, for which no device has the memory."""
 
@@ -34,6 +37,15 @@ def refuse_other_choices(recipe: object, choices: Mapping[str, Sequence[object]]
     for name, allowed in choices.items():
         if (value := getattr(recipe, name)) not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+
+
+def _as_text(value: object) -> str:
+    """Writes numbers, lists and mappings as a command line has them."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={one}" for name, one in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(str, value))
+    return str(value)
 
 
 @named_options()
@@ -57,6 +69,9 @@ class Recipe:
             the folder of a run, or "hf://owner/name"; empty for none.
         backbone: the backbone of `CCNet`, such as "resnet18" or "timm:convnext_tiny".
         weights_backbone: initial weights of the backbone alone: "DEFAULT" (ImageNet), or a path.
+        freeze_backbone: the first stages of the backbone that stay as they are, with their norms in
+            evaluation mode: a number (of a ResNet 1 is the stem, 2 adds layer1, 5 is everything) or
+            "all"; empty for none.
         output_stride: output stride of the backbone; weights fit every output stride.
         recurrence: number of criss-cross attention loops; 0 for no attention.
         negative_slope: slope of the leaky ReLU activations; 0 is ReLU. `weights` keep their own.
@@ -67,6 +82,8 @@ class Recipe:
         learning_rate: the highest learning rate, reached after warmup.
         warmup_steps: steps of linear learning rate warmup from 0.
         validate_every: optimiser steps between validations; each validation has a checkpoint.
+        patience: validations in a row without a new best mIoU after which the run ends early; 0
+            for never.
         optimizer: "sgd" or "adamw".
         weight_decay: weight decay of convolution kernels.
         decay_all: apply weight decay to biases, norms and gamma too, as in the published code.
@@ -81,10 +98,16 @@ class Recipe:
         scale_high: the largest random factor on the size of an image.
         scale_step: step between possible factors; 0 for any factor in the range.
         color_jitter: strength of the colour jitter, 0..1.
+        augmentation: your own, after the recipe's: a transform of torchvision.transforms.v2, such
+            as "RandomRotation(15)", or an import path, such as "my_module:make_transform"; empty
+            for none.
         max_class_share: redraw crops with a larger share of one class, up to ten times.
 
     Loss:
-        balance_classes: weight classes in the loss by 1 / ln(1.02 + share of training pixels).
+        balance_classes: weight classes in the loss by 1 / ln(1.02 + share of training pixels),
+            unless there are `class_weights`.
+        class_weights: weights of classes in the loss, by name or number, 1 for the others, such as
+            "car=2,sky=0.5"; or one for each class, such as "1,2,0.5"; empty for none.
         aux_weight: factor on the auxiliary loss.
         ohem: online hard example mining: only hard pixels count in the main loss
             (`OhemCrossEntropyLoss`).
@@ -118,6 +141,7 @@ class Recipe:
     negative_slope: float = 0.0
     weights: str = ""
     weights_backbone: str = ""
+    freeze_backbone: str = ""
     scenes: int = 0
     steps: int = 2000
     batch_size: int = 8
@@ -129,6 +153,7 @@ class Recipe:
     scale_step: float = 0.0
     max_class_share: float = 1.0
     color_jitter: float = 0.4
+    augmentation: str = ""
     optimizer: str = "adamw"
     learning_rate: float = 1.5e-3
     min_learning_rate: float = 0.0
@@ -139,6 +164,7 @@ class Recipe:
     power: float = 0.9
     aux_weight: float = 0.4
     balance_classes: bool = True
+    class_weights: str = ""
     ohem: bool = False
     ohem_threshold: float = 0.7
     ohem_min_kept: int = 100_000
@@ -148,9 +174,12 @@ class Recipe:
     precision: str = "auto"
     compile: bool = False
     validate_every: int = 250
+    patience: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("freeze_backbone", "class_weights"):
+            object.__setattr__(self, name, _as_text(getattr(self, name)))
         refuse_other_choices(self, CHOICES)
         check_name(self.backbone)
         for field in fields(self):
@@ -161,6 +190,11 @@ class Recipe:
             raise ValueError(
                 f"crop_height {self.crop_height} x crop_width {self.crop_width} must be at most "
                 f"{MOST_PIXELS} pixels"
+            )
+        if self.freeze_backbone not in ("", "all") and not self.freeze_backbone.isdecimal():
+            raise ValueError(
+                "freeze_backbone must be a number of stages, 'all', or empty, "
+                f"not {self.freeze_backbone!r}"
             )
         if not 0 < self.learning_rate >= self.min_learning_rate:
             raise ValueError(
@@ -182,6 +216,11 @@ class Recipe:
                 "compile and gradient_checkpointing exclude each other: give one; "
                 "norm 'inplace' saves memory as well"
             )
+
+
+def with_later_fields(saved: Mapping[str, object]) -> dict[str, object]:
+    """Adds fields that a version of this package before them has not saved."""
+    return {**{name: getattr(Recipe, name) for name in LATER}, **saved}
 
 
 _AUTHORS = Recipe(

@@ -12,14 +12,16 @@ from typing import Any
 from ccnet import distributed
 from ccnet.files import irregularity, remove_unfinished
 from ccnet.training.checkpoint import Checkpoints, load_checkpoint
-from ccnet.training.recipes import Recipe
+from ccnet.training.recipes import Recipe, with_later_fields
 
 logger = logging.getLogger(__name__)
 
 BEGINNING: Mapping[str, Callable[[str], bool]] = {
     "data.jsonl": lambda text: json.loads(text.splitlines()[0])["set"] in ("train", "val"),
     "train.log": lambda text: bool(re.match(r"\d{4}(-\d\d){2} [\d:,]+ [A-Z]+ |$", text)),
-    "recipe.json": lambda text: json.loads(text).keys() == {one.name for one in fields(Recipe)},
+    "recipe.json": lambda text: (
+        with_later_fields(json.loads(text)).keys() == {one.name for one in fields(Recipe)}
+    ),
     "config.json": lambda text: "backbone" in dict(json.loads(text)),
     "environment.json": lambda text: json.loads(text).keys() >= {"data", "torch"},
 }

@@ -192,8 +192,13 @@ def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -
 
     Raises:
         FileNotFoundError: if the weights are not found.
-        ValueError: if the weights do not fit.
+        ValueError: if the weights do not fit, or there are none for a backbone to be frozen.
     """
+    if recipe.freeze_backbone.strip("0") and not (recipe.weights or recipe.weights_backbone):
+        raise ValueError(
+            f"freeze_backbone is {recipe.freeze_backbone!r}, but the backbone would start "
+            "untrained: give weights or weights_backbone"
+        )
     torch.manual_seed(recipe.seed)
     if not recipe.weights:
         is_timm = recipe.backbone.startswith(TIMM)  # which has activations of its own

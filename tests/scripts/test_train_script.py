@@ -143,11 +143,14 @@ def test_invalid_values_give_one_line(script, finetune, tmp_path, arguments, mes
     assert not (tmp_path / "run").exists()
 
 
-def test_missing_extra_is_named_before_anything_is_loaded(script, finetune, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    message = r'^error: tensorboard must be installed .* pip install "ccnet-pytorch\[train\]"'
+@pytest.mark.parametrize(("package", "extra"), [("tensorboard", "train"), ("wandb", "wandb")])
+def test_missing_extra_is_named_before_anything_is_loaded(
+    script, finetune, monkeypatch, package, extra
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf'^error: {package} must be installed .* pip install "ccnet-pytorch\[{extra}\]"'
     with pytest.raises(SystemExit, match=message):
-        script(*finetune, "--root", "nowhere", "--device", "warp")
+        script(*finetune, "--tracker", package, "--root", "nowhere", "--device", "warp")
 
 
 @pytest.mark.parametrize("wrong", [("--root", "nowhere"), ("--learning-rate", 0)])
@@ -187,7 +190,8 @@ def test_every_field_of_a_recipe_has_an_option():
         elif name in CHOICES:
             expected[name] = next(choice for choice in CHOICES[name] if choice != usual)
         else:
-            expected[name] = "DEFAULT" if usual == "" else type(usual)(usual + 1)
+            text = "all" if name == "freeze_backbone" else "DEFAULT"
+            expected[name] = text if usual == "" else type(usual)(usual + 1)
         arguments += [flag, str(expected[name])]
     parsed = train.parse_arguments(arguments)
     assert expected.keys() <= vars(parsed).keys()
