@@ -63,9 +63,14 @@ def class_names(values: Any) -> tuple[str, ...]:
     return names
 
 
-def _colors(values: Any) -> tuple[Color, ...]:
+def colors_of(field: str, values: Any) -> tuple[Color, ...]:
+    """Returns the colours that a field holds.
+
+    Raises:
+        ValueError: if it holds anything else.
+    """
     if not is_list(values):
-        raise ValueError(f"colors must be a list of colours, not {shown(values)}")
+        raise ValueError(f"{field} must be a list of colours, not {shown(values)}")
     for color in values:
         if not is_list(color) or [_is_whole(one) and 0 <= one <= 255 for one in color] != (
             [True] * 3
@@ -76,7 +81,7 @@ def _colors(values: Any) -> tuple[Color, ...]:
 
 FIELDS: Mapping[str, Callable[[Any], tuple[Any, ...]]] = {
     "categories": class_names,
-    "colors": _colors,
+    "colors": partial(colors_of, "colors"),
     "label_ids": partial(whole_numbers, "label_ids"),
     "ignore": partial(whole_numbers, "ignore"),
 }

@@ -67,12 +67,21 @@ ORDERS = {
         *("openmmlab", "convert"),
     ],
     "datasets": [
-        *("identity", "label_maps", "labeled_images", "ade20k", "camvid", "cityscapes"),
+        *(
+            "identity",
+            "wording",
+            "color_index",
+            "label_maps",
+            "labeled_images",
+            "ade20k",
+            "camvid",
+            "cityscapes",
+        ),
         *("labelmefacade", "voc", "mask_folder", "street_scenes", "renumbered", "selection"),
     ],
     "datasets.mask_folder": [
         *("pairing", "memory", "survey", "classes_file", "palettes", "numbering", "orientation"),
-        *("judgement", "dataset"),
+        *("case", "judgement", "colors", "meaning", "dataset"),
     ],
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],

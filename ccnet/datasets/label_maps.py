@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from ccnet.datasets.color_index import MOST, index_colors
 from ccnet.files import irregularity
 from ccnet.images import UNREADABLE, restore_palette, stored_orientation
 from ccnet.images.formats import quiet
@@ -44,23 +45,31 @@ class LabelMap:
         palette: what viewers show for the numbers 0, 1, ...: red, green and blue (0..255) one after
             another. Empty if the numbers are grey levels themselves.
         orientation: EXIF orientation, 1..8.
+        is_colored: whether the file holds colours, no numbers: `values` count its own colours,
+            which are the palette.
     """
 
     values: NDArray[np.uint8]
     palette: bytes = b""
     orientation: int = 1
+    is_colored: bool = False
 
 
-def read_label_map(path: Path) -> LabelMap:
+def read_label_map(path: Path, *, colored: bool = False) -> LabelMap:
     """Reads a label map: a PNG, BMP, GIF or TIFF file with a whole number for every pixel.
 
     The number is the grey level, or the index into a palette. A grey level of fewer than 8 bits is
     the number that is stored, not the one that viewers stretch it to. Colour images whose three
     channels are equal are grey ones.
 
+    Args:
+        path: of the file.
+        colored: take other colour images too, of up to 256 colours.
+
     Raises:
         ValueError: if the file cannot be read, may have changed the numbers (JPEG), holds several
-            pictures, colours, transparent pixels, or numbers that are not in 0..255.
+            pictures, colours that are not asked for, transparent pixels, or numbers that are not in
+            0..255.
     """
     Image.init()
     formats = [name for name in (*LOSSLESS, *_LOSSY) if name in Image.OPEN]
@@ -76,6 +85,11 @@ def read_label_map(path: Path) -> LabelMap:
             file.load()
             values = _numbers(file, coding)
             shown = file.getpalette() if file.mode in ("P", "PA") else None
+            is_colored = values.ndim == 3
+            if is_colored and not colored:
+                raise _UnfitError(_not_numbers(file.mode))
+            if is_colored:
+                values, shown = _colors(values)
             if file.format == "TIFF":  # Pillow has turned it upright
                 values = turned(values, _INVERSE.get(orientation, orientation))
     except _UnfitError as error:
@@ -93,7 +107,7 @@ def read_label_map(path: Path) -> LabelMap:
         levels = np.zeros(256, np.uint8)
         levels[: len(palette) // 3] = palette[::3]
         return LabelMap(levels.take(values), b"", orientation)
-    return LabelMap(values, bytes(palette), orientation)
+    return LabelMap(values, bytes(palette), orientation, is_colored)
 
 
 def is_grey(palette: bytes) -> bool:
@@ -154,6 +168,7 @@ def _coding(file: Image.Image) -> str:
 
 
 def _numbers(file: Image.Image, coding: str) -> NDArray[np.uint8]:
+    """The numbers (H, W), or colours (H, W, 3)."""
     values = np.array(file)
     if values.ndim == 3:
         values = _single_channel(file, coding, values)
@@ -175,21 +190,35 @@ def _numbers(file: Image.Image, coding: str) -> NDArray[np.uint8]:
 
 
 def _single_channel(file: Image.Image, coding: str, values: NDArray[Any]) -> NDArray[np.uint8]:
-    """The channel that all colours (H, W, channels) have in common."""
+    """The channel that all colours (H, W, channels) have in common, or the colours."""
     bits = getattr(file, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (8,))
     if file.mode not in _EIGHT_BITS or coding not in _EIGHT_BITS or set(bits) != {8}:
         raise _UnfitError(_not_numbers(coding))
     if file.mode in ("LA", "PA", "RGBA", "RGBa"):
         if (values[..., -1] < 255).any():
             raise _UnfitError(
-                "has transparent pixels: give them a number, such as 255 for no class, and "
-                "save the mask without transparency"
+                "has transparent pixels: give them a number, such as 255 for no class, or in a "
+                "mask of colours one of these, and save the mask without transparency"
             )
         values = values[..., :-1]
-    if (values != values[..., :1]).any():
+    is_grey_alone = (values == values[..., :1]).all()
+    if not is_grey_alone and values.shape[-1] != 3:
         raise _UnfitError(_not_numbers(file.mode))
-    channel: NDArray[np.uint8] = np.ascontiguousarray(values[..., 0])
-    return channel
+    channels: NDArray[np.uint8] = np.ascontiguousarray(values[..., 0] if is_grey_alone else values)
+    return channels
+
+
+def _colors(values: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[int]]:
+    """The numbers of an image's colours, and the colours, one channel after another."""
+    found = index_colors(values)
+    if found is None:
+        raise _UnfitError(
+            f"has more than {MOST} colours, as after JPEG, with smooth edges, after a resize that "
+            "blends, or in a photograph: export masks without loss and without smooth edges, and "
+            "resize them with nearest neighbour"
+        )
+    numbers, colors = found
+    return numbers, [channel for color in colors for channel in color]
 
 
 def _not_numbers(mode: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -15,6 +16,7 @@ from torchvision import tv_tensors
 from ccnet.classes import IGNORE_INDEX, LabelSet
 from ccnet.datasets.identity import identify_file
 from ccnet.datasets.label_maps import read_label_map
+from ccnet.datasets.wording import numbers_in_short, pixels_in_short
 from ccnet.images import decode_image
 
 Sample = tuple[tv_tensors.Image, tv_tensors.Mask]
@@ -133,12 +135,17 @@ class LabeledImages(Dataset[Sample]):
         if labels_path is None:
             height, width = decode_image(image_path).shape[-2:]
             return torch.full((height, width), IGNORE_INDEX, dtype=torch.uint8)
-        values = Image.fromarray(read_label_map(labels_path).values)
-        present = np.flatnonzero(values.histogram())  # Pillow looks up faster than NumPy
-        unknown = present[~self._is_known[present]]
+        values = Image.fromarray(self._numbers(labels_path))
+        pixels = np.asarray(values.histogram())  # Pillow looks up faster than NumPy
+        unknown = np.flatnonzero((pixels > 0) & ~self._is_known)
         if len(unknown):
             raise ValueError(
-                f"{labels_path} contains unknown labels {unknown.tolist()}: "
-                f"the known ones are {np.flatnonzero(self._is_known).tolist()}"
+                f"{labels_path} contains unknown labels [{numbers_in_short(unknown.tolist())}] in "
+                f"{pixels_in_short(int(pixels[unknown].sum()), int(pixels.sum()))}: the known ones "
+                f"are [{numbers_in_short(np.flatnonzero(self._is_known).tolist())}]"
             )
         return torch.from_numpy(np.array(values.point(self._labels_of.tolist())))
+
+    def _numbers(self, path: Path) -> NDArray[np.uint8]:
+        """Reads the numbers (H, W) of a label map."""
+        return read_label_map(path).values

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ccnet.datasets.identity import FORM, identify, unidentified
-from ccnet.datasets.mask_folder.pairing import in_short
+from ccnet.datasets.wording import in_short
 from ccnet.distributed import from_rank_zero, rank
 from ccnet.files import atomic_write
 from ccnet.schema import check_nesting, reason_of, shown

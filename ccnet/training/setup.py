@@ -13,7 +13,7 @@ from ccnet.backbones import TIMM
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.console import printable
 from ccnet.datasets import LabeledImages, Sample, StreetScenes, select
-from ccnet.datasets.mask_folder.pairing import in_short
+from ccnet.datasets.wording import in_short
 from ccnet.distributed import from_rank_zero
 from ccnet.model import CCNet
 from ccnet.training.holdout import hold_out

@@ -133,7 +133,7 @@ REFUSED = {
     ),
     "colors": (
         save(channels(VALUES, VALUES, BITS, mode="RGB"), "BMP"),
-        "has mode RGB; a mask must be a grey or palette image: convert its colours to one class",
+        "holds colours in place of class numbers: give each class its colour in classes.json",
     ),
     "CMYK": (save(channels(*[VALUES] * 4, mode="CMYK"), "TIFF"), "has mode CMYK"),
     "transparent pixels": (

@@ -77,8 +77,11 @@ ZEROS = np.zeros((4, 6), np.uint8)
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (ZEROS + 12, r"contains unknown labels \[12\]: the known ones are \[0, 1, .*, 11\]"),
-        (ZEROS + 255, r"contains unknown labels \[255\]: the known ones are"),
+        (
+            ZEROS + 12,
+            r"contains unknown labels \[12\] in .* \(100 %\): the known ones are \[0\.\.11\]",
+        ),
+        (ZEROS + 255, r"contains unknown labels \[255\] in .* the known ones are"),
         (np.dstack([ZEROS, ZEROS, ZEROS + 1]), "has mode RGB; a mask must be a grey or palette"),
         (ZEROS + np.uint16(300), r"holds numbers in 300\.\.300"),
     ],

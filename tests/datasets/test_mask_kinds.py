@@ -174,7 +174,7 @@ REFUSED = {
         {"categories": ["road", "walk", "sky"], "label_ids": [7, 8, 23]},
         r'labels \[0\], .*; if these mean no class, give "ignore": \[0, 255\] in classes\.json',
     ),
-    "colours": ([painted(VALUES, VOC).convert("RGB")], None, "has mode RGB; a mask must be a grey"),
+    "colours": ([painted(VALUES, VOC).convert("RGB")], None, "0.png holds colours in place"),
     "colours in another order": (
         [painted(VALUES, VOC), painted(2 - VALUES, VOC[2::-1])],
         None,

@@ -90,7 +90,11 @@ def test_given_classes_are_read_in_the_folder_s_own_numbers(tmp_path, masks, cla
     [
         ([ellipse(0, 255)], None, r'classes\.json; if not, say so: "ignore": \[255\]'),
         ([ellipse(0, 255, 255)], None, "no readable mask has a pixel with a class"),
-        ([ellipse(0)], None, r"labels \[0, 1\], but the 19 classes have"),
+        (
+            [ellipse(0)],
+            None,
+            r"labels \[0, 1\], in 12,288 pixels \(100 %\), but the 19 classes have",
+        ),
         ([ellipse(0, 8, 7)], {"label_ids": [1, 2]}, "19 categories need 19 label_ids"),
     ],
     ids=["black and white", "unlabelled", "other numbers", "too few numbers"],

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ccnet.class_fields import whole_numbers
-from ccnet.classes import IGNORE_INDEX, LabelSet
+from ccnet.class_fields import colors_of, whole_numbers
+from ccnet.classes import IGNORE_INDEX, Color, LabelSet
 from ccnet.files import irregularity
 from ccnet.schema import reason_of, shown
 
@@ -17,6 +17,9 @@ ORIENTATION = "mask_orientation"
 
 ORIENTATIONS = ("upright", "stored")
 """Its values: the image as viewers turn it by its EXIF orientation, or the pixels as stored."""
+
+IGNORE_COLORS = "ignore_colors"
+"""The field of the colours that mean "no class", in masks that hold colours."""
 
 LARGEST = 2**20
 """Bytes that are read; 255 names of some thousand letters fit."""
@@ -29,10 +32,12 @@ class ClassesFile:
     Attributes:
         fields: of a label set, all optional: categories, colors, label_ids, ignore.
         orientation: one of `ORIENTATIONS`, or None if the file does not say.
+        ignore_colors: colours of masks that mean "no class".
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     orientation: str | None = None
+    ignore_colors: tuple[Color, ...] = ()
 
     @classmethod
     def read(cls, root: Path) -> "ClassesFile":
@@ -64,7 +69,7 @@ class ClassesFile:
             raise ValueError(
                 f"{ORIENTATION} must be 'upright' or 'stored', not {shown(orientation)}"
             )
-        found = cls(fields, orientation)
+        found = cls(fields, orientation, colors_of(IGNORE_COLORS, fields.pop(IGNORE_COLORS, ())))
         label_ids, colors = fields.get("label_ids", ()), fields.get("colors")
         count = len(whole_numbers("label_ids", label_ids))
         if not count and isinstance(colors, list):

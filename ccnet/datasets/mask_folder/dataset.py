@@ -2,32 +2,35 @@
 
 import logging
 import os
+import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnet.classes import IGNORE_INDEX, LabelSet
-from ccnet.datasets.label_maps import turned
+from ccnet.datasets.label_maps import read_label_map, turned
 from ccnet.datasets.labeled_images import LabeledImages, Transforms
 from ccnet.datasets.mask_folder.classes_file import ClassesFile
-from ccnet.datasets.mask_folder.judgement import PROBLEMS, WARNINGS, Case, judge
-from ccnet.datasets.mask_folder.numbering import numbering
+from ccnet.datasets.mask_folder.meaning import interpret
 from ccnet.datasets.mask_folder.orientation import orient
-from ccnet.datasets.mask_folder.pairing import in_short, pair_files
+from ccnet.datasets.mask_folder.pairing import Problems, pair_files
+from ccnet.datasets.mask_folder.palettes import colors_shown
 from ccnet.datasets.mask_folder.survey import FileFacts, survey
+from ccnet.datasets.wording import first_lines, in_short
 from ccnet.distributed import rank
 from ccnet.files import user_path
 
 logger = logging.getLogger(__name__)
 
 LONGEST_REPORT = 30
-"""Maximum number of problems that an error message lists."""
+"""Maximum number of lines that an error message has."""
 
 
 class MaskFolder(LabeledImages):
@@ -70,37 +73,31 @@ class MaskFolder(LabeledImages):
         pairs = pair_files(root)
         images, masks = [pair[1] for pair in pairs.files], [pair[2] for pair in pairs.files]
         facts = survey(root, images, masks)
-        pairs.problems += _grouped({path: found.problem for path, found in facts.items()})
-        numbers, described = None, ClassesFile()
+        _add_unusable(pairs.problems, facts)
+        meaning, described = None, ClassesFile()
         try:
             described = ClassesFile.read(root)
             readable = {path: facts[path] for path in masks if not facts[path].problem}
-            numbers = numbering(described, label_set, readable.values())
+            meaning = interpret(described, label_set, readable)
         except ValueError as error:
-            pairs.problems.append(str(error))
+            pairs.problems["classes"].append(str(error))
         turns = orient(pairs, facts, described.orientation)
-        if numbers is not None:
-            case = Case(
-                readable,
-                numbers,
-                is_named=label_set is not None or described.names_classes,
-                is_ignore_chosen="ignore" in described.fields,
-                are_ids_chosen="label_ids" in described.fields,
-                is_complete=label_set is None,
-            )
-            pairs.problems += judge(case, PROBLEMS)
-            pairs.notes += judge(case, WARNINGS)
-        if pairs.problems or numbers is None:
+        if meaning is not None:
+            pairs.problems["classes"] += meaning.problems
+        if meaning is None or any(pairs.problems.values()):
             raise ValueError(_report(root, pairs.problems))
-        self.label_set = label_set or numbers
-        values = _values(numbers, self.label_set)
+        self.label_set = label_set or meaning.numbers
+        self._code = meaning.code
+        values = _values(meaning.numbers, self.label_set)
         super().__init__([(image, mask) for _, image, mask in pairs.files], values, transforms)
         self.names = [name for name, _, _ in pairs.files]
         self._turns = turns
         classes = len(self.label_set)
-        self._pixels = torch.stack([_class_pixels(facts[mask], values, classes) for mask in masks])
+        self._pixels = torch.stack(
+            [_class_pixels(meaning.masks[mask], values, classes) for mask in masks]
+        )
         if rank() == 0:
-            for note in pairs.notes:
+            for note in (*pairs.notes, *meaning.notes):
                 logger.warning("%s: %s", root, note)
 
     def identify(self, index: int) -> dict[str, Any]:
@@ -117,9 +114,36 @@ class MaskFolder(LabeledImages):
         labels = turned(super().labels(index).numpy(), self._turns[index])
         return torch.from_numpy(np.ascontiguousarray(labels))
 
+    def _numbers(self, path: Path) -> NDArray[np.uint8]:
+        if self._code is None:
+            return super()._numbers(path)
+        label_map = read_label_map(path, colored=True)
+        values = label_map.values
+        present = np.flatnonzero(np.bincount(values.reshape(-1), minlength=256)).tolist()
+        numbers = np.zeros(256, np.uint8)
+        for value, color in zip(
+            present, colors_shown(label_map.palette.hex(), present), strict=True
+        ):
+            if color not in self._code:
+                raise ValueError(f"{path} has the colour {list(color)}, which no class has")
+            numbers[value] = self._code[color]
+        return numbers.take(values)
+
     def class_pixels(self, index: int) -> Tensor:
         """Returns the number of pixels of each class in a sample: (K,), int64; reads no file."""
         return self._pixels[index]
+
+
+def _add_unusable(problems: Problems, facts: Mapping[Path, FileFacts]) -> None:
+    """Adds the problems of files; those that many files have in one line."""
+    files = defaultdict(list)
+    for path, found in facts.items():
+        files[found.problem.removeprefix(f"{path} ")].append(path)
+    for problem, paths in files.items():
+        if problem and len(paths) == 1:
+            problems[re.sub(r"[\d.]+", "", problem)].append(facts[paths[0]].problem)
+        elif problem:
+            problems[problem].append(f"each of {len(paths)} files {problem}: {in_short(paths)}")
 
 
 def _values(numbers: LabelSet, label_set: LabelSet) -> dict[int, int]:
@@ -142,21 +166,12 @@ def _class_pixels(facts: FileFacts, values: Mapping[int, int], classes: int) -> 
     return counts
 
 
-def _grouped(problems: Mapping[Path, str]) -> Iterator[str]:
-    """Yields the problems of files; those that many files have in one line."""
-    files = defaultdict(list)
-    for path, problem in problems.items():
-        files[problem.removeprefix(f"{path} ")].append(path)
-    for problem, paths in files.items():
-        if problem and len(paths) == 1:
-            yield problems[paths[0]]
-        elif problem:
-            yield f"each of {len(paths)} files {problem}: {in_short(paths)}"
-
-
-def _report(root: Path, problems: list[str]) -> str:
-    lines = problems[:LONGEST_REPORT]
-    if len(problems) > LONGEST_REPORT:
-        lines.append(f"... and {len(problems) - LONGEST_REPORT} more")
-    count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+def _report(root: Path, problems: Problems) -> str:
+    """Lists the problems, the first of each kind."""
+    every = [line for kind in problems.values() for line in first_lines(kind)]
+    lines = every[:LONGEST_REPORT]
+    if len(every) > LONGEST_REPORT:
+        lines.append(f"... and {len(every) - LONGEST_REPORT} more")
+    total = sum(map(len, problems.values()))
+    count = "a problem" if total == 1 else f"{total} problems"
     return "\n  ".join([f"{root} has {count}:", *lines])

@@ -1,94 +1,23 @@
 """Judgement: whether the numbers in masks can be what they are taken for."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
-from ccnet.classes import MAX_CLASSES, LabelSet
-from ccnet.datasets.mask_folder.pairing import in_short
+from ccnet.classes import IGNORE_INDEX, MAX_CLASSES
+from ccnet.datasets.mask_folder.case import Case
 from ccnet.datasets.mask_folder.palettes import (
     exchanged_color,
     first_colors,
     palette_conflict,
 )
-from ccnet.datasets.mask_folder.survey import FileFacts
+from ccnet.datasets.wording import in_short, name_masks, numbers_in_short, pixels_in_short
 
 FAR_ABOVE = 40, 4
 """Unnamed classes are plausible up to that number, and to so many for each that occurs."""
 
-RAMPS = 0.07
-"""Share of the pixels at edges that lie between others, above which they were not drawn."""
-
-EDGES = 0.6
-"""Masks with more of their pixels at edges are noise, in which any pixel lies between others."""
-
-PHOTOGRAPH = 0.25, 64
-"""More numbers than the second, each with that share of its pixels between others, are no classes.
-"""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Masks, and what their numbers are taken for.
-
-    Attributes:
-        masks: the facts about each mask that could be read.
-        label_set: the classes.
-        is_named: whether someone named the classes; otherwise they follow from the masks.
-        is_ignore_chosen: whether someone said which numbers mean "no class".
-        are_ids_chosen: whether someone said which numbers the classes have.
-        is_complete: whether the classes are those of these masks; otherwise they are those of other
-            data, and need not all occur here.
-    """
-
-    masks: Mapping[Path, FileFacts]
-    label_set: LabelSet
-    is_named: bool = True
-    is_ignore_chosen: bool = False
-    are_ids_chosen: bool = False
-    is_complete: bool = True
-
-    @cached_property
-    def pixels(self) -> Counter[int]:
-        """The number of pixels of each number."""
-        return _total(self, "pixels")
-
-    @cached_property
-    def classes(self) -> list[int]:
-        """The numbers that occur and do not mean "no class", ascending."""
-        return sorted(self.pixels.keys() - set(self.label_set.ignore))
-
-    @cached_property
-    def ignored(self) -> list[int]:
-        """The numbers that occur and mean "no class", ascending."""
-        return sorted(self.pixels.keys() & set(self.label_set.ignore))
-
-    @cached_property
-    def is_interpolated(self) -> bool:
-        """Whether many pixels at edges lie between a lower and a higher number.
-
-        Interpolation and JPEG put such pixels between any two regions, but people draw few of them:
-        lines, as around cells, which are of one number. In a photograph, most pixels are so.
-        """
-        ramps = _total(self, "ramps")
-        share, most = PHOTOGRAPH
-        if sum(count >= share * self.pixels[label] for label, count in ramps.items()) > most:
-            return True
-        edges = sum(facts.edges for facts in self.masks.values())
-        sizes = [facts.size for facts in self.masks.values() if facts.edges]
-        inner = sum((height - 2) * (width - 2) for height, width in sizes)
-        lines = max(ramps.values(), default=0)
-        return ramps.total() - lines > RAMPS * edges and edges < EDGES * inner
-
-
-def _total(case: Case, field: str) -> Counter[int]:
-    counts: Counter[int] = Counter()
-    for facts in case.masks.values():
-        counts.update(dict(zip(facts.values, getattr(facts, field), strict=True)))
-    return counts
+LISTED = 40
+"""Maximum number of numbers that an error lists for `classes.json`."""
 
 
 def _impossible_ids(case: Case) -> Iterator[str]:
@@ -109,14 +38,16 @@ def _one_class(case: Case) -> Iterator[str]:
 
 def _description(names: list[str], numbers: list[int]) -> str:
     """What classes.json may say."""
-    fields = {"categories": names, "label_ids": numbers, "ignore": []}
+    fields = {"categories": names, "label_ids": numbers}
+    fields |= {"ignore": []} if IGNORE_INDEX in numbers else {}
     return f"{json.dumps(fields, ensure_ascii=False)} in classes.json"
 
 
 def _nothing_labelled(case: Case) -> Iterator[str]:
     if case.masks and not case.classes:
-        ignored = f": all hold only {_in_short(case.ignored)}, for no class" if case.ignored else ""
-        yield f"no readable mask has a pixel with a class{ignored}"
+        ignored = numbers_in_short(case.ignored)
+        reason = f": all hold only {ignored}, for no class" if ignored else ""
+        yield f"no readable mask has a pixel with a class{reason}"
 
 
 def _one_class_occurs(case: Case) -> Iterator[str]:
@@ -136,8 +67,8 @@ def _one_class_occurs(case: Case) -> Iterator[str]:
     look = "are black and white: they " if numbers == [0, 255] else ""
     rest = "" if case.is_complete else f'; if not, say so: "ignore": {case.ignored}'
     yield (
-        f"the masks {look}hold no class but {label}, and {_in_short(case.ignored)}, which means no "
-        f"class; if each is a class, give {_description(names, numbers)}{rest}"
+        f"the masks {look}hold no class but {label}, and {numbers_in_short(case.ignored)}, which "
+        f"means no class; if each is a class, give {_description(names, numbers)}{rest}"
     )
 
 
@@ -148,12 +79,12 @@ def _unknown_numbers(case: Case) -> Iterator[str]:
     if not found:
         return
     unknown = sorted(set[int]().union(*found.values()))
-    first, *others = found
-    who = f"{len(found)} masks ({in_short(found)}) have" if others else f"{first} has"
-    ignored = _in_short(sorted(case.label_set.ignore)) if case.label_set.ignore else "no number"
+    ignored = numbers_in_short(case.label_set.ignore) or "no number"
+    count = sum(case.pixels[number] for number in unknown)
     yield (
-        f"{who} the labels [{in_short(unknown)}], but the {len(case.label_set)} classes have "
-        f"{_in_short(sorted(case.label_set.label_ids))}, and {ignored} is for pixels without a "
+        f"{name_masks([*found], 'have')} the labels [{numbers_in_short(unknown)}], in "
+        f"{pixels_in_short(count, case.pixels.total())}, but the {len(case.label_set)} classes "
+        f"have {numbers_in_short(case.label_set.label_ids)}, and {ignored} is for pixels without a "
         f"class{_advice(case, unknown)}"
     )
 
@@ -163,9 +94,10 @@ def _advice(case: Case, unknown: list[int]) -> str:
     label_ids = list(case.label_set.label_ids)
     if case.is_interpolated:
         return f"; {_INTERPOLATED}"
-    if case.are_ids_chosen and not case.is_ignore_chosen:
-        ignore = sorted({*unknown, *case.label_set.ignore})
-        return f'; if these mean no class, give "ignore": {ignore} in classes.json'
+    ignore = sorted({*unknown, *case.label_set.ignore})
+    left_out = f'; if these mean no class, give "ignore": {ignore} in classes.json'
+    if case.are_ids_chosen and not case.is_ignore_chosen and len(ignore) <= LISTED:
+        return left_out
     if unknown == [255] != case.classes:
         return '; if 255 means no class, add it to "ignore" in classes.json'
     if unknown == [len(label_ids)] and label_ids == list(range(len(label_ids))):
@@ -175,7 +107,8 @@ def _advice(case: Case, unknown: list[int]) -> str:
     if len(case.pixels) == len(label_ids) and not case.is_ignore_chosen:
         numbers = f'"label_ids": {sorted(case.pixels)}, "ignore": []'
         return f"; if each is a class, give {numbers} in classes.json"
-    return ""
+    leaves_classes = not set(case.classes).issubset(unknown)
+    return left_out if leaves_classes and len(ignore) <= LISTED else ""
 
 
 def _far_above(case: Case) -> Iterator[str]:
@@ -187,9 +120,20 @@ def _far_above(case: Case) -> Iterator[str]:
     if count > min(max(fewest, each * len(case.classes)), MAX_CLASSES + len(case.ignored)):
         yield (
             f"the largest number in the masks is {case.classes[-1]}, but only {len(case.classes)} "
-            f"occur: {in_short(case.classes)}; name the classes in classes.json, with the numbers "
-            'that they have in the masks as "label_ids"'
+            f"occur: {numbers_in_short(case.classes)}; name the classes, with the numbers that "
+            f"they have in the masks: {_numbered_names(case)}"
         )
+
+
+def _numbered_names(case: Case) -> str:
+    """What classes.json may say of the numbers that occur; 255 too where levels are even."""
+    numbers = case.classes
+    every = [*numbers, *case.ignored]
+    if len({after - before for before, after in pairwise(every)}) == 1:
+        numbers = every
+    shown = numbers[:LISTED]
+    more = f", and so on for {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
+    return _description([f"name of {number}" for number in shown], shown) + more
 
 
 _INTERPOLATED = (
@@ -237,11 +181,17 @@ def _palettes(case: Case) -> Iterator[str]:
         )
 
 
-def _absent_classes(case: Case) -> Iterator[str]:
+def absent_classes(case: Case) -> Iterator[str]:
+    """Says which classes are in no mask."""
     pairs = zip(case.label_set.label_ids, case.label_set.categories, strict=True)
     absent = [name for label, name in pairs if label not in case.pixels]
     if absent:
-        yield f"{len(absent)} of {len(case.label_set)} classes are in no mask: {in_short(absent)}"
+        from_one = '; if the classes count from 1, give "ignore": [0] in classes.json'
+        is_first_alone = not case.is_named and absent == [case.label_set.categories[0]]
+        yield (
+            f"{len(absent)} of {len(case.label_set)} classes are in no mask: {in_short(absent)}"
+            f"{from_one if is_first_alone and 0 in case.label_set.label_ids else ''}"
+        )
 
 
 def _partly_black_and_white(case: Case) -> Iterator[str]:
@@ -264,18 +214,10 @@ PROBLEMS: tuple[Check, ...] = (
 )
 """Checks whose lines are errors."""
 
-WARNINGS: tuple[Check, ...] = (_absent_classes, _named_between, _partly_black_and_white)
+WARNINGS: tuple[Check, ...] = (absent_classes, _named_between, _partly_black_and_white)
 """Checks whose lines are warnings."""
 
 
 def judge(case: Case, checks: tuple[Check, ...]) -> list[str]:
     """Returns what the checks say, a line each."""
     return [line for check in checks for line in check(case)]
-
-
-def _in_short(numbers: list[int]) -> str:
-    """Formats consecutive numbers as first..last, others one by one."""
-    first, last = numbers[0], numbers[-1]
-    if first == last:
-        return str(first)
-    return f"{first}..{last}" if last - first == len(numbers) - 1 else str(numbers)

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from ccnet.classes import MAX_CLASSES, LabelSet
 from ccnet.datasets.mask_folder.classes_file import ClassesFile
-from ccnet.datasets.mask_folder.pairing import in_short
 from ccnet.datasets.mask_folder.palettes import class_colors
 from ccnet.datasets.mask_folder.survey import FileFacts
+from ccnet.datasets.wording import in_short
 
 
 def numbering(

@@ -40,7 +40,7 @@ def orient(pairs: Pairs, facts: Mapping[Path, FileFacts], chosen: str | None) ->
     turns = []
     for fits, (_, image, mask) in zip(fitting, pairs.files, strict=True):
         if not fits and not (facts[image].problem or facts[mask].problem):
-            pairs.problems.append(_misfit(image, mask, facts))
+            pairs.problems["size"].append(_misfit(image, mask, facts))
         turns.append(fits.get(usual) or next(iter(fits.values()), 1))
     return turns
 

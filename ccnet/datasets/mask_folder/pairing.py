@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+from ccnet.datasets.wording import NAMED, in_short
 from ccnet.images import is_picture_name
-
-NAMED = 5
-"""Maximum number of files that a line names."""
 
 _IMAGE_WORDS = "images?|img|im|rgb|photo|picture|leftimg8bit|jpe?g|png"
 """Words in a file's name that say that it is an image; masks may be named after its suffix."""
@@ -26,6 +24,9 @@ _MASK_WORDS = (
 _LAST_WORD = re.compile(r"^.*(?=[-_. ][^-_. ]*[^\W\d_][^-_. ]*$)")
 """What comes before the last word of a name, if that has a letter."""
 
+Problems = defaultdict[str, list[str]]
+"""Errors, a line each, by their kind."""
+
 Files = dict[str, Path]
 """Paths by their names: below the folder, and without a suffix."""
 
@@ -36,12 +37,12 @@ class Pairs:
 
     Attributes:
         files: the name of each pair, that of its image; the image; and the mask.
-        problems: errors, a line each.
+        problems: errors.
         notes: what was left out or guessed, a line each.
     """
 
     files: list[tuple[str, Path, Path]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: Problems = field(default_factory=lambda: defaultdict(list))
     notes: list[str] = field(default_factory=list)
 
 
@@ -78,13 +79,6 @@ def pair_files(root: Path) -> Pairs:
     return pairs
 
 
-def in_short(names: Iterable[object]) -> str:
-    """Lists the first of many names."""
-    every = [str(name) for name in names]
-    rest = [f"and {len(every) - NAMED} more"] if len(every) > NAMED else []
-    return ", ".join([*every[:NAMED], *rest])
-
-
 def _find(folder: Path, pairs: Pairs) -> Files:
     files: Files = {}
     others: Counter[str] = Counter()
@@ -95,7 +89,8 @@ def _find(folder: Path, pairs: Pairs) -> Files:
         name = path.relative_to(folder).with_suffix("").as_posix()
         other = files.setdefault(unicodedata.normalize("NFC", name), path)
         if other != path:
-            pairs.problems.append(f"{other} and {path.name} have the same name; keep one of them")
+            line = f"{other} and {path.name} have the same name; keep one of them"
+            pairs.problems["same name"].append(line)
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         pairs.notes.append(f"{folder}: left out what is no picture by its suffix: {kinds}")
@@ -182,18 +177,20 @@ def _common_start(names: Iterable[str]) -> str:
     return "".join(letter for letter, _ in same)
 
 
-def _report_rest(images: Files, masks: Files, problems: list[str]) -> None:
+def _report_rest(images: Files, masks: Files, problems: Problems) -> None:
     """Reports files without a partner."""
     groups, others = _grouped(images, _bare_image), _grouped(masks, _bare_mask)
     for bare in sorted(groups.keys() & others.keys()):
         together = [images.pop(name) for name in groups[bare]]
         together += [masks.pop(name) for name in others[bare]]
-        problems.append(f"an image has one mask, but these go together: {in_short(together)}")
+        line = f"an image has one mask, but these go together: {in_short(together)}"
+        problems["several masks"].append(line)
     for kind, partner, files in (("image", "mask", images), ("mask", "image", masks)):
         paths = list(files.values())
         if len(paths) == 1:
-            problems.append(f"{paths[0]} has no {partner}")
+            problems["alone"].append(f"{paths[0]} has no {partner}")
         elif paths:
             ends = sorted({_LAST_WORD.sub("", name) for name in files})
             shape = f", with names in {in_short(ends)}" if len(ends) < NAMED else ""
-            problems.append(f"{len(paths)} {kind}s have no {partner}{shape}: {in_short(paths)}")
+            line = f"{len(paths)} {kind}s have no {partner}{shape}: {in_short(paths)}"
+            problems["alone"].append(line)

@@ -96,13 +96,20 @@ def class_colors(masks: Collection[FileFacts]) -> dict[int, Color]:
     return dict(enumerate(_entries(first))) | first_colors(masks)
 
 
+def colors_shown(palette: str, numbers: Iterable[int]) -> list[Color]:
+    """Returns what viewers show for numbers: colours of the palette, grey levels without one."""
+    colors = _entries(palette or _GREY_LEVELS)
+    return [colors[number] if number < len(colors) else (0, 0, 0) for number in numbers]
+
+
 def _conflict(
     path: Path, number: int, color: Color, other: Path, other_number: int, other_color: Color
 ) -> str:
     return (
         f"{path} shows {color} for {number}, but {other} shows {other_color} for {other_number}: "
         "numbers mean something else in each file, as when a tool reduces colours one file at a "
-        "time; save all masks with one palette, or as grey images of class numbers"
+        "time; save all masks with one palette, or as grey images of class numbers, or give the "
+        'colour of each class as "colors" in classes.json'
     )
 
 

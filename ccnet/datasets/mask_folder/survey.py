@@ -43,6 +43,7 @@ class FileFacts:
             than 2 apart.
         edges: how many pixels of a mask with more than two numbers differ from a neighbour.
         palette: the palette's red, green and blue in hexadecimal; empty if there is none.
+        is_colored: whether a mask holds colours in place of numbers: the palette are these.
         problem: why the file cannot be used; empty if it can.
     """
 
@@ -53,6 +54,7 @@ class FileFacts:
     ramps: tuple[int, ...] = ()
     edges: int = 0
     palette: str = ""
+    is_colored: bool = False
     problem: str = ""
 
 
@@ -121,13 +123,14 @@ def inspect_image(path: Path) -> FileFacts:
 def inspect_mask(path: Path) -> FileFacts:
     """Reads a mask and counts its numbers."""
     try:
-        label_map = read_label_map(path)
+        label_map = read_label_map(path, colored=True)
     except ValueError as error:
         return FileFacts(problem=str(error))
     values = label_map.values
     pixels = np.asarray(Image.fromarray(values).histogram())  # faster than bincount
     occurring = np.flatnonzero(pixels)
-    ramps, edges = _ramps_and_edges(values) if len(occurring) > 2 else _NONE
+    is_compared = len(occurring) > 2 and not label_map.is_colored
+    ramps, edges = _ramps_and_edges(values) if is_compared else _NONE
     height, width = values.shape
     return FileFacts(
         (height, width),
@@ -137,6 +140,7 @@ def inspect_mask(path: Path) -> FileFacts:
         tuple(ramps[occurring].tolist()),
         edges,
         label_map.palette.hex(),
+        label_map.is_colored,
     )
 
 

@@ -1,0 +1,81 @@
+"""Case: the masks of a folder, and what their numbers are taken for."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ccnet.classes import LabelSet
+from ccnet.datasets.mask_folder.survey import FileFacts
+
+RAMPS = 0.07
+"""Share of the pixels at edges that lie between others, above which they were not drawn."""
+
+EDGES = 0.6
+"""Masks with more of their pixels at edges are noise, in which any pixel lies between others."""
+
+PHOTOGRAPH = 0.25, 64
+"""More numbers than the second, each with that share of its pixels between others, are no classes.
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Masks, and what their numbers are taken for.
+
+    Attributes:
+        masks: the facts about each mask that could be read.
+        label_set: the classes.
+        is_named: whether someone named the classes; otherwise they follow from the masks.
+        is_ignore_chosen: whether someone said which numbers mean "no class".
+        are_ids_chosen: whether someone said which numbers the classes have.
+        is_complete: whether the classes are those of these masks; otherwise they are those of other
+            data, and need not all occur here.
+    """
+
+    masks: Mapping[Path, FileFacts]
+    label_set: LabelSet
+    is_named: bool = True
+    is_ignore_chosen: bool = False
+    are_ids_chosen: bool = False
+    is_complete: bool = True
+
+    @cached_property
+    def pixels(self) -> Counter[int]:
+        """The number of pixels of each number."""
+        return _total(self, "pixels")
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The numbers that occur and do not mean "no class", ascending."""
+        return sorted(self.pixels.keys() - set(self.label_set.ignore))
+
+    @cached_property
+    def ignored(self) -> list[int]:
+        """The numbers that occur and mean "no class", ascending."""
+        return sorted(self.pixels.keys() & set(self.label_set.ignore))
+
+    @cached_property
+    def is_interpolated(self) -> bool:
+        """Whether many pixels at edges lie between a lower and a higher number.
+
+        Interpolation and JPEG put such pixels between any two regions, but people draw few of them:
+        lines, as around cells, which are of one number. In a photograph, most pixels are so.
+        """
+        ramps = _total(self, "ramps")
+        share, most = PHOTOGRAPH
+        if sum(count >= share * self.pixels[label] for label, count in ramps.items()) > most:
+            return True
+        edges = sum(facts.edges for facts in self.masks.values())
+        sizes = [facts.size for facts in self.masks.values() if facts.edges]
+        inner = sum((height - 2) * (width - 2) for height, width in sizes)
+        lines = max(ramps.values(), default=0)
+        return ramps.total() - lines > RAMPS * edges and edges < EDGES * inner
+
+
+def _total(case: Case, field: str) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for facts in case.masks.values():
+        counts.update(dict(zip(facts.values, getattr(facts, field), strict=True)))
+    return counts
