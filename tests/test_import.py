@@ -57,7 +57,7 @@ ORDERS = {
     ],
     "weights": [
         *("file_kinds", "tensors", "pickles", "families", "entries", "registry"),
-        *("serialization", "assumptions", "conversion", "hashes", "timed_requests", "retries"),
+        *("serialization", "assumptions", "conversion", "hashes", "retries", "timed_requests"),
         *("fetching", "hub", "origins", "imagenet", "downloads", "sources", "backbones"),
         *("model_card", "hub_mixin"),
     ],

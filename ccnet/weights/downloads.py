@@ -114,4 +114,5 @@ def _remedy(weights: WeightsEnum) -> str:
     names = [weights.meta["file"]]
     if weights.meta["origin"]:
         names.append(Path(weights.meta["origin"]["url"]).name)
-    return f"Put {' or '.join(names)} into a folder and set {WEIGHTS_DIR_VARIABLE} to its path."
+    put = "Set HF_ENDPOINT to a mirror of the Hub, or put" if weights.meta["hub"] else "Put"
+    return f"{put} {' or '.join(names)} into a folder and set {WEIGHTS_DIR_VARIABLE} to its path."

@@ -1,12 +1,15 @@
 """Hugging Face Hub: downloads of single files, weights with their config.json."""
 
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import (
     constants,
+    get_token,
     hf_hub_download,
     hf_hub_url,
     try_to_load_from_cache,
@@ -18,7 +21,6 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError i
     LocalEntryNotFoundError,
     RemoteEntryNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -28,6 +30,17 @@ from huggingface_hub.utils.tqdm import (
 from ccnet.weights.retries import FAILURES, TRANSIENT_STATUS, Patience, reason, status_of
 from ccnet.weights.serialization import ModelWeights, read_files
 from ccnet.weights.timed_requests import request
+
+logger = logging.getLogger(__name__)
+
+_AWAY = (
+    "Without a network give the path of a file or folder, or, for what is downloaded already, set "
+    "HF_HUB_OFFLINE=1; HF_ENDPOINT names a mirror of the Hub."
+)
+_OFFLINE = "Give the path of a file or folder, or unset HF_HUB_OFFLINE to download it."
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+"""A revision whose files never change."""
 
 
 def fetch_file(
@@ -41,7 +54,7 @@ def fetch_file(
     """Returns the cached path of a file on the Hub, downloading it if need be.
 
     What a server that answers may do better next time is retried, with what a connection that
-    broke off has left; where nothing answers, the error comes soon.
+    broke off has left; where nothing answers, the cached file is taken, or the error comes soon.
 
     Args:
         repo_id: "owner/name".
@@ -57,13 +70,14 @@ def fetch_file(
     """
     url = hf_hub_url(repo_id, filename, revision=revision)
     patience = Patience(url)
+    offline = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "local_files_only"
     is_wanted = not (constants.HF_HUB_OFFLINE or options.get("local_files_only"))
     try:
         with _progress_bars(progress):
             while True:
                 try:
-                    if is_wanted and not is_cached(repo_id, filename, revision, **options):
-                        _check_that_it_answers(url, options.get("token"))
+                    if is_wanted and not _answers(url, repo_id, filename, revision, options):
+                        options["local_files_only"] = True
                     return Path(hf_hub_download(repo_id, filename, revision=revision, **options))
                 except FAILURES as error:
                     if _is_begun_wrong(error) and not options.get("force_download"):
@@ -71,6 +85,8 @@ def fetch_file(
                     else:
                         patience.wait(error)
     except LocalEntryNotFoundError as error:
+        if not is_wanted:
+            raise LocalEntryNotFoundError(f"{url}: skipped, because {offline} is set") from error
         cause = error.__cause__
         if isinstance(cause, HTTPError):  # what was answered says more than that nothing is cached
             raise LocalEntryNotFoundError(f"{url}: {reason(cause)}") from error
@@ -95,16 +111,45 @@ def is_cached(
     return isinstance(found, str) and not force_download
 
 
-def _check_that_it_answers(url: str, token: str | bool | None) -> None:
-    """Raises the error of a server that is away or busy: the Hub's client would wait for long."""
-    headers = build_hf_headers(token=token)
+def _answers(
+    url: str, repo_id: str, filename: str, revision: str | None, options: Mapping[str, Any]
+) -> bool:
+    """Asks whether the Hub answers, since its client would wait for that for long.
+
+    Returns:
+        False if it does not, but the file is cached, or known not to be there. That of a commit
+        is not asked for then.
+
+    Raises:
+        Exception: the error of a server that is away or busy.
+    """
+    found = try_to_load_from_cache(repo_id, filename, options.get("cache_dir"), revision)
+    is_known = found is not None and not options.get("force_download")
+    if is_known and _COMMIT.fullmatch(revision or ""):
+        return True
+    headers = _authorization(options.get("token"))
     timeout = constants.HF_HUB_ETAG_TIMEOUT
-    with closing(
-        request("HEAD", url, headers=headers, timeout=timeout, follow_redirects=False)
-    ) as parts:
-        response = next(parts)
-    if response.status_code in TRANSIENT_STATUS:
-        response.raise_for_status()
+    try:
+        with closing(
+            request("HEAD", url, headers=headers, timeout=timeout, follow_redirects=False)
+        ) as parts:
+            response = next(parts)
+        if response.status_code in TRANSIENT_STATUS:
+            response.raise_for_status()
+    except FAILURES as error:
+        if not is_known:
+            raise
+        logger.warning("%s: %s; what was downloaded before is taken", url, reason(error))
+        return False
+    return True
+
+
+def _authorization(token: str | bool | None) -> dict[str, str]:
+    """What a request sends of an access token; the Hub's own function for this asks a server."""
+    if token is False or (token is None and constants.HF_HUB_DISABLE_IMPLICIT_TOKEN):
+        return {}
+    found = token if isinstance(token, str) else get_token()
+    return {"Authorization": f"Bearer {found}"} if found else {}
 
 
 def _is_begun_wrong(error: Exception) -> bool:
@@ -140,6 +185,16 @@ def read_repository(
         OSError: if the Hub does not have the weights or cannot be reached.
         ValueError: if a file is damaged.
     """
+    try:
+        return _read_repository(repo_id, revision, progress=progress, **options)
+    except LocalEntryNotFoundError as error:
+        cure = _OFFLINE if constants.HF_HUB_OFFLINE else _AWAY
+        raise LocalEntryNotFoundError(f"{error}\n{cure}") from error
+
+
+def _read_repository(
+    repo_id: str, revision: str | None, *, progress: bool, **options: Any
+) -> ModelWeights:
     config_path = None
     try:
         config_path = fetch_file(repo_id, CONFIG_NAME, revision, progress=progress, **options)

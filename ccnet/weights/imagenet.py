@@ -58,5 +58,5 @@ def load_imagenet(weights: WeightsEnum, *, progress: bool = True) -> Mapping[str
     except OSError as error:
         raise FileNotFoundError(
             f"{weights} was not found. Tried:\n  {kept}\n  {url}: {error}\n"
-            f"Put {kept.name} there, or pass its path."
+            f"Put {kept.name} into {kept.parent}, or pass its path."
         ) from error

@@ -30,11 +30,16 @@ _LONGEST_PAUSE = 60.0
 _random = random.Random()  # of its own: a download changes no seeded training
 
 
+class NoAnswerError(TimeoutError):
+    """A server that has taken a connection says nothing."""
+
+
 class Patience:
     """Waits after each failure in a row, longer every time, and gives up in the end.
 
     Where nothing answers (no such name, connection refused, no route, a certificate that is not
-    trusted) that is after a second; where a connection cannot be made in time, at once.
+    trusted, a server that says nothing) that is after one more try; where a connection cannot be
+    made in time, at once.
     """
 
     def __init__(self, place: str) -> None:
@@ -65,7 +70,7 @@ def _tries(error: Exception) -> int:
     status = status_of(error)
     if status is not None:
         return TRIES if status in TRANSIENT_STATUS else 1
-    if isinstance(error, (client.ConnectError, client.ProxyError)):
+    if isinstance(error, (client.ConnectError, client.ProxyError, NoAnswerError)):
         return _TRIES_WITHOUT_ANSWER
     if isinstance(error, client.ConnectTimeout):
         return 1

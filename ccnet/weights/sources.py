@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torchvision.models import WeightsEnum
 
 from ccnet.files import user_path
@@ -134,7 +135,8 @@ def _from_hub(address: str, *, progress: bool) -> ModelWeights:
     try:
         return read_repository(repo_id, revision or None, progress=progress)
     except OSError as error:
+        cure = "\nCheck the name and the revision; a private repository needs HF_TOKEN."
         raise FileNotFoundError(
-            f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}\n"
-            "Check the name and the revision; a private repository needs HF_TOKEN."
+            f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}"
+            f"{'' if isinstance(error, LocalEntryNotFoundError) else cure}"
         ) from error

@@ -4,6 +4,7 @@ A timeout of the HTTP client counts from byte to byte. A server that sends a byt
 and then, or interim answers without end, and a name server that is silent are not stopped by it.
 """
 
+import logging
 import socket
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -12,6 +13,16 @@ from threading import Event, Thread
 from typing import Any
 
 from huggingface_hub import get_session
+
+from ccnet.weights.retries import NoAnswerError, client
+
+logger = logging.getLogger(__name__)
+
+NOTICE = 2.0
+"""Seconds without an answer after which a line says what is waited for."""
+
+CONNECTION = 6.0
+"""Seconds for a connection: more than the five after which a name is asked of another server."""
 
 SECONDS = 60.0
 """In which the header of an answer must have come, and every `CHUNK` of its body."""
@@ -32,28 +43,34 @@ def request(
         method: of HTTP.
         url: on http or https.
         headers: of the request.
-        timeout: seconds to wait for a connection and from byte to byte.
+        timeout: seconds to wait from byte to byte, and for a connection, but that are `CONNECTION`
+            at most.
         follow_redirects: go where the server points to, as the response's `history` says.
 
     Raises:
+        NoAnswerError: if no answer comes in time.
         TimeoutError: if something takes longer than `SECONDS`.
+        Exception: whatever the client raises, such as its ConnectTimeout.
     """
+    session = get_session()  # which takes long the first time
     parts: Queue[Any] = Queue(maxsize=4)
     sockets: list[socket.socket] = []
-    is_left = Event()
+    is_connected, is_left = Event(), Event()
 
     def watch(event: str, details: dict[str, Any]) -> None:
+        if "connect_tcp.complete" in event or "send_request_headers" in event:
+            is_connected.set()
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             sockets.append(details["return_value"].get_extra_info("socket"))
             if is_left.is_set():
                 sockets[-1].close()
 
     def receive() -> Iterator[Any]:
-        with get_session().stream(
+        with session.stream(
             method,
             url,
             headers={**headers, "Connection": "close"},
-            timeout=timeout,
+            timeout=client.Timeout(timeout, connect=min(timeout, CONNECTION)),
             follow_redirects=follow_redirects,
             extensions={"trace": watch},
         ) as response:
@@ -73,16 +90,21 @@ def request(
     thread = Thread(target=run, daemon=True)
     thread.start()
     try:
+        part = _answer(url, parts, is_connected)
+        if isinstance(part, client.ReadTimeout):
+            raise NoAnswerError(f"no answer within {timeout:.0f} s") from part
+        if isinstance(part, client.ConnectTimeout):
+            raise client.ConnectTimeout(f"no connection within {min(timeout, CONNECTION):.0f} s")
         while True:
-            try:
-                part = parts.get(timeout=SECONDS)
-            except Empty:
-                raise TimeoutError(f"too little came within {SECONDS:.0f} s") from None
             if isinstance(part, StopIteration):
                 return
             if isinstance(part, BaseException):
                 raise part
             yield part
+            try:
+                part = parts.get(timeout=SECONDS)
+            except Empty:
+                raise TimeoutError(f"too little came within {SECONDS:.0f} s") from None
     finally:
         is_left.set()
         with suppress(Empty):  # makes room, should the thread be waiting for it
@@ -90,6 +112,21 @@ def request(
                 parts.get_nowait()
         if sockets and thread.is_alive():
             _cut(sockets[-1], thread)
+
+
+def _answer(url: str, parts: Queue[Any], is_connected: Event) -> Any:
+    """Waits for the first part, an answer or an error; says so if that takes long."""
+    waited = 0.0
+    for limit in (NOTICE, CONNECTION, SECONDS):
+        until = min(limit, SECONDS)
+        with suppress(Empty):
+            return parts.get(timeout=until - waited)
+        waited = until
+        if waited == NOTICE:
+            logger.warning("waiting for an answer of %s", url)
+        if limit == CONNECTION and not is_connected.is_set():  # as where a name server is silent
+            return client.ConnectTimeout("")
+    raise NoAnswerError(f"no answer within {SECONDS:.0f} s")
 
 
 def _cut(connection: socket.socket, thread: Thread) -> None:
