@@ -201,10 +201,11 @@ def _single_channel(file: Image.Image, coding: str, values: NDArray[Any]) -> NDA
                 "mask of colours one of these, and save the mask without transparency"
             )
         values = values[..., :-1]
-    is_grey_alone = (values == values[..., :1]).all()
+    first, *others = (values[..., channel] for channel in range(values.shape[-1]))
+    is_grey_alone = all(np.array_equal(first, other) for other in others)
     if not is_grey_alone and values.shape[-1] != 3:
         raise _UnfitError(_not_numbers(file.mode))
-    channels: NDArray[np.uint8] = np.ascontiguousarray(values[..., 0] if is_grey_alone else values)
+    channels: NDArray[np.uint8] = np.ascontiguousarray(first if is_grey_alone else values)
     return channels
 
 

@@ -179,6 +179,34 @@ def test_long_report_is_cut(tmp_path, add):
     assert len(lines) == 7
 
 
+def test_wrong_masks_of_many_kinds_are_a_short_report(tmp_path, add):
+    """Of each kind the first are named, and how many more there are."""
+    kinds = {
+        "colors": np.arange(144, dtype=np.uint8).reshape(6, 8, 3),
+        "number": ZEROS + 7,
+        "rows": np.zeros((5, 8), np.uint8),
+    }
+    for index in range(8):
+        for kind, pixels in kinds.items():
+            add(f"{kind}{index}", size=(6, 8), mask=False)
+            add(f"{kind}{index}", pixels, image=False)
+        add(f"deep{index}", np.full((6, 8), 1000 + index, np.uint16))
+        add(f"good{index}")
+    (tmp_path / "classes.json").write_text('["a", "b", "c"]')
+    report = problems_of(tmp_path)
+    assert len(report.splitlines()) == 1 + 6 + 6 + 2
+    assert report.count("\n  ... and 3 more like these") == 2
+    for said in (
+        "has 18 problems:",
+        "masks/deep4.png holds numbers in 1004..1004 (mode I;16)",
+        "8 masks (",
+        "have the labels [7], in 384 pixels (",
+        "and 3 more) hold colours, unlike the others",
+        "images/rows4.png is (6, 8), its mask (5, 8)",
+    ):
+        assert said in report
+
+
 def test_what_many_files_have_is_one_line(tmp_path, add):
     for index in range(50):
         add(f"image{index:03d}")

@@ -118,3 +118,22 @@ def test_links_are_followed_once_and_broken_ones_reported(tmp_path):
         (root / folder / "gone.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(ValueError, match=r"images/gone\.png(.|\n)*masks/gone\.png cannot be read"):
         MaskFolder(root)
+
+
+INSTEAD = {
+    "outlines beside images": (["images/a.jpg", "images/a.json"], "are no masks: export .* as PNG"),
+    "outlines for masks": (["images/a.jpg", "masks/a.txt"], r"as 1 \.txt files may hold, are no"),
+    "outlines in one file": (["images/a.jpg", "coco.json"], r"as 1 \.json files may hold"),
+    "other folders": (["Images/a.jpg", "gt/a.png"], r"; there are Images, gt in [^;]*$"),
+    "names of classes alone": (["images/a.jpg", "classes.json"], r"masks/NAME\.png$"),
+}
+"""Files, and what is said of a folder without images or without masks."""
+
+
+@pytest.mark.parametrize(("names", "message"), INSTEAD.values(), ids=INSTEAD)
+def test_what_is_there_in_place_of_masks_is_named(tmp_path, names, message):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=message):
+        MaskFolder(tmp_path)

@@ -16,7 +16,7 @@ from ccnet.weights import retries
 def _soon(hub, waits, monkeypatch, tmp_path):
     """Limits of an instant."""
     monkeypatch.setattr("ccnet.weights.timed_requests.NOTICE", 0.05)
-    monkeypatch.setattr("ccnet.weights.timed_requests.CONNECTION", 0.3)
+    monkeypatch.setattr("ccnet.weights.timed_requests.CONNECTION", 0.6)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.3)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

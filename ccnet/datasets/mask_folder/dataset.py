@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from ccnet.classes import IGNORE_INDEX, LabelSet
@@ -38,11 +39,12 @@ class MaskFolder(LabeledImages):
 
     Each image, in any format that `decode_image` reads, has a mask of the same name and size: a
     PNG, BMP, GIF or TIFF file, grey or with a palette, with a class number for every pixel, or 255
-    for pixels without a class. Names may differ by words such as `_img` and `_mask`. Subfolders are
+    for pixels without a class. Or it holds the colour of the class of every pixel. Names may differ by words such as `_img` and `_mask`. Subfolders are
     searched too.
 
     `classes.json` is a list of class names, or an object of optional fields: `categories`, the
-    names; `colors`, RGB; `label_ids`, the number of each class in the masks; `ignore`, the numbers
+    names; `colors`, RGB, which masks of colours need, and `ignore_colors`, those in masks that mean
+    "no class"; `label_ids`, the number of each class in the masks; `ignore`, the numbers
     that mean "no class", by default [255]; `mask_orientation`, "upright" or "stored": whether masks
     fit images as EXIF orientation turns them, or as they are stored, where sizes do not tell.
     Without names, the classes are the numbers from 0 to the largest in any mask, in the colours of
@@ -119,7 +121,7 @@ class MaskFolder(LabeledImages):
             return super()._numbers(path)
         label_map = read_label_map(path, colored=True)
         values = label_map.values
-        present = np.flatnonzero(np.bincount(values.reshape(-1), minlength=256)).tolist()
+        present = np.flatnonzero(Image.fromarray(values).histogram()).tolist()
         numbers = np.zeros(256, np.uint8)
         for value, color in zip(
             present, colors_shown(label_map.palette.hex(), present), strict=True

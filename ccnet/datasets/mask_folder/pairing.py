@@ -21,6 +21,9 @@ _MASK_WORDS = (
 )
 """Words that say that it is a mask."""
 
+_OUTLINES = (".json", ".xml", ".txt")
+"""Suffixes of files in which tools keep the outlines of objects."""
+
 _LAST_WORD = re.compile(r"^.*(?=[-_. ][^-_. ]*[^\W\d_][^-_. ]*$)")
 """What comes before the last word of a name, if that has a letter."""
 
@@ -62,7 +65,7 @@ def pair_files(root: Path) -> Pairs:
     if missing:
         raise FileNotFoundError(
             f"no files in {' and in '.join(str(root / name) for name in missing)}; expected "
-            "images/NAME.jpg (or .png, ...) and masks/NAME.png"
+            f"images/NAME.jpg (or .png, ...) and masks/NAME.png{_instead(root)}"
         )
     found = {name: name for name in images if name in masks}
     for bare_image, bare_mask in ((_image_start, _mask_start), (_bare_image, _bare_mask)):
@@ -77,6 +80,21 @@ def pair_files(root: Path) -> Pairs:
         pairs.problems,
     )
     return pairs
+
+
+def _instead(root: Path) -> str:
+    """What there is in place of images and masks: other folders, outlines of objects."""
+    folders = sorted(path.name for path in root.glob("[!.]*") if path.is_dir())
+    others = [name for name in folders if name not in ("images", "masks")]
+    said = f"; there are {in_short(others)} in {root}" if others else ""
+    kinds = Counter(path.suffix for path in _walk(root) if path.name != "classes.json")
+    outlines = [f"{kinds[suffix]} {suffix}" for suffix in _OUTLINES if kinds[suffix]]
+    if outlines:
+        said += (
+            f"; outlines or boxes, as {', '.join(outlines)} files may hold, are no masks: export "
+            "masks of class numbers, as PNG, from where they were drawn"
+        )
+    return said
 
 
 def _find(folder: Path, pairs: Pairs) -> Files:
