@@ -39,16 +39,16 @@ class MaskFolder(LabeledImages):
 
     Each image, in any format that `decode_image` reads, has a mask of the same name and size: a
     PNG, BMP, GIF or TIFF file, grey or with a palette, with a class number for every pixel, or 255
-    for pixels without a class. Or it holds the colour of the class of every pixel. Names may differ by words such as `_img` and `_mask`. Subfolders are
-    searched too.
+    for pixels without a class; or with the colour of a class for every pixel. Names may differ by
+    words such as `_img` and `_mask`. Subfolders are searched too.
 
     `classes.json` is a list of class names, or an object of optional fields: `categories`, the
     names; `colors`, RGB, which masks of colours need, and `ignore_colors`, those in masks that mean
-    "no class"; `label_ids`, the number of each class in the masks; `ignore`, the numbers
-    that mean "no class", by default [255]; `mask_orientation`, "upright" or "stored": whether masks
-    fit images as EXIF orientation turns them, or as they are stored, where sizes do not tell.
-    Without names, the classes are the numbers from 0 to the largest in any mask, in the colours of
-    the masks' palette.
+    "no class"; `label_ids`, the number of each class in the masks; `ignore`, the numbers that mean
+    "no class", by default [255]; `mask_orientation`, "upright" or "stored": whether masks fit
+    images as EXIF orientation turns them, or as they are stored, where sizes do not tell. Without
+    names, the classes are the numbers from 0 to the largest in any mask, in the colours of the
+    masks' palette.
 
     All files are read once at construction, and what they hold is remembered for the next time. A
     validation folder should get the `label_set` of the training folder; if its `classes.json` names
