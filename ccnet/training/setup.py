@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from ccnet.console import printable
 from ccnet.datasets import LabeledImages, Sample, StreetScenes, select
 from ccnet.datasets.wording import in_short
 from ccnet.distributed import from_rank_zero
+from ccnet.files import user_path
 from ccnet.model import CCNet
 from ccnet.training.holdout import hold_out
 from ccnet.training.optimization import class_pixels
@@ -56,7 +56,7 @@ def require_folders(
             f"leave the validation folder {val_root} out"
         )
     for option, folder in (("--root", root), ("--val-root", val_root)):
-        if folder is not None and not Path(folder).is_dir():
+        if folder is not None and not user_path(folder).is_dir():
             raise FileNotFoundError(
                 f"no folder {printable(folder)}: {option} must be that of the data set {name!r}"
             )

@@ -49,7 +49,7 @@ def test_train_then_resume_then_evaluate(repository, run_forked, tmp_path):
     trained = run_forked(*train, cwd=tmp_path)
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (recipe["steps"], recipe["crop_width"], recipe["balance_classes"]) == (1, 49, False)
-    assert "crop_width: 49" in trained.stderr
+    assert "crops of 49x33" in trained.stderr
     refused = run_forked(*train, "--resume", "--learning-rate", 1, cwd=tmp_path, succeeds=False)
     assert "learning_rate 0.0015, not 1.0" in refused.stderr
     evaluate = [repository / "scripts" / "evaluate.py", "camvid", "--device", "cpu"]

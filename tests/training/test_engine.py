@@ -39,10 +39,11 @@ def test_run_leaves_what_is_needed_to_use_repeat_and_resume_it(finished):
     results = json.loads((run_dir / "results.json").read_text())
     assert (results["step"], results["mIoU"]) == (4, log[-1]["mIoU"])
     assert results["best"] == max(record["mIoU"] for record in log)
-    lines = (run_dir / "train.log").read_text().splitlines()
-    assert [line.partition(" INFO ")[2] for line in lines] == [
-        f"step {record['step']}: mIoU {record['mIoU']:.2f}" for record in log
-    ]
+    lines, best = (run_dir / "train.log").read_text().splitlines(), 0.0
+    for line, record in zip(lines, log, strict=True):
+        best = max(best, record["mIoU"])
+        said = f"step {record['step']} of 4: loss {record['loss']:.3f}, mIoU {record['mIoU']:.2f}"
+        assert line.partition(" INFO ")[2].startswith(f"{said} (best so far: {best:.2f})")
 
 
 def test_run_is_repeated_from_its_folder(finished, tmp_path):
