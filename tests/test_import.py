@@ -88,7 +88,7 @@ ORDERS = {
     "training": [
         *("recipes", "termination", "run_log", "trackers", "command_line", "precision"),
         *("checkpoint", "run_folder", "progress", "changes"),
-        *("restoration", "learner", "holdout", "fingerprint", "history", "median_size"),
+        *("restoration", "learner", "holdout", "fingerprint", "history", "learnt_size"),
         *("own_augmentation", "augmentation", "data"),
         *("optimization", "objective", "setup", "summary", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),

@@ -29,7 +29,7 @@ from ccnet.training.data import combined_seed, iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.history import History
 from ccnet.training.learner import Learner
-from ccnet.training.median_size import median_size
+from ccnet.training.learnt_size import learn_size, recall_size, unsized
 from ccnet.training.monitor import Monitor, refuse_unreadable_name
 from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
@@ -123,7 +123,6 @@ class Trainer:
         started_with = state["recipe"].get("precision") if state else None
         precision = choose_precision(recipe.precision, self.device, started_with)
         recipe = self.recipe = replace(recipe, precision=precision)
-        model.training_size = median_size(self.val_set)
         self.model = prepare(model, recipe)
         self.objective = make_objective(self.model, self.train_set, recipe)
         self.optimizer = make_optimizer(self.objective.parameters(), recipe)
@@ -218,8 +217,10 @@ class Trainer:
     def _validate(self, monitor: Monitor) -> None:
         """Validates the weights of this step, which are already in a checkpoint."""
         stopped = Terminated(f"stopped while validating; checkpoint saved at step {self.step}")
+        sizes: list[torch.Size] = []
 
         def show(index: int, result: Segmentation, _: Scores) -> None:
+            sizes.append(result.labels.shape)
             monitor.on_sample(self.step, index, result)
             if self.termination.requested:
                 raise stopped
@@ -232,10 +233,11 @@ class Trainer:
         scores = Scores(confusion, self.model.label_set)
         if math.isnan(scores.miou):
             raise ValueError("the validation set has no labelled pixels")
+        learn_size(self.model, sizes)
         if scores.miou > self.history.best:
             self._save_weights()
         with saving(self.history.path):
-            self.history.append(self.step, self.loss, scores)
+            self.history.append(self.step, self.loss, scores, self.model.training_size)
         text = f"loss {self.loss:.3f}, mIoU {scores.miou:.2f}"
         monitor.progress.say(f"{text} (best so far: {self.history.best:.2f})")
         monitor.on_validation(self.step, scores)
@@ -280,9 +282,7 @@ class Trainer:
     def _resume(self, state: dict[str, Any]) -> None:
         run_dir = self.run_dir
         advice = f", and start there from the weights of this run (--weights {run_dir})"
-        size = {"training_size": self.model.training_size}  # which earlier versions did not know
-        saved, ours = {**state["config"], **size}, {**self.model.config, **size}
-        refuse_changes(run_dir, saved, ours, advice)
+        refuse_changes(run_dir, unsized(state["config"]), unsized(self.model.config), advice)
         state = {"best": -math.inf, **state, "recipe": with_later_fields(state["recipe"])}
         self.changed = changed_fields(
             run_dir, state, asdict(self.recipe), accept=self.accepts_recipe, advice=advice
@@ -297,3 +297,4 @@ class Trainer:
         self.model.card_details = dict(state.get("details", self.model.card_details))
         is_same = self.data.is_as_before(state.get("data"), "val")
         self.history.load(self.step, state["best"] if is_same else -math.inf)
+        recall_size(self.model, state["config"], self.history)

@@ -13,6 +13,8 @@ from ccnet import distributed
 from ccnet.classes import LabelSet
 from ccnet.evaluation import Scores
 from ccnet.files import atomic_write
+from ccnet.inference.prediction import TRAINING_SIZE
+from ccnet.inference.protocol import Size
 
 
 def comparable(records: Sequence[dict[str, Any]], data: str) -> list[dict[str, Any]]:
@@ -82,19 +84,30 @@ class History:
             is_again = record.get("data", "") != after.get("data", "")
             is_intact = type(record["step"]) is int
             is_intact &= record["step"] >= after.get("step", 0) + (not is_again)
+            is_intact &= TRAINING_SIZE.accepts(record.get("training_size"))
             same = math.isclose(record["mIoU"], Scores(confusion, self.label_set).miou)
         except (ValueError, TypeError, KeyError, RuntimeError):
             return None
         return record if is_intact and same else None
 
-    def append(self, step: int, loss: float, scores: Scores) -> None:
+    def append(
+        self, step: int, loss: float, scores: Scores, training_size: Size | None = None
+    ) -> None:
         """Adds a record and writes the file.
+
+        Args:
+            step: of the training.
+            loss: of that step.
+            scores: on the validation set.
+            training_size: that the network learnt there; see `learnt_size`.
 
         Raises:
             OSError: if it cannot be written; the older file stays.
         """
-        data = {"data": self.data} if self.data else {}
-        self.records.append({"step": step, "loss": loss, **data, **scores.to_dict()})
+        facts: dict[str, Any] = {"data": self.data} if self.data else {}
+        if training_size:
+            facts["training_size"] = list(training_size)
+        self.records.append({"step": step, "loss": loss, **facts, **scores.to_dict()})
         if distributed.rank() == 0:
             with atomic_write(self.path) as temporary:
                 temporary.write_text(
@@ -122,6 +135,12 @@ class History:
     def scores(self) -> Scores:
         """The scores of the last validation."""
         return Scores(torch.tensor(self._last["confusion"]), self.label_set)
+
+    @property
+    def training_size(self) -> Size | None:
+        """The training size after the last validation; None before the first."""
+        size = self._last.get("training_size")
+        return size and (size[0], size[1])
 
     @property
     def _last(self) -> Mapping[str, Any]:

@@ -53,7 +53,7 @@ class Monitor:
         environment: Mapping[str, Any],
         tracker: str | Tracker,
     ) -> None:
-        self.run_dir, self.recipe = run_dir, recipe
+        self.run_dir, self.recipe, self.config = run_dir, recipe, config
         self.progress = Progress(step, recipe.steps)
         self.active = distributed.rank() == 0
         if not self.active:
@@ -83,6 +83,7 @@ class Monitor:
         """Logs the scores of a validation."""
         if not self.active:
             return
+        write_json(self.run_dir / "config.json", self.config)  # now with the training size
         values = {"val/mIoU": scores.miou, "val/pixel_accuracy": scores.pixel_accuracy}
         for name, iou in zip(scores.label_set.categories, scores.iou.tolist(), strict=True):
             values[f"val_IoU/{printable(name)}"] = iou

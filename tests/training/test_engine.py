@@ -31,7 +31,10 @@ def test_run_leaves_what_is_needed_to_use_repeat_and_resume_it(finished):
     run_dir, scores = finished
     assert {path.name for path in run_dir.iterdir()} == FILES
     assert json.loads((run_dir / "recipe.json").read_text()) == dataclasses.asdict(SMALL)
-    assert json.loads((run_dir / "config.json").read_text()) == small_model().config
+    assert json.loads((run_dir / "config.json").read_text()) == {
+        **small_model().config,
+        "training_size": [64, 96],
+    }
     log = log_of(run_dir)
     assert [record["step"] for record in log] == [2, 4]
     assert log[-1]["mIoU"] == pytest.approx(scores.miou)
@@ -40,6 +43,7 @@ def test_run_leaves_what_is_needed_to_use_repeat_and_resume_it(finished):
     assert (results["step"], results["mIoU"]) == (4, log[-1]["mIoU"])
     assert results["best"] == max(record["mIoU"] for record in log)
     lines, best = (run_dir / "train.log").read_text().splitlines(), 0.0
+    assert lines.pop(0).endswith("96 x 64 pixels, that of the median image to validate on")
     for line, record in zip(lines, log, strict=True):
         best = max(best, record["mIoU"])
         said = f"step {record['step']} of 4: loss {record['loss']:.3f}, mIoU {record['mIoU']:.2f}"

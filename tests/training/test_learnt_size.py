@@ -16,44 +16,28 @@ from small_runs import (
 )
 
 from ccnet.training.checkpoint import save_checkpoint
-from ccnet.training.median_size import MOST, median_size
-
-
-def images(*sizes):
-    return [(torch.zeros(3, *size, dtype=torch.uint8), None) for size in sizes]
+from ccnet.training.learnt_size import learn_size
 
 
 @pytest.mark.parametrize(
-    ("dataset", "size"),
+    ("sizes", "size"),
     [
-        (images(), None),
-        (images((3, 4)), (3, 4)),
-        (images((9, 9), (3, 4), (4, 3)), (4, 3)),
-        (images((5, 8), (6, 9), (300, 400)), (6, 9)),
-        (images(*[(5, 7)] * 60, *[(50, 70)] * 40), (5, 7)),
-        (images(*[(5, 7)] * 40, *[(50, 70)] * 60), (50, 70)),
+        ([(3, 4)], (3, 4)),
+        ([(9, 9), (3, 4), (4, 3)], (4, 3)),
+        ([(5, 8), (6, 9), (300, 400)], (6, 9)),
+        ([(5, 7)] * 60 + [(50, 70)] * 40, (5, 7)),
+        ([torch.Size([50, 70])] * 60 + [(5, 7)] * 40, (50, 70)),
     ],
 )
-def test_it_is_the_size_of_the_image_in_the_middle(dataset, size):
-    assert median_size(dataset) == size
-
-
-def test_only_some_images_are_read():
-    class Counted(list):
-        def __getitem__(self, index):
-            self.read.append(index)
-            return super().__getitem__(index)
-
-    dataset = Counted(images(*[(5, 7)] * 1000))
-    dataset.read = []
-    median_size(dataset)
-    assert len(dataset.read) == MOST
-    assert max(dataset.read) > 900
+def test_it_is_the_size_of_the_image_in_the_middle(sizes, size):
+    model = small_model()
+    learn_size(model, sizes)
+    assert model.training_size == size
 
 
 def test_a_run_records_it(tmp_path):
     model = small_model(training_size=[360, 480])
-    trainer(tmp_path, changed(steps=2), model=model).run()
+    trainer(tmp_path, model=model).run()
     for config in (best_of(tmp_path).config, newest(tmp_path)["config"], model.config):
         assert config["training_size"] == [64, 96]
     assert json.loads((tmp_path / "config.json").read_text())["training_size"] == [64, 96]
@@ -61,8 +45,11 @@ def test_a_run_records_it(tmp_path):
 
 
 @pytest.mark.parametrize("recorded", [None, [5, 7]])
-def test_a_run_of_an_earlier_version_or_other_images_goes_on(tmp_path, recorded):
+def test_a_run_of_an_earlier_version_goes_on(tmp_path, recorded):
     interrupt(tmp_path, steps=3)
+    record = json.loads((tmp_path / "log.jsonl").read_text())
+    assert record.pop("training_size") == [64, 96]
+    (tmp_path / "log.jsonl").write_text(json.dumps(record) + "\n")
     (path,) = (tmp_path / "checkpoints").iterdir()
     state = newest(tmp_path)
     state["config"]["training_size"] = recorded
@@ -71,7 +58,7 @@ def test_a_run_of_an_earlier_version_or_other_images_goes_on(tmp_path, recorded)
     save_checkpoint(path, state)
     trainer(tmp_path, resume=True).run()
     assert checkpoint_steps(tmp_path)[-1] == 4
-    assert newest(tmp_path)["config"]["training_size"] == [64, 96]
+    assert json.loads((tmp_path / "config.json").read_text())["training_size"] == [64, 96]
 
 
 def test_validation_is_at_the_size_of_the_images(tmp_path):
