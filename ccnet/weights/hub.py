@@ -91,6 +91,8 @@ def fetch_file(
         if isinstance(cause, HTTPError):  # what was answered says more than that nothing is cached
             raise LocalEntryNotFoundError(f"{url}: {reason(cause)}") from error
         raise
+    except TimeoutError as error:
+        raise LocalEntryNotFoundError(f"{url}: {reason(error)}") from error
     except (OSError, HFValidationError):
         raise
     except Exception as error:  # of the HTTP client, or of what reads the Hub's answers

@@ -149,6 +149,21 @@ REFUSED = {
         None,
         "largest number in the masks is 128, but only 2 occur: 0, 128;",
     ),
+    "even levels, without names": (
+        [rectangles(0, [0, 85, 170, 255])],
+        None,
+        r'"name of 255"\], "label_ids": \[0, 85, 170, 255\], "ignore": \[\]} in classes\.json',
+    ),
+    "uneven levels, without names": (
+        [rectangles(0, [0, 85, 100, 255])],
+        None,
+        r'"name of 100"\], "label_ids": \[0, 85, 100\]} in classes\.json',
+    ),
+    "a number of no class": (
+        [rectangles(0, [0, 1, 2, 77]), *drawn(3)],
+        ["a", "b", "c"],
+        r'0\.png has the labels \[77\], in .* if these mean no class, give "ignore": \[77, 255\]',
+    ),
     "0 for no class": (
         drawn(151),
         [f"thing {index}" for index in range(150)],
@@ -206,7 +221,7 @@ WARNED = {
         NAMES,
         "2 masks hold 255, .*, and one class alone, and all others no 255; .*4.png, .*5.png",
     ),
-    "numbers from 1": (ellipses(2, 1), None, "1 of 3 classes are in no mask: class 0"),
+    "numbers from 1": (ellipses(2, 1), None, r'no mask: class 0; if .*"ignore": \[0\]'),
     "many absent classes": (ellipses(20), None, "19 of 21 .*: class 1, .* class 5, and 14 more"),
 }
 """Masks, classes.json, and what a warning says."""
