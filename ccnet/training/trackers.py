@@ -92,7 +92,7 @@ class WeightsAndBiases(Tracker):
             path.write_text(uuid.uuid4().hex[:16])
         try:
             self._run = wandb.init(
-                dir=run_dir,
+                dir=str(run_dir),
                 name=run_dir.resolve().name,
                 id=path.read_text().strip(),
                 resume="allow",

@@ -129,7 +129,7 @@ def test_wandb_is_told_all_in_one_run_though_it_is_resumed(tmp_path, monkeypatch
     assert_complete(wandb.values, wandb.pictures, tmp_path)
     first, second = wandb.runs
     assert first == second
-    assert (first["name"], first["dir"], first["resume"]) == (tmp_path.name, tmp_path, "allow")
+    assert (first["name"], first["dir"], first["resume"]) == (tmp_path.name, str(tmp_path), "allow")
     recipe = json.loads((tmp_path / "recipe.json").read_text())
     network = json.loads((tmp_path / "config.json").read_text())
     assert first["config"] == {**recipe, "network": network}
