@@ -16,6 +16,13 @@ assert Path(found).is_relative_to(target), found
 model = ccnet.ccnet_resnet18(weights="DEFAULT")
 assert not model.training
 assert "bicyclist" in model.label_set.categories
+from PIL import Image
+from ccnet.__main__ import main
+Image.new("RGB", (64, 48)).save("photo.png")
+try:
+    main(["predict", "photo.png", "--output", "results", "--device", "cpu"])
+except SystemExit as end:
+    assert end.code == 0, end
 """
 
 
@@ -43,10 +50,14 @@ def test_wheel_holds_package_weights_and_licence(wheel, repository):
     licences = {name.rsplit("/", 1)[1] for name in names if "/licenses/" in name}
     assert licences == {"LICENSE", "NOTICE"}
     assert not [name for name in names if "__pycache__" in name]
+    (path,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+    commands = zipfile.ZipFile(wheel).read(path).decode()
+    assert commands.split() == ["[console_scripts]", "ccnet", "=", "ccnet.__main__:main"]
 
 
-def test_installed_package_finds_its_weights(wheel, run_python, tmp_path):
+def test_installed_package_finds_its_weights_and_predicts(wheel, run_python, tmp_path):
     target = tmp_path / "installed"
     options = ("--quiet", "--no-deps", "--no-index", "--no-compile", "--target", target)
     run_python("-m", "pip", "install", *options, wheel, cwd=tmp_path)
     run_python("-c", USE, target, cwd=tmp_path, PYTHONPATH=str(target))
+    assert (tmp_path / "results" / "photo.overlay.png").exists()
