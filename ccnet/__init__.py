@@ -43,17 +43,18 @@ _HOMES = ("attention", "inference", "model", "weights", "zoo")
 """The modules that have these names."""
 
 
-def __getattr__(name: str) -> Any:
-    """Imports what has a name at its first use: `ccnet --help` takes no PyTorch."""
-    if name in __all__:
-        for home in _HOMES:
-            found = vars(import_module(f"{__name__}.{home}"))
-            if name in found:
-                return globals().setdefault(name, found[name])
-    elif not name.startswith("_") and find_spec(f"{__name__}.{name}"):
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # which would take it to have any name
 
+    def __getattr__(name: str) -> Any:
+        """Imports what has a name at its first use: `ccnet --help` takes no PyTorch."""
+        if name in __all__:
+            for home in _HOMES:
+                found = vars(import_module(f"{__name__}.{home}"))
+                if name in found:
+                    return globals().setdefault(name, found[name])
+        elif not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -25,13 +25,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: those of the command line, by default the process's.
     """
+    prepare_console()  # before PyTorch is imported, which takes seconds
     given = sys.argv[1:] if argv is None else list(argv)
     prog = "python -m ccnet" if Path(sys.argv[0]).name == "__main__.py" else "ccnet"
     if given and given[0] in COMMANDS:
         command = import_module(f"ccnet.commands.{given[0]}")
         command.main(given[1:], f"{prog} {given[0]}")
         return
-    prepare_console()
     listing = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog=prog,

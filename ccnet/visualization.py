@@ -95,7 +95,7 @@ def capture_queries_and_keys(attention: nn.Module | None) -> Iterator[list[tuple
 
     Example:
         >>> with capture_queries_and_keys(model.head.cca) as loops:
-        ...     model.predict("street.jpg")
+        ...     result = model.predict("street.jpg")
         >>> weights = attention_map(loops, position=(20, 30))
     """
     if attention is None:

@@ -1,5 +1,6 @@
 """The documents: their snippets run as printed, and their command lines have such options."""
 
+import doctest
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,9 @@ from PIL import Image
 
 import ccnet
 from ccnet.commands import COMMANDS
+from ccnet.commands.predict import DEMO_SEED
+from ccnet.datasets import StreetScenes
+from ccnet.images import decode_image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -18,6 +22,13 @@ PAGES = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
     *sorted((REPOSITORY / "weights").glob("*.md")),
 ]
+
+EXAMPLES = [
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    for path in sorted((REPOSITORY / "ccnet").rglob("*.py"))
+    if ">>>" in path.read_text()
+]
+"""Modules with examples in their docstrings."""
 
 SMALLER = {
     "97, 97": "9, 13",
@@ -111,7 +122,7 @@ def test_command_lines_of_documents_have_their_options(page, repository, tmp_pat
     for words in command_lines(page):
         if found := command_of(words, repository):
             command, arguments = found
-            if arguments != ["--help"]:
+            if arguments not in ([], ["--help"]):  # else it is only mentioned
                 command.parse_arguments(arguments)
 
 
@@ -125,11 +136,19 @@ def test_examples_of_every_command_have_its_options(name, repository, tmp_path, 
         one.parse_arguments(arguments)
 
 
-def test_sample_is_the_rendered_street(repository):
-    from ccnet.commands.predict import DEMO_SEED
-    from ccnet.datasets import StreetScenes
-    from ccnet.images import decode_image
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_of_docstrings_run(name, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for picture in ("street.jpg", "square.jpg"):
+        Image.new("RGB", (250, 170)).save(picture)
+    module, report = import_module(name), []
+    names = {**vars(ccnet), **vars(module), "model": model}
+    for example in doctest.DocTestFinder().find(module, extraglobs=names):
+        doctest.DocTestRunner().run(example, out=report.append)
+    assert not report, "".join(report)
 
+
+def test_sample_is_the_rendered_street(repository):
     path = repository / "docs" / "sample.jpg"
     scene, _ = StreetScenes(1, seed=DEMO_SEED)[0]
     difference = decode_image(path).int() - scene.int()
