@@ -23,7 +23,7 @@ from ccnet.schema import reason_of, shown, shown_name
 
 logger = logging.getLogger(__name__)
 
-SIZE_LIMIT = "PIL.Image.MAX_IMAGE_PIXELS, or --memory-limit of scripts/predict.py"
+SIZE_LIMIT = "PIL.Image.MAX_IMAGE_PIXELS, or --memory-limit of ccnet predict"
 """What bounds the size of a picture."""
 
 FileLike = Union[
