@@ -140,7 +140,8 @@ def train(
         lock=lock,
         log=log,
     )
-    for line in describe_start(model, trainer.recipe, device, trainer.step, trainer.run_dir):
+    how = trainer.recipe, device, trainer.step, trainer.run_dir, trainer.tracker
+    for line in describe_start(model, *how):
         logger.info("%s", line)
     scores = trainer.run()
     if distributed.rank() == 0:

@@ -13,11 +13,17 @@ from ccnet.console import printable
 from ccnet.evaluation import Scores
 from ccnet.model import CCNet
 from ccnet.training.recipes import Recipe
+from ccnet.training.trackers import Tracker, describe_curves
 from ccnet.weights.sources import BEST_OF_A_RUN
 
 
 def describe_start(
-    model: CCNet, recipe: Recipe, device: torch.device, step: int, run_dir: Path
+    model: CCNet,
+    recipe: Recipe,
+    device: torch.device,
+    step: int,
+    run_dir: Path,
+    tracker: str | Tracker,
 ) -> list[str]:
     """Says which network a run trains, from which weights, how, and where, in a few lines.
 
@@ -27,6 +33,7 @@ def describe_start(
         device: trains the network.
         step: at which the run starts or resumes.
         run_dir: its folder.
+        tracker: gets the curves.
     """
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     config, ranks = model.config, distributed.world_size()
@@ -35,7 +42,6 @@ def describe_start(
     parts = f" ({recipe.batch_size / passes:g} in a forward pass)" if passes > 1 else ""
     processes = f" in {ranks} processes" if ranks > 1 else ""
     first = f"steps {step + 1} to {recipe.steps}" if step else f"{recipe.steps} steps"
-    folder = printable(run_dir)
     return [
         f"network: {config['backbone']} at output stride {stride}, "
         f"{config['recurrence']} loops of attention, {millions:.1f} million parameters",
@@ -43,8 +49,8 @@ def describe_start(
         f"training: {first} of {recipe.batch_size} images{parts}, crops of {recipe.crop_width}x"
         f"{recipe.crop_height}, validated every {recipe.validate_every} steps; "
         f"{recipe.precision} on {device}{processes}",
-        f"folder: {folder} (all settings: recipe.json); "
-        f"curves: tensorboard --logdir {shlex.quote(folder)}",
+        f"folder: {printable(run_dir)} (all settings: recipe.json)"
+        + describe_curves(tracker, run_dir),
     ]
 
 

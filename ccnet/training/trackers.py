@@ -1,6 +1,7 @@
 """Trackers: where the curves and pictures of a run go; TensorBoard, Weights & Biases or nowhere."""
 
 import logging
+import shlex
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ccnet.console import require_extra
+from ccnet.console import printable, require_extra
 from ccnet.schema import reason_of
 
 logger = logging.getLogger(__name__)
@@ -163,3 +164,12 @@ def open_tracker(
         ValueError: if it cannot start.
     """
     return TRACKERS[tracker](run_dir, settings, step) if isinstance(tracker, str) else tracker
+
+
+def describe_curves(tracker: str | Tracker, run_dir: Path) -> str:
+    """Says where the curves of a run are; nothing of a tracker that somebody wrote, or of none."""
+    known = {
+        "tensorboard": f"; curves: tensorboard --logdir {shlex.quote(printable(run_dir))}",
+        "wandb": "; curves: Weights & Biases",
+    }
+    return known.get(tracker, "") if isinstance(tracker, str) else ""

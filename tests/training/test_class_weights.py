@@ -76,7 +76,7 @@ def test_runs_with_weights_are_resumed_and_others_refused(tmp_path):
     assert_same_end(tmp_path / "run", tmp_path / "whole")
     recorded = json.loads((tmp_path / "run" / "recipe.json").read_text())["class_weights"]
     assert recorded == "1,0,2,2,2,2,2,2,2,2,2"
-    with pytest.raises(ValueError, match=r"has class_weights '1,0,2,.*', not 'car=2'$"):
+    with pytest.raises(ValueError, match=r"has class_weights '1,0,2,.*', not 'car=2'"):
         trainer(tmp_path / "run", changed(class_weights="car=2"), resume=True)
     with pytest.raises(ValueError, match="no class 'caar': did you mean 'car'"):
         trainer(tmp_path / "other", changed(class_weights="caar=2"))

@@ -19,7 +19,7 @@ def test_runs_of_versions_without_these_fields_are_resumed(tmp_path):
     for name in LATER:
         del state["recipe"][name]
     checkpoints.save(state)
-    with pytest.raises(ValueError, match=r"has patience 0, not 3$"):
+    with pytest.raises(ValueError, match=r"has patience 0, not 3: "):
         trainer(tmp_path / "run", changed(patience=3), resume=True)
     trainer(tmp_path / "run", resume=True).run()
     assert_same_end(tmp_path / "run", tmp_path / "whole")

@@ -37,7 +37,7 @@ START = {
 def test_start_says_what_is_trained_from_what_how_and_where(fields, step, expected):
     model = small_model()
     model.card_details["weights"] = "derived from B"
-    lines = describe_start(model, changed(**fields), torch.device("cpu"), step, RUN)
+    lines = describe_start(model, changed(**fields), torch.device("cpu"), step, RUN, "tensorboard")
     assert expected in "\n".join(lines)
     assert lines[0].startswith("network: resnet18 at output stride 8, 2 loops of attention, 0.")
     assert len(lines) == 4
