@@ -34,8 +34,10 @@ def step(model):
     return {name for name, value in model.state_dict().items() if not same(value, before[name])}
 
 
-@pytest.mark.parametrize(("stages", "frozen"), [*((n, n) for n in range(6)), ("all", 5)])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("stages", "frozen", "checkpointing"),
+    [(0, 0, False), (1, 1, False), (3, 3, True), (5, 5, False), ("all", 5, True)],
+)
 def test_first_stages_stay_as_they_are_to_the_bit(model, stages, frozen, checkpointing):
     model.backbone.gradient_checkpointing = checkpointing
     assert model.train().freeze_backbone(stages) is model
