@@ -122,7 +122,7 @@ def test_command_lines_of_documents_have_their_options(page, repository, tmp_pat
     for words in command_lines(page):
         if found := command_of(words, repository):
             command, arguments = found
-            if arguments not in ([], ["--help"]):  # else it is only mentioned
+            if arguments and "--help" not in arguments:  # else it is only mentioned
                 command.parse_arguments(arguments)
 
 
@@ -133,7 +133,8 @@ def test_examples_of_every_command_have_its_options(name, repository, tmp_path, 
     found = [command_of(words, repository) for words in command_lines(command.__doc__)]
     assert command in [one for one, _ in found]
     for one, arguments in found:
-        one.parse_arguments(arguments)
+        if "--help" not in arguments:
+            one.parse_arguments(arguments)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

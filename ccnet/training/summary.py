@@ -44,7 +44,8 @@ def describe_start(
     first = f"steps {step + 1} to {recipe.steps}" if step else f"{recipe.steps} steps"
     return [
         f"network: {config['backbone']} at output stride {stride}, "
-        f"{config['recurrence']} loops of attention, {millions:.1f} million parameters",
+        f"{config['recurrence']} loops of attention, {millions:.1f} million parameters"
+        + (f"; frozen stages of the backbone: {frozen}" if (frozen := model.frozen_stages) else ""),
         f"weights: {_origin(model, recipe, step)}",
         f"training: {first} of {recipe.batch_size} images{parts}, crops of {recipe.crop_width}x"
         f"{recipe.crop_height}, validated every {recipe.validate_every} steps; "
