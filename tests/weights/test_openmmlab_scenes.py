@@ -61,10 +61,15 @@ def test_registered_networks_have_the_tensors_of_their_checkpoints(backbone, num
 
 
 def test_card_tells_the_size_that_the_network_sees():
-    for member, options in (
-        (NETWORKS["resnet101", 150], ", fit=[2048, 512]"),
-        (REGISTRY["resnet101"].DEFAULT, ""),
+    for member, size in (
+        (NETWORKS["resnet101", 150], "2048 x 512"),
+        (REGISTRY["resnet101"].DEFAULT, "2048 x 1024"),
     ):
         card = write_model_card(member.meta["config"], details_of(member))
-        assert f'model.predict("street.jpg"{options}).overlay()' in card
+        assert 'model.predict("street.jpg").overlay()' in card
+        assert f"| learnt at | {size} pixels, " in card
         assert f"| trained on | {member.meta['dataset']} |" in card
+    scenes = NETWORKS["resnet101", 150]
+    unknown = {**scenes.meta["config"], "training_size": None}
+    card = write_model_card(unknown, details_of(scenes))
+    assert 'model.predict("street.jpg", fit=[2048, 512]).overlay()' in card
