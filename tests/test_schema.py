@@ -51,12 +51,12 @@ WRONG = [
     ),
     *wrong(
         "preprocessing.mean",
-        r"a list of 3, each a number in -1e\+06..1e\+06",
-        *([1, 2], [1, 2, 3, 4], [1, 2, NAN], [1, 2, INFINITY], [1, 2, "3"], [1, 2, None], 1, "123"),
+        r"a list of 1\.\.256, each a number in -1e\+06..1e\+06",
+        *([], [1] * 257, [1, 2, NAN], [1, 2, INFINITY], [1, 2, "3"], [1, 2, None], 1, "123"),
     ),
     *wrong(
         "preprocessing.std",
-        r"a list of 3, each a number in 1e-06..1e\+06",
+        r"a list of 1\.\.256, each a number in 1e-06..1e\+06",
         *([1, 1, 0], [1, 1, -1], [1, 1, NAN], [1, 1, 1e-300], [1, 1, 1e300], [1, 1, True]),
     ),
     *wrong("preprocessing.channel_order", "one of 'RGB', 'BGR'", "GBR", "rgb", 0, None, ["RGB"]),

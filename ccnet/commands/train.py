@@ -111,8 +111,8 @@ def root_of(arguments: argparse.Namespace, recipe: Recipe) -> Path | str | None:
 
 def check(arguments: argparse.Namespace) -> None:
     recipe = chosen_recipe(arguments)
-    require_folders(recipe, root_of(arguments, recipe), arguments.val_root)
     chosen_tracker(arguments.tracker)
+    require_folders(recipe, root_of(arguments, recipe), arguments.val_root)
 
 
 def train(

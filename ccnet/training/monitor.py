@@ -19,6 +19,7 @@ from ccnet.evaluation import Scores
 from ccnet.files import atomic_write
 from ccnet.inference import Segmentation
 from ccnet.training.checkpoint import saving
+from ccnet.training.learnt_size import unsized
 from ccnet.training.progress import Progress
 from ccnet.training.recipes import Recipe
 from ccnet.training.trackers import Tracker, open_tracker
@@ -61,7 +62,7 @@ class Monitor:
         write_json(run_dir / "recipe.json", asdict(recipe))
         write_json(run_dir / "config.json", config)
         write_json(run_dir / "environment.json", {**environment, **versions()})
-        settings = {**asdict(recipe), "network": dict(config)}
+        settings = {**asdict(recipe), "network": unsized(config)}
         self._tracker = open_tracker(tracker, run_dir, settings, step)
 
     def on_step(self, step: int, loss: float, learning_rate: float) -> None:

@@ -62,7 +62,7 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(
 ):
     path = repository / "scripts" / "train.py"
     trained = run_forked(path, *finetune, "--learning-rate", 1e-5, cwd=tmp_path)
-    started, said = trained.stderr.splitlines()[:7], "\n".join(trained.stderr.splitlines()[:7])
+    started, said = trained.stderr.splitlines()[:8], "\n".join(trained.stderr.splitlines()[:8])
     for line, text in {
         0: "data: 4 images to train on, 2 to validate on, 11 classes: my sky ",
         1: "these parts start untrained: head.classifier, aux_head.classifier",
@@ -70,7 +70,8 @@ def test_fine_tuning_on_a_folder_gives_weights_that_load(
         3: f"weights: {finetune[6]}",
         4: "training: 2 steps of 2 images, crops of 49x33, validated every 50 steps; float32 on",
         5: "folder: run (all settings: recipe.json); curves: tensorboard --logdir run",
-        6: "step 2 of 2: loss ",
+        6: "training size: 96 x 64 pixels",
+        7: "step 2 of 2: loss ",
     }.items():
         assert text in started[line], said
     table, end = trained.stdout.split("\n\n")

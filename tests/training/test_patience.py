@@ -23,6 +23,7 @@ def scored(monkeypatch):
             return counts
 
         monkeypatch.setattr(engine, "own_confusion", confusion)
+        monkeypatch.setattr(engine, "learn_size", lambda *_: None)
 
         def start(*arguments, **options):
             nonlocal running

@@ -132,6 +132,7 @@ def test_wandb_is_told_all_in_one_run_though_it_is_resumed(tmp_path, monkeypatch
     assert (first["name"], first["dir"], first["resume"]) == (tmp_path.name, str(tmp_path), "allow")
     recipe = json.loads((tmp_path / "recipe.json").read_text())
     network = json.loads((tmp_path / "config.json").read_text())
+    assert network.pop("training_size") == [64, 96]  # learnt in the run
     assert first["config"] == {**recipe, "network": network}
     assert (tmp_path / "wandb" / "ccnet-run-id").read_text() == first["id"]
 
