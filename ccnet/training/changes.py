@@ -12,6 +12,9 @@ logger = logging.getLogger(__name__)
 FIXED = ("weights", "weights_backbone", "backbone", "norm")
 """Fields of recipes that say what a run starts from, and what its weights are weights of."""
 
+_CONTEXT, _EXCERPT = 15, 50
+"""Of long texts that differ, so many characters before the difference, and in all."""
+
 
 def refuse_changes(
     run_dir: Path, saved: Mapping[str, Any], current: Mapping[str, Any], advice: str = ""
@@ -88,7 +91,17 @@ def _differences(
 
 
 def _described(changed: Mapping[str, tuple[Any, Any]], word: str) -> str:
-    return "; ".join(
-        f"{name} {shown(before)}, {word} {shown(after)}"
-        for name, (before, after) in changed.items()
-    )
+    pairs = {name: _shown_apart(*values) for name, values in changed.items()}
+    return "; ".join(f"{name} {before}, {word} {after}" for name, (before, after) in pairs.items())
+
+
+def _shown_apart(before: Any, after: Any) -> tuple[str, str]:
+    """Shows two values, or where they begin to differ if they look alike when shortened."""
+    if shown(before) != shown(after):
+        return shown(before), shown(after)
+    texts = [value if isinstance(value, str) else repr(value) for value in (before, after)]
+    pairs = enumerate(zip(*texts, strict=False))
+    common = next((at for at, (one, other) in pairs if one != other), min(map(len, texts)))
+    start = max(0, common - _CONTEXT)
+    one, other = (shown(f"...{text[start : start + _EXCERPT]}") for text in texts)
+    return one, other
