@@ -89,7 +89,7 @@ ORDERS = {
         *("recipes", "termination", "run_log", "trackers", "command_line", "precision"),
         *("checkpoint", "run_folder", "progress", "changes"),
         *("restoration", "learner", "holdout", "fingerprint", "history", "learnt_size"),
-        *("own_augmentation", "augmentation", "data"),
+        *("import_path", "transform_name", "own_augmentation", "augmentation", "data"),
         *("optimization", "objective", "setup", "summary", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],
