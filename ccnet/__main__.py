@@ -27,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     prepare_console()  # before PyTorch is imported, which takes seconds
     given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["--"]:
+        given = given[1:]
+    if given[:1] == ["help"]:
+        given = [*given[1:2], "--help"]
     prog = "python -m ccnet" if Path(sys.argv[0]).name == "__main__.py" else "ccnet"
     if given and given[0] in COMMANDS:
         command = import_module(f"ccnet.commands.{given[0]}")
@@ -39,15 +43,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=DESCRIPTION.format(commands=listing, prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"ccnet {__version__}")
-    name = parser.parse_args(given).command
-    if name is None:
+    if not given:
         parser.print_help()
-        return
-    near = get_close_matches(name.lower(), COMMANDS, 1)
-    advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-    parser.error(f"no command {name!r}: {advice}")
+    elif given[0].startswith("-"):
+        _, unknown = parser.parse_known_args(given)  # ends here for --help and --version
+        meant = next((word for word in given if word in COMMANDS), "COMMAND")
+        parser.error(
+            f"unrecognized arguments: {' '.join(unknown)} "
+            f"(a command comes first: {prog} {meant} {unknown[0]} ...)"
+        )
+    else:
+        near = get_close_matches(given[0].lower(), COMMANDS, 1)
+        advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        parser.error(f"no command {given[0]!r}: {advice}")
 
 
 if __name__ == "__main__":

@@ -79,8 +79,39 @@ def test_unknown_command_names_the_nearest(refused, name, advice):
     assert f"error: no command {name!r}: {advice}" in refused(name)
 
 
-def test_unknown_option_is_named(refused):
-    assert refused("--nothing").endswith("error: unrecognized arguments: --nothing")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("predcit", "a.jpg"), "no command 'predcit': did you mean 'predict'"),
+        (("Train", "finetune", "--root", "x"), "no command 'Train': did you mean 'train'"),
+        (("help", "predcit"), "no command 'predcit': did you mean 'predict'"),
+        (("--", "predcit", "--help"), "no command 'predcit': did you mean 'predict'"),
+        (
+            ("--device", "cpu", "predict", "x"),
+            "unrecognized arguments: --device cpu predict x "
+            r"\(a command comes first: \S+( -m ccnet)? predict --device \.\.\.\)$",
+        ),
+        (("--nothing",), r"unrecognized arguments: --nothing \(a command comes first: .*COMMAND"),
+    ],
+)
+def test_commands_are_sought_before_their_arguments(refused, words, message):
+    assert re.search(f"error: {message}", refused(*words))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("help",), "usage: ccnet COMMAND [arguments]\n"),
+        (("--", "--help"), "usage: ccnet COMMAND [arguments]\n"),
+        (("help", "publish"), "usage: ccnet publish "),
+        (("--", "publish", "--help"), "usage: ccnet publish "),
+    ],
+)
+def test_help_is_had_in_other_ways(capsys, monkeypatch, words, shown):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ccnet"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(words)
+    assert capsys.readouterr().out.startswith(shown)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
