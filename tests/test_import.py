@@ -86,7 +86,15 @@ ORDERS = {
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *("recipes", "termination", "run_log", "trackers", "command_line", "precision"),
+        *(
+            "recipe_fields",
+            "recipes",
+            "termination",
+            "run_log",
+            "trackers",
+            "command_line",
+            "precision",
+        ),
         *("checkpoint", "run_folder", "progress", "changes"),
         *("restoration", "learner", "holdout", "fingerprint", "history", "learnt_size"),
         *("import_path", "transform_name", "own_augmentation", "augmentation", "data"),

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from ccnet.backbones import BACKBONES, OUTPUT_STRIDES, Backbone
 from ccnet.options import named_options
 from ccnet.training.precision import autocast
-from ccnet.training.recipes import refuse_other_choices
+from ccnet.training.recipe_fields import refuse_other_choices, settle_types
 from ccnet.transforms import Preprocessing
 from ccnet.weights import ModelWeights
 
@@ -73,6 +73,7 @@ class ClassificationRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        settle_types(self)
         refuse_other_choices(self, CHOICES)
         for field in fields(self):
             low, high = _RANGES.get(field.name, (0, math.inf))

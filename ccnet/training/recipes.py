@@ -1,11 +1,13 @@
 """Recipes: named sets of hyper-parameters."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from ccnet.backbones import check_name
 from ccnet.options import named_options
+from ccnet.schema import shown
+from ccnet.training.recipe_fields import as_text, refuse_other_choices, settle_types
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "dataset": ("camvid", "cityscapes", "folder", "labelmefacade", "street-scenes"),
@@ -26,26 +28,6 @@ LATER = ("freeze_backbone", "augmentation", "class_weights", "patience")
 
 MOST_PIXELS = 2**26
 """Most pixels of a training crop: 8192x8192, for which no device has the memory."""
-
-
-def refuse_other_choices(recipe: object, choices: Mapping[str, Sequence[object]]) -> None:
-    """Refuses values of fields that are not among those allowed.
-
-    Raises:
-        ValueError: names field, values and value.
-    """
-    for name, allowed in choices.items():
-        if (value := getattr(recipe, name)) not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
-
-
-def _as_text(value: object) -> str:
-    """Writes numbers, lists and mappings as a command line has them."""
-    if isinstance(value, Mapping):
-        return ",".join(f"{name}={one}" for name, one in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(map(str, value))
-    return str(value)
 
 
 @named_options()
@@ -179,7 +161,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("freeze_backbone", "class_weights"):
-            object.__setattr__(self, name, _as_text(getattr(self, name)))
+            object.__setattr__(self, name, as_text(name, getattr(self, name)))
+        if not isinstance(self.augmentation, str):
+            raise ValueError(
+                f"augmentation must be text, '' for none, not {shown(self.augmentation)}: give a "
+                "transform itself to the trainer, Trainer(augmentation=...)"
+            )
+        settle_types(self)
         refuse_other_choices(self, CHOICES)
         check_name(self.backbone)
         for field in fields(self):

@@ -3,15 +3,19 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_runs import changed, small_model, trainer
 from torch import nn
 from torch.utils.data import ConcatDataset, Subset
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from ccnet.classes import CAMVID
+from ccnet.training.classification import ClassificationRecipe
 from ccnet.training.optimization import log_balanced_weights, poly_schedule
 from ccnet.training.recipes import RECIPES, Recipe
 
@@ -110,6 +114,18 @@ INVALID = {
             {"crop_height": 99_999_999},
             "crop_height 99999999 x crop_width 49 must be at most 67108864",
         ),
+        ({"patience": 1.5}, "patience must be an integer, not 1.5"),
+        ({"steps": True}, "steps must be an integer, not True"),
+        ({"steps": "9"}, "steps must be an integer, not '9'"),
+        ({"learning_rate": None}, "learning_rate must be a number, not None"),
+        ({"ohem": "no"}, "ohem must be True or False, not 'no'"),
+        ({"dataset": 3}, "dataset must be text, not 3"),
+        ({"weights": None}, "weights must be text, '' for none, not None"),
+        ({"augmentation": v2.RandomRotation(5)}, r"augmentation .*Trainer\(augmentation="),
+        ({"augmentation": None}, "augmentation must be text, '' for none, not None"),
+        ({"class_weights": None}, "class_weights must be text, '' for none, .*not None"),
+        ({"class_weights": {1, 2}}, r"class_weights must be .*not \{1, 2\}"),
+        ({"freeze_backbone": True}, "freeze_backbone must be .*not True"),
         ({"weights": "A", "weights_backbone": "B"}, "'A' include a backbone.* not 'B'"),
         ({"min_learning_rate": 0.5}, "at least min_learning_rate 0.5, not 0.0015"),
         ({"norm": "inplace", "gradient_checkpointing": True}, "give one"),
@@ -119,3 +135,27 @@ INVALID = {
 def test_invalid_fields_or_combinations_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         changed(**fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "kept"),
+    [
+        ("class_weights", torch.tensor([1.0, 2.5]), "1.0,2.5"),
+        ("class_weights", np.array([1, 2]), "1,2"),
+        ("class_weights", {"car": np.float32(2), "sky": 0.5}, "car=2.0,sky=0.5"),
+        ("class_weights", [1, 0.5], "1,0.5"),
+        ("freeze_backbone", np.int64(2), "2"),
+        ("weights", Path("runs/mine"), "runs/mine"),
+        ("steps", np.int64(7), 7),
+        ("learning_rate", np.float32(0.25), 0.25),
+        ("weight_decay", 0, 0.0),
+    ],
+)
+def test_fields_are_kept_in_pythons_own_types(field, given, kept):
+    found = getattr(changed(**{field: given}), field)
+    assert (found, type(found)) == (kept, type(kept))
+
+
+def test_classification_has_fields_of_those_types():
+    with pytest.raises(ValueError, match=r"steps must be an integer, not 1\.5"):
+        ClassificationRecipe(steps=1.5)
