@@ -1,6 +1,7 @@
 """The documents: their snippets run as printed, and their command lines have such options."""
 
 import doctest
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -124,6 +125,15 @@ def test_command_lines_of_documents_have_their_options(page, repository, tmp_pat
             command, arguments = found
             if arguments and "--help" not in arguments:  # else it is only mentioned
                 command.parse_arguments(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documents_name_commands_rather_than_their_scripts(page, repository):
+    scripts = (repository / "scripts").glob("*.py")
+    thin = [one.name for one in scripts if "from ccnet.commands." in one.read_text()]
+    named = rf"`(?:scripts/)?(?:{'|'.join(map(re.escape, thin))})\b[^`]*`"
+    assert len(thin) == len(COMMANDS)
+    assert not re.findall(named, page.read_text())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
