@@ -10,12 +10,14 @@ from ccnet import class_tables
 from ccnet.class_fields import FIELDS, class_names, is_list, whole_numbers
 from ccnet.class_fields import MAX_CLASSES as MAX_CLASSES
 from ccnet.class_fields import Color as Color
+from ccnet.options import named_options
 from ccnet.schema import shown
 
 IGNORE_INDEX = 255
 """Label of pixels that are ignored by losses and evaluation."""
 
 
+@named_options()
 @dataclass(frozen=True)
 class LabelSet:
     """The classes of a data set, in the order of the network's output channels.

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ccnet.options import named_options
+
 Network = TypeVar("Network", bound="Freezable")
 
 
@@ -19,6 +21,7 @@ class Freezable(nn.Module):
     backbone: Any
     frozen_stages: int | str = 0
 
+    @named_options()
     def freeze_backbone(self: Network, stages: int | str = "all") -> Network:
         """Freezes the first stages of the backbone, and those alone.
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnet.attention import CrissCrossAttention2d
+from ccnet.options import named_options
 
 
 def _conv_norm_act(in_channels: int, out_channels: int, negative_slope: float) -> nn.Sequential:
@@ -35,6 +36,7 @@ class RCCAHead(nn.Module):
         CCNet, section 3.3 (https://arxiv.org/abs/1811.11721).
     """
 
+    @named_options()
     def __init__(
         self,
         in_channels: int,
@@ -85,6 +87,7 @@ class FCNHead(nn.Module):
         negative_slope: slope of the activation; 0 is ReLU.
     """
 
+    @named_options()
     def __init__(
         self,
         in_channels: int,

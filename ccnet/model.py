@@ -18,7 +18,7 @@ from ccnet.heads import FCNHead, RCCAHead
 from ccnet.inference.memory import numbers_per_pixel
 from ccnet.inference.prediction import TRAINING_SIZE, PredictionMixin
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
-from ccnet.options import check_options, named_options, options_of
+from ccnet.options import ANY_SIZE, check_options, named_options, options_of
 from ccnet.reconfiguration import (
     adapted_to_channels,
     as_json,
@@ -89,8 +89,16 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
     """
 
     @named_options(
-        weights='CCNet is untrained: ccnet.ccnet_resnet18(weights="DEFAULT") has weights',
-        pretrained='CCNet is untrained: ccnet.ccnet_resnet18(weights="DEFAULT") has weights',
+        **dict.fromkeys(
+            ("weights", "pretrained"),
+            'CCNet is untrained: ccnet.ccnet_resnet18(weights="DEFAULT") has weights',
+        ),
+        **dict.fromkeys(
+            ("categories", "classes", "class_names"),
+            'label_set={"categories": [...]} has the names, num_classes their number; '
+            "ccnet.build_ccnet(backbone, categories=[...]) does both",
+        ),
+        **ANY_SIZE,
     )
     def __init__(
         self,
@@ -156,7 +164,7 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
             TypeError: if `changes` has an unknown argument.
             ValueError: if the configuration does not describe a CCNet, or the tensors do not fit.
         """
-        check_options("from_weights", changes, [*options_of(cls), "categories"])
+        check_options("from_weights", changes, [*options_of(cls), "categories"], ANY_SIZE)
         changes = complete_arguments(changes)
         weights = settle(weights, changes)
         absent = {"backbone", "num_classes", "recurrence"} - weights.config.keys()

@@ -1,6 +1,6 @@
 """Options: an unknown keyword argument is named, together with the nearest one that there is."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, signature
@@ -9,6 +9,27 @@ from typing import Any, TypeVar
 from ccnet.schema import shown_name
 
 Call = TypeVar("Call", bound=Callable[..., Any])
+
+SYNONYMS = {
+    **dict.fromkeys(("classes", "class_names", "names"), "categories"),
+    **dict.fromkeys(("size", "image_size", "img_size", "input_size", "resolution"), "fit"),
+    "alpha": "opacity",
+    "image_set": "split",
+    "subset": "split",
+    "lr": "learning_rate",
+    "epochs": "steps",
+    "in_chans": "in_channels",
+    "encoder_name": "backbone",
+    "encoder_weights": "weights_backbone",
+}
+"""What other libraries call an option: its name here, for those that have it."""
+
+ANY_SIZE = dict.fromkeys(
+    ("image_size", "img_size", "input_size"),
+    "networks take images of any size; for those of timm that are built for one: "
+    'backbone_options={"image_size": [height, width]}',
+)
+"""Hints for who builds a network and wants to say for which images."""
 
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
@@ -34,9 +55,9 @@ def check_options(
     unknown = [name for name in given if name not in known]
     if not unknown:
         return
-    near = {name: get_close_matches(name.lower(), known, 1) for name in unknown}
-    advice = [hints[name] for name in unknown if name in hints]
-    meant = [repr(near[name][0]) for name in unknown if near[name] and name not in hints]
+    near = {name: _nearest(name.lower(), known) for name in unknown}
+    advice = list(dict.fromkeys(hints[name] for name in unknown if name in hints))
+    meant = [repr(near[name]) for name in unknown if near[name] and name not in hints]
     if meant:
         advice.append(f"did you mean {', '.join(meant)}?")
     if any(not near[name] and name not in hints for name in unknown):
@@ -44,6 +65,13 @@ def check_options(
     shown = ", ".join(repr(shown_name(name)) for name in unknown)
     what = "an unexpected keyword argument" if len(unknown) == 1 else "unexpected keyword arguments"
     raise TypeError(f"{owner}() got {what} {shown}: {'; '.join(advice)}")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """Returns the option that is meant by another name; "" if there is none like it."""
+    if (synonym := SYNONYMS.get(name)) in known:
+        return str(synonym)
+    return next(iter(get_close_matches(name, known, 1)), "")
 
 
 def named_options(**hints: str) -> Callable[[Call], Call]:

@@ -12,7 +12,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 from ccnet.backbones import TIMM, TimmBackbone, load_timm
 from ccnet.classes import complete_arguments
 from ccnet.model import CCNet
-from ccnet.options import check_options, options_of
+from ccnet.options import ANY_SIZE, check_options, options_of
 from ccnet.reconfiguration import adapted_preprocessing, adapted_to_channels
 from ccnet.weights.assumptions import settle
 from ccnet.weights.backbones import is_file_name, read_backbone
@@ -29,6 +29,7 @@ _HINTS = {
     "pretrained_backbone": 'weights_backbone="DEFAULT" gives a pretrained backbone',
     "backbone": "each builder has its own: ccnet_resnet18, ccnet_resnet50, ccnet_resnet101",
     "device": "move the network: model.to(device)",
+    **ANY_SIZE,
 }
 """What to do in place of options that other libraries have."""
 

@@ -7,8 +7,13 @@ import pytest
 import torch
 
 import ccnet
+from ccnet import datasets, losses
+from ccnet.classes import CAMVID, LabelSet
 from ccnet.evaluation import evaluate
+from ccnet.heads import FCNHead, RCCAHead
+from ccnet.inference import Segmentation
 from ccnet.training.classification import ClassificationRecipe
+from ccnet.training.engine import Trainer
 from ccnet.training.recipes import RECIPES, Recipe
 from ccnet.transforms import Preprocessing
 
@@ -28,6 +33,26 @@ CALLS = {
     "Preprocessing": lambda _, **new: Preprocessing(**new),
     "evaluate": lambda of, **new: evaluate(of.model, [], **new),
     "CrissCrossAttention3d": lambda _, **new: ccnet.CrissCrossAttention3d(8, **new),
+    "TimmBackbone": lambda _, **new: ccnet.CCNet("timm:resnet10t", backbone_options=new),
+    "MaskFolder": lambda _, **new: datasets.MaskFolder("nowhere", **new),
+    "CamVid": lambda _, **new: datasets.CamVid("nowhere", **new),
+    "Cityscapes": lambda _, **new: datasets.Cityscapes("nowhere", **new),
+    "PascalVOC": lambda _, **new: datasets.PascalVOC("nowhere", **new),
+    "ADE20K": lambda _, **new: datasets.ADE20K("nowhere", **new),
+    "LabelMeFacade": lambda _, **new: datasets.LabelMeFacade("nowhere", **new),
+    "StreetScenes": lambda _, **new: datasets.StreetScenes(1, **new),
+    "SegmentationLoss": lambda _, **new: losses.SegmentationLoss(**new),
+    "CrossEntropyLoss": lambda _, **new: losses.CrossEntropyLoss(**new),
+    "OhemCrossEntropyLoss": lambda _, **new: losses.OhemCrossEntropyLoss(**new),
+    "CategoryConsistentLoss": lambda _, **new: losses.CategoryConsistentLoss(8, **new),
+    "LabelSet": lambda _, **new: LabelSet(**new),
+    "RCCAHead": lambda _, **new: RCCAHead(8, 2, **new),
+    "FCNHead": lambda _, **new: FCNHead(8, 8, 2, **new),
+    "Trainer": lambda of, **new: Trainer(of.model, [], [], Recipe(), "nowhere", **new),
+    "freeze_backbone": lambda of, **new: of.model.freeze_backbone(**new),
+    "overlay": lambda _, **new: Segmentation(None, CAMVID, None).overlay(**new),
+    "save_pretrained": lambda of, **new: of.model.save_pretrained("nowhere", **new),
+    "push_to_hub": lambda of, **new: of.model.push_to_hub("owner/name", **new),
     "hub ccnet_resnet18": lambda of, **new: of.hub("ccnet_resnet18", **new),
     "hub ccnet_resnet50": lambda of, **new: of.hub("ccnet_resnet50", **new),
     "hub criss_cross_attention_2d": lambda of, **new: of.hub("criss_cross_attention_2d", **new),
@@ -54,6 +79,35 @@ CASES = [
     ("Preprocessing", "means", "mean"),
     ("evaluate", "protocoll", "protocol"),
     ("CrissCrossAttention3d", "reductoin", "reduction"),
+    ("TimmBackbone", "outputstride", "output_stride"),
+    ("MaskFolder", "transform", "transforms"),
+    ("CamVid", "splt", "split"),
+    ("Cityscapes", "mode_split", "split"),
+    ("PascalVOC", "image_set", "split"),
+    ("ADE20K", "spilt", "split"),
+    ("LabelMeFacade", "psuedo", "pseudo"),
+    ("StreetScenes", "seeds", "seed"),
+    ("SegmentationLoss", "auxweight", "aux_weight"),
+    ("CrossEntropyLoss", "class_weight", "class_weights"),
+    ("OhemCrossEntropyLoss", "min_keep", "min_kept"),
+    ("CategoryConsistentLoss", "channel", "channels"),
+    ("LabelSet", "color", "colors"),
+    ("LabelSet", "class_names", "categories"),
+    ("RCCAHead", "recurence", "recurrence"),
+    ("FCNHead", "drop", "dropout"),
+    ("Trainer", "resumed", "resume"),
+    ("freeze_backbone", "stage", "stages"),
+    ("overlay", "opacit", "opacity"),
+    ("overlay", "alpha", "opacity"),
+    ("save_pretrained", "model_card_kwarg", "model_card_kwargs"),
+    ("save_pretrained", "commit_mesage", "commit_message"),
+    ("push_to_hub", "commit_mesage", "commit_message"),
+    ("ccnet_resnet18", "class_names", "categories"),
+    ("ccnet_resnet18", "classes", "categories"),
+    ("from_weights", "class_names", "categories"),
+    ("predict", "size", "fit"),
+    ("predict", "image_size", "fit"),
+    ("Recipe", "lr", "learning_rate"),
     ("hub ccnet_resnet18", "num_class", "num_classes"),
     ("hub criss_cross_attention_2d", "in_channel", "in_channels"),
 ]
@@ -88,6 +142,11 @@ HINTS = [
     ("hub ccnet_resnet18", {"pretrained_backbone": True}, r'weights_backbone="DEFAULT" gives'),
     ("hub ccnet_resnet18", {"backbone": "resnet50"}, "has its own: .*ccnet_resnet50"),
     ("CCNet", {"pretrained": True}, r'ccnet_resnet18\(weights="DEFAULT"\)'),
+    *(("CCNet", {name: []}, r"label_set=\{.*build_ccnet") for name in ("categories", "classes")),
+    ("ccnet_resnet18", {"img_size": 512}, r'any size.*\{"image_size": \[height, width\]\}$'),
+    ("CCNet", {"image_size": 512}, "any size"),
+    ("from_pretrained", {"resume_download": True}, "only force_download=True"),
+    ("from_pretrained", {"device_map": "auto"}, r"model\.to\(device\)"),
     ("predict", {"device": "cuda"}, r"model\.to\(device\)"),
     ("predict", {"xyz": 1}, "'xyz': there are mode, crop, .*memory_limit"),
     ("predict", {"flp": 1, "crp": 1}, "arguments 'flp', 'crp': did you mean 'flip', 'crop'"),

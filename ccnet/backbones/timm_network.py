@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ccnet.backbones.resnet import OUTPUT_STRIDES
 from ccnet.console import require_extra
 from ccnet.norm import activation_slopes
+from ccnet.options import named_options
 from ccnet.schema import Rule, check, integer, number, reason_of, several, shown
 from ccnet.transforms import MAX_CHANNELS, Preprocessing
 
@@ -63,6 +64,7 @@ class TimmBackbone(nn.Module):
             if an argument is of the wrong type or out of range.
     """
 
+    @named_options()
     def __init__(
         self,
         name: str,

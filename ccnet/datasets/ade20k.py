@@ -6,6 +6,7 @@ from ccnet.classes import ADE20K as CLASSES
 from ccnet.classes import IGNORE_INDEX
 from ccnet.datasets.labeled_images import LabeledImages, Transforms, check_split, pair_files
 from ccnet.files import user_path
+from ccnet.options import named_options
 
 FOLDERS = {"train": "training", "val": "validation"}
 """Folders of the splits."""
@@ -34,6 +35,7 @@ class ADE20K(LabeledImages):
 
     label_set = CLASSES
 
+    @named_options()
     def __init__(
         self,
         root: str | os.PathLike[str],

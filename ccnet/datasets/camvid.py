@@ -5,6 +5,7 @@ import os
 from ccnet.classes import CAMVID, IGNORE_INDEX
 from ccnet.datasets.labeled_images import LabeledImages, Transforms, pair_files
 from ccnet.files import user_path
+from ccnet.options import named_options
 
 
 class CamVid(LabeledImages):
@@ -26,6 +27,7 @@ class CamVid(LabeledImages):
 
     label_set = CAMVID
 
+    @named_options()
     def __init__(
         self,
         root: str | os.PathLike[str],

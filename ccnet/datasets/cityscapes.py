@@ -8,6 +8,7 @@ from torchvision import datasets
 from ccnet.classes import CITYSCAPES, IGNORE_INDEX
 from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms, check_split
 from ccnet.files import user_path
+from ccnet.options import named_options
 
 SPLITS = ("train", "val", "test")
 
@@ -34,6 +35,7 @@ class Cityscapes(LabeledImages):
 
     label_set = CITYSCAPES
 
+    @named_options()
     def __init__(
         self,
         root: str | os.PathLike[str],

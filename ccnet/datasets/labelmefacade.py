@@ -10,6 +10,7 @@ from torch import Tensor
 from ccnet.classes import CAMVID, IGNORE_INDEX, LabelSet
 from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms
 from ccnet.files import user_path
+from ccnet.options import named_options
 
 DRAWN = ("sky", "building", "road", "pavement", "tree", "car")
 """The classes of CamVid that the masks distinguish; the others are drawn as what lies behind."""
@@ -41,6 +42,7 @@ class LabelMeFacade(LabeledImages):
         ICPR 2010: https://github.com/cvjena/labelmefacade
     """
 
+    @named_options()
     def __init__(
         self,
         root: str | os.PathLike[str],

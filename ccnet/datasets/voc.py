@@ -8,6 +8,7 @@ from torchvision import datasets
 from ccnet.classes import IGNORE_INDEX, VOC
 from ccnet.datasets.labeled_images import LabeledImages, Pair, Transforms, check_split
 from ccnet.files import user_path
+from ccnet.options import named_options
 
 SPLITS = ("train", "trainval", "val")
 
@@ -35,6 +36,7 @@ class PascalVOC(LabeledImages):
 
     label_set = VOC
 
+    @named_options()
     def __init__(
         self,
         root: str | os.PathLike[str],

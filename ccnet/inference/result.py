@@ -11,6 +11,7 @@ from torch import Tensor
 from ccnet import visualization
 from ccnet.classes import LabelSet
 from ccnet.inference.marked_png import save_marked
+from ccnet.options import named_options
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Segmentation:
         """Draws the labels as an indexed image in the colours of the classes."""
         return visualization.colorize(self.labels, self.label_set)
 
+    @named_options()
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Blends the colours of the classes over the image, in RGB; `opacity` is in 0..1."""
         return visualization.overlay(self.image, self.labels, self.label_set, opacity)

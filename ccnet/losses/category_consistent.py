@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccnet.classes import IGNORE_INDEX
+from ccnet.options import named_options
 
 
 class CategoryConsistentLoss(nn.Module):
@@ -26,6 +27,7 @@ class CategoryConsistentLoss(nn.Module):
         CCNet, TPAMI version, category consistent loss (https://arxiv.org/abs/1811.11721).
     """
 
+    @named_options()
     def __init__(
         self,
         in_channels: int,

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ccnet import distributed
 from ccnet.classes import IGNORE_INDEX
+from ccnet.options import named_options
 
 
 class CrossEntropyLoss(nn.Module):
@@ -22,6 +23,7 @@ class CrossEntropyLoss(nn.Module):
 
     class_weights: Tensor | None
 
+    @named_options()
     def __init__(self, class_weights: Tensor | None = None, *, joint: bool = False) -> None:
         super().__init__()
         self.register_buffer("class_weights", class_weights)
@@ -75,6 +77,7 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         CCNet's training code; online hard example mining: https://arxiv.org/abs/1604.03540.
     """
 
+    @named_options()
     def __init__(
         self,
         threshold: float = 0.7,

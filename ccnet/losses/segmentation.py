@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ccnet.losses.category_consistent import CategoryConsistentLoss
 from ccnet.losses.cross_entropy import CrossEntropyLoss
+from ccnet.options import named_options
 
 
 class SegmentationLoss(nn.Module):
@@ -23,6 +24,7 @@ class SegmentationLoss(nn.Module):
         CCNet's training code: main + 0.4 x auxiliary.
     """
 
+    @named_options()
     def __init__(
         self,
         aux_weight: float = 0.4,

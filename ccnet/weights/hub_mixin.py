@@ -9,12 +9,23 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
 from ccnet.files import atomic_write, user_path
-from ccnet.options import check_options, options_of
+from ccnet.options import ANY_SIZE, check_options, options_of
 from ccnet.weights.conversion import complete
 from ccnet.weights.hub import read_repository
 from ccnet.weights.serialization import ModelWeights, read_weights, write_folder
 
 Model = TypeVar("Model", bound="StrictHubMixin")
+
+_UPLOAD_OPTIONS = [
+    name for name in options_of(PyTorchModelHubMixin.push_to_hub) if name != "repo_id"
+]
+
+_HINTS = {
+    "resume_download": "leave it out: only force_download=True downloads files anew",
+    **dict.fromkeys(("device", "device_map", "map_location"), "move the network: model.to(device)"),
+    **ANY_SIZE,
+}
+"""What to do in place of options that other libraries have."""
 
 
 class StrictHubMixin(PyTorchModelHubMixin):
@@ -75,6 +86,8 @@ class StrictHubMixin(PyTorchModelHubMixin):
             raise ValueError(
                 "save_pretrained takes no config: config.json holds the model's own arguments"
             )
+        known = dict.fromkeys([*options_of(self.save_pretrained), *_UPLOAD_OPTIONS])
+        check_options("save_pretrained", push_to_hub_options, known)
         if push_to_hub_options and not push_to_hub:
             raise TypeError(f"options of an upload without one: {', '.join(push_to_hub_options)}")
         card_options = dict(model_card_kwargs or {})
@@ -99,6 +112,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
         Returns:
             The URL of the upload.
         """
+        check_options("push_to_hub", options, _UPLOAD_OPTIONS)
         card = {"location": repo_id, **(options.pop("model_card_kwargs", None) or {})}
         url: str = super().push_to_hub(repo_id, model_card_kwargs=card, **options)
         return url
@@ -134,7 +148,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
             huggingface_hub.errors.HfHubHTTPError: likewise, if it lacks the files or denies access.
         """
         known = [*options_of(cls.from_pretrained), "categories", *options_of(cls)]
-        check_options("from_pretrained", model_kwargs, known)
+        check_options("from_pretrained", model_kwargs, known, _HINTS)
         location = os.fspath(pretrained_model_name_or_path)
         path = user_path(location)
         if path.is_dir():

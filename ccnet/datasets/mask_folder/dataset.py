@@ -27,6 +27,7 @@ from ccnet.datasets.mask_folder.survey import FileFacts, survey
 from ccnet.datasets.wording import first_lines, in_short
 from ccnet.distributed import rank
 from ccnet.files import user_path
+from ccnet.options import named_options
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class MaskFolder(LabeledImages):
             for; lists the problems of all files.
     """
 
+    @named_options()
     def __init__(
         self,
         root: str | os.PathLike[str],

@@ -12,6 +12,7 @@ from torchvision import tv_tensors
 from ccnet.classes import CAMVID
 from ccnet.datasets.labeled_images import Sample, Transforms
 from ccnet.datasets.street_scenes.street import check_size, render_scene
+from ccnet.options import named_options
 
 
 class StreetScenes(Dataset[Sample]):
@@ -37,6 +38,7 @@ class StreetScenes(Dataset[Sample]):
 
     label_set = CAMVID
 
+    @named_options()
     def __init__(
         self,
         length: int,
