@@ -37,13 +37,20 @@ def refuse_changes(
         )
 
 
+def refuse_another_start(
+    run_dir: Path, saved: Mapping[str, Any], recipe: Mapping[str, Any], advice: str = ""
+) -> None:
+    """Refuses to resume a run with a recipe whose fields in `FIXED` differ, as `refuse_changes`."""
+    before, now = ({name: one[name] for name in FIXED if name in one} for one in (saved, recipe))
+    refuse_changes(run_dir, before, now, advice)
+
+
 def changed_fields(
     run_dir: Path,
     state: Mapping[str, Any],
     recipe: Mapping[str, Any],
     *,
     accept: bool,
-    advice: str = "",
 ) -> list[str]:
     """Compares the recipe of a run with that of the resumed run.
 
@@ -52,16 +59,15 @@ def changed_fields(
         state: its checkpoint.
         recipe: the recipe of the resumed run.
         accept: go on with another recipe, and say so in the log.
-        advice: as of `refuse_changes`, for what cannot change.
 
     Returns:
         The names of the fields that differ.
 
     Raises:
-        ValueError: if some do, and this is not accepted or cannot be; names the differences.
+        ValueError: if some do and this is not accepted, or the run has made more steps; names the
+            differences.
     """
     saved, step = state["recipe"], state["step"]
-    refuse_changes(run_dir, _fixed(saved), _fixed(recipe), advice)
     changed = _differences(saved, recipe)
     if changed and not accept:
         raise ValueError(
@@ -77,10 +83,6 @@ def changed_fields(
     if changed:
         logger.warning("going on with a changed recipe: %s", _described(changed, "now"))
     return list(changed)
-
-
-def _fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: recipe[name] for name in FIXED if name in recipe}
 
 
 def _differences(

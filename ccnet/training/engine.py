@@ -22,8 +22,9 @@ from ccnet.files import user_path
 from ccnet.inference import Segmentation
 from ccnet.locks import FolderLock
 from ccnet.model import CCNet
+from ccnet.options import named_options
 from ccnet.training.augmentation import augmentation_of
-from ccnet.training.changes import changed_fields, refuse_changes
+from ccnet.training.changes import changed_fields, refuse_another_start, refuse_changes
 from ccnet.training.checkpoint import Checkpoints, refuse_infinite, saving
 from ccnet.training.data import combined_seed, iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
@@ -83,6 +84,7 @@ class Trainer:
             `ccnet.distributed.process_group`).
     """
 
+    @named_options()
     def __init__(
         self,
         model: CCNet,
@@ -102,16 +104,15 @@ class Trainer:
         log: RunLog | None = None,
     ) -> None:
         distributed.refuse_stray()
-        run_dir = user_path(run_dir)
-        refuse_unreadable_name(run_dir)
-        self.run_dir, self.workers = run_dir, workers
+        self.run_dir, self.workers = user_path(run_dir), workers
+        refuse_unreadable_name(self.run_dir)
         self.train_set, self.val_set = train_set, val_set
         self.accepts_data, self.accepts_recipe = accept_changed_data, accept_changed_recipe
         self.environment = environment or {}
         self.device = next(model.parameters()).device
-        self.checkpoints = Checkpoints(run_dir / "checkpoints")
+        self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
         self.termination = Termination()
-        self.lock, self.log = lock or FolderLock(run_dir), log or RunLog(run_dir)
+        self.lock, self.log = lock or FolderLock(self.run_dir), log or RunLog(self.run_dir)
         self.tracker = chosen_tracker(tracker)
         with self.lock.kept() as self.took_lock, self.log.attached():
             own, recipe = chosen_augmentation(recipe, augmentation, len(model.label_set))
@@ -150,8 +151,7 @@ class Trainer:
             Terminated: on SIGTERM, SIGHUP or Ctrl-C, after saving a checkpoint.
             KeyboardInterrupt: on a second Ctrl-C.
         """
-        held = self.lock.given_back(self.took_lock)
-        with held, self.log.attached(), self.termination.awaited():
+        with self.lock.given_back(self.took_lock), self.log.attached(), self.termination.awaited():
             return self._run()
 
     def _run(self) -> Scores:
@@ -282,11 +282,11 @@ class Trainer:
     def _resume(self, state: dict[str, Any]) -> None:
         run_dir = self.run_dir
         advice = f", and start there from the weights of this run (--weights {run_dir})"
-        refuse_changes(run_dir, unsized(state["config"]), unsized(self.model.config), advice)
         state = {"best": -math.inf, **state, "recipe": with_later_fields(state["recipe"])}
-        self.changed = changed_fields(
-            run_dir, state, asdict(self.recipe), accept=self.accepts_recipe, advice=advice
-        )
+        recipe = asdict(self.recipe)
+        refuse_another_start(run_dir, state["recipe"], recipe, advice)
+        refuse_changes(run_dir, unsized(state["config"]), unsized(self.model.config), advice)
+        self.changed = changed_fields(run_dir, state, recipe, accept=self.accepts_recipe)
         self.data.check(state.get("data"), accept=self.accepts_data)
         refuse_unlike(run_dir, state, {"step": 0, "loss": 0.0, "best": BEST})
         self.learner.load(run_dir, state, self.changed)

@@ -65,13 +65,26 @@ def prepare(model: CCNet, recipe: Recipe) -> CCNet:
         stages = recipe.freeze_backbone
         model.freeze_backbone(stages if stages == "all" else int(stages))
     if recipe.norm == "inplace":
-        for part in model.unfrozen_parts():
-            convert_inplace_abn(part)
+        _convert_in_place(model)
         if recipe.precision != "float32":
             _warn_of_small_gains(model, recipe)
     if distributed.world_size() > 1:
         convert_sync_batchnorm(model)
     return model
+
+
+def _convert_in_place(model: CCNet) -> None:
+    names = {module: name for name, module in model.named_modules()}
+    for part in model.unfrozen_parts():
+        try:
+            convert_inplace_abn(part)
+        except ValueError as error:
+            where = f"the activations of its {names[part]}" if names[part] else "activations"
+            raise ValueError(
+                f"norm 'inplace' needs a network of leaky ReLUs, and {where} are ReLU: give norm "
+                "'batch', or start without weights, which keep their activations, and with "
+                "negative_slope 0.01"
+            ) from error
 
 
 def _warn_of_small_gains(model: CCNet, recipe: Recipe) -> None:

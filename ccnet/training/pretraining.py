@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from ccnet import distributed
 from ccnet.files import atomic_write, user_path
 from ccnet.locks import FolderLock
-from ccnet.training.changes import changed_fields, refuse_changes
+from ccnet.training.changes import changed_fields, refuse_another_start, refuse_changes
 from ccnet.training.checkpoint import Checkpoints, refuse_infinite, saving
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.classification import (
@@ -269,9 +269,9 @@ class BackboneTrainer:
             )
 
     def _resume(self, state: Mapping[str, Any]) -> None:
-        changed = changed_fields(
-            self.run_dir, state, asdict(self.recipe), accept=self.accepts_recipe
-        )
+        recipe = asdict(self.recipe)
+        refuse_another_start(self.run_dir, state["recipe"], recipe)
+        changed = changed_fields(self.run_dir, state, recipe, accept=self.accepts_recipe)
         self.data.check(state.get("data"), accept=self.accepts_data)
         data = self.val_data if self.data.is_as_before(state.get("data"), "val") else ""
         state = {**state, "records": labelled(state.get("records"), data)}

@@ -132,7 +132,7 @@ def test_image_that_is_added_moves_no_other_one(script, finetune, folder, tmp_pa
             "batch_size 1 is too small for 1 processes and 2 forward passes",
         ),
         (("--scenes", 1), "scenes must be 0"),
-        (("--norm", "inplace"), "cannot be inverted"),
+        (("--norm", "inplace"), "activations are ReLU: give norm 'batch'"),
         (("--output-stride", 5), "output_stride must be one of"),
         (("--device", "warp"), "device 'warp' cannot be used"),
     ],

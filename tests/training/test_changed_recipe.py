@@ -139,7 +139,17 @@ def test_class_weights_are_those_of_the_new_recipe(run_dir):
     [
         ({"steps": 3}, {}, "is at step 4: steps must be at least that, not 3"),
         ({"weights": "DEFAULT", "steps": 9}, {}, "has weights '', not 'DEFAULT': this cannot"),
-        ({"norm": "inplace"}, {"negative_slope": 0.01}, "has backbone_options {'negative_slope'"),
+        (
+            {"norm": "inplace"},
+            {"negative_slope": 0.01},
+            "has norm 'batch', not 'inplace': this cannot",
+        ),
+        (
+            {"weights": "DEFAULT"},
+            {"negative_slope": 0.01},
+            "has weights '', not 'DEFAULT': this cannot",
+        ),
+        ({}, {"negative_slope": 0.01}, "has backbone_options {'negative_slope'"),
         ({}, {"recurrence": 1}, r"has recurrence 2, not 1: .* another folder, and start there"),
         ({"seed": 1}, {"num_classes": 12, "label_set": None}, "has label_set .*; num_classes 11"),
     ],

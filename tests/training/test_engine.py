@@ -249,7 +249,11 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
         ({"max_class_share": 1.5}, "1.5"),
         ({"color_jitter": 2.0}, "not 2.0"),
         ({"ohem": True, "ohem_threshold": 2.0}, "not 2.0"),
-        ({"norm": "inplace"}, "cannot be inverted"),
+        ({"norm": "inplace"}, "leaky ReLUs, and activations are ReLU: give norm 'batch'"),
+        (
+            {"norm": "inplace", "freeze_backbone": "all", "negative_slope": 0.01},
+            "the activations of its head are ReLU: give norm 'batch'",
+        ),
     ],
 )
 def test_recipe_that_cannot_be_run_leaves_nothing_behind(tmp_path, fields, message):
