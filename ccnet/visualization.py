@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
+from ccnet.options import named_options
 
 HEAT_DECADES = 6.0
 """Number of powers of ten that the colour scale of attention spans."""
@@ -40,6 +41,7 @@ def colorize(labels: Tensor, label_set: LabelSet) -> Image.Image:
     return picture
 
 
+@named_options()
 def overlay(
     image: Tensor, labels: Tensor, label_set: LabelSet, opacity: float = 0.5
 ) -> Image.Image:

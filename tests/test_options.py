@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ccnet
-from ccnet import datasets, losses
+from ccnet import datasets, losses, norm
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.evaluation import evaluate
 from ccnet.heads import FCNHead, RCCAHead
@@ -49,6 +49,9 @@ CALLS = {
     "RCCAHead": lambda _, **new: RCCAHead(8, 2, **new),
     "FCNHead": lambda _, **new: FCNHead(8, 8, 2, **new),
     "Trainer": lambda of, **new: Trainer(of.model, [], [], Recipe(), "nowhere", **new),
+    "InPlaceABN": lambda _, **new: norm.InPlaceABN(8, **new),
+    "SyncBatchNorm": lambda _, **new: norm.SyncBatchNorm(8, **new),
+    "convert_inplace_abn": lambda of, **new: norm.convert_inplace_abn(of.model, **new),
     "freeze_backbone": lambda of, **new: of.model.freeze_backbone(**new),
     "overlay": lambda _, **new: Segmentation(None, CAMVID, None).overlay(**new),
     "save_pretrained": lambda of, **new: of.model.save_pretrained("nowhere", **new),
@@ -96,6 +99,9 @@ CASES = [
     ("RCCAHead", "recurence", "recurrence"),
     ("FCNHead", "drop", "dropout"),
     ("Trainer", "resumed", "resume"),
+    ("InPlaceABN", "negativ_slope", "negative_slope"),
+    ("SyncBatchNorm", "momentums", "momentum"),
+    ("convert_inplace_abn", "negativeslope", "negative_slope"),
     ("freeze_backbone", "stage", "stages"),
     ("overlay", "opacit", "opacity"),
     ("overlay", "alpha", "opacity"),

@@ -12,6 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from ccnet.norm.inplace_abn import InPlaceABN, check_slope
 from ccnet.norm.residual import InPlaceBasicBlock, InPlaceBottleneck
 from ccnet.norm.sync_batch_norm import SyncBatchNorm
+from ccnet.options import named_options
 
 Norm = TypeVar("Norm", bound=_NormBase)
 
@@ -24,6 +25,7 @@ _IN_PLACE: dict[Any, Any] = {BasicBlock: InPlaceBasicBlock, Bottleneck: InPlaceB
 _ORIGINAL: dict[Any, Any] = {in_place: original for original, in_place in _IN_PLACE.items()}
 
 
+@named_options()
 def convert_sync_batchnorm(
     model: nn.Module, process_group: ProcessGroup | None = None
 ) -> nn.Module:
@@ -75,6 +77,7 @@ class _Layer(NamedTuple):
     slope: float | None
 
 
+@named_options()
 def convert_inplace_abn(model: nn.Module, negative_slope: float | None = None) -> nn.Module:
     """Fuses batch norms, activations and the residual sums of a ResNet into `InPlaceABN`.
 

@@ -17,6 +17,7 @@ from ccnet.norm.moments import (
     statistics_dtype,
     update_running_statistics,
 )
+from ccnet.options import named_options
 
 
 class InPlaceABN(_NormBase):
@@ -55,6 +56,7 @@ class InPlaceABN(_NormBase):
         In-place activated batch norm (https://arxiv.org/abs/1712.02616).
     """
 
+    @named_options()
     def __init__(
         self,
         num_features: int,

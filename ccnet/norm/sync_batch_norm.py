@@ -17,6 +17,7 @@ from ccnet.norm.moments import (
     statistics_dtype,
     update_running_statistics,
 )
+from ccnet.options import named_options
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -44,6 +45,7 @@ class SyncBatchNorm(_BatchNorm):
         Batch normalization (https://arxiv.org/abs/1502.03167).
     """
 
+    @named_options()
     def __init__(
         self,
         num_features: int,

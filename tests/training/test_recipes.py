@@ -126,7 +126,7 @@ INVALID = {
         ({"class_weights": None}, "class_weights must be text, '' for none, .*not None"),
         ({"class_weights": {1, 2}}, r"class_weights must be .*not \{1, 2\}"),
         ({"freeze_backbone": True}, "freeze_backbone must be .*not True"),
-        ({"weights": "A", "weights_backbone": "B"}, "'A' include a backbone.* not 'B'"),
+        ({"weights": "A", "weights_backbone": "B"}, "'A' include a backbone.* not 'B', or weights"),
         ({"min_learning_rate": 0.5}, "at least min_learning_rate 0.5, not 0.0015"),
         ({"norm": "inplace", "gradient_checkpointing": True}, "give one"),
         ({"compile": True, "gradient_checkpointing": True}, "give one"),
