@@ -97,7 +97,7 @@ ORDERS = {
         ),
         *("checkpoint", "run_folder", "progress", "changes"),
         *("restoration", "learner", "holdout", "fingerprint", "history", "learnt_size"),
-        *("import_path", "transform_name", "own_augmentation", "augmentation", "data"),
+        *("import_path", "transform_name", "own_augmentation", "samples", "augmentation", "data"),
         *("optimization", "objective", "setup", "summary", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],

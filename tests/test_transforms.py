@@ -248,6 +248,10 @@ def test_color_jitter_changes_the_image_alone():
     [
         ({"crop_size": (0, 5)}, r"crop_size must be positive, not \(0, 5\)"),
         ({"crop_size": (5, 5), "color_jitter": 1.5}, r"color_jitter must be in 0..1, not 1.5"),
+        (
+            {"crop_size": (5, 5), "preprocessing": Preprocessing().for_channels(4)},
+            "color_jitter must be 0 for images of 4 channels, not 0.4",
+        ),
         ({"crop_size": (5, 5), "scale_range": (2.0, 1.0)}, r"not 2.0..1.0"),
         ({"crop_size": (5, 5), "scale_step": -1.0}, r"scale_step must be 0 or more, not -1.0"),
         ({"crop_size": (5, 5), "max_class_share": 2.0}, r"max_class_share .* at most 1: 2.0"),

@@ -1,6 +1,7 @@
 """Training augmentation of images and masks: random scale, crop, flip and colour jitter."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torchvision.transforms import v2
 from ccnet.classes import IGNORE_INDEX
 from ccnet.training.own_augmentation import OwnAugmentation
 from ccnet.training.recipes import Recipe
+from ccnet.training.samples import marked
 from ccnet.transforms import Preprocessing
 
 RETRIES = 10
@@ -45,15 +47,21 @@ def training_augmentation(
         preprocessing: its mean is the padding colour; the default is ImageNet's mean.
 
     Returns:
-        A transform of (image, mask): `tv_tensors.Image` (3, H, W), uint8, RGB, and
-        `tv_tensors.Mask` (H, W), uint8.
+        A transform of image (C, H, W), uint8, and mask (H, W), uint8 or int64, into
+        `tv_tensors.Image` and `tv_tensors.Mask`; it raises ValueError for anything else.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or there is colour jitter for other than one or
+            three channels.
     """
     if not 0 <= color_jitter <= 1:
         raise ValueError(f"color_jitter must be in 0..1, not {color_jitter}")
     preprocessing = preprocessing or Preprocessing()
+    if color_jitter and preprocessing.channels not in (1, 3):
+        raise ValueError(
+            f"color_jitter must be 0 for images of {preprocessing.channels} channels, "
+            f"not {color_jitter}: it changes those of 1 or 3"
+        )
     mean = tuple(round(value) for value in preprocessing.mean)
     crop = RandomScaledCrop(
         crop_size,
@@ -62,7 +70,7 @@ def training_augmentation(
         max_class_share=max_class_share,
         fill=mean if preprocessing.channel_order == "RGB" else mean[::-1],
     )
-    steps: list[v2.Transform] = [crop, v2.RandomHorizontalFlip()]
+    steps: list[Callable[..., Any]] = [marked, crop, v2.RandomHorizontalFlip()]
     if color_jitter:
         steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter, color_jitter / 8))
     return v2.Compose(steps)
