@@ -49,17 +49,16 @@ def given_weights(text: str, categories: Sequence[str]) -> Tensor:
         categories: the names of the classes.
 
     Raises:
-        ValueError: if a class does not exist or comes twice, or a weight is no number of 0 or more,
-            or all are 0.
+        ValueError: if a class does not exist or comes twice, or a weight is no number of 0 or more
+            in float32, or all are 0.
     """
     pairs = re.findall(r"(.*?)=([^=,]*)(?:,|$)", text)
     if not pairs:
         values = text.split(",")
         if len(values) != len(categories):
             raise ValueError(
-                f"class_weights {text!r} are {len(values)} numbers for {len(categories)} classes: "
-                "give one for each, or such as "
-                f"'{categories[0]}=2' for some"
+                f"class_weights {text!r} must be a number for each of {len(categories)} classes, "
+                f"or such as '{categories[0]}=2' for some"
             )
         pairs = [(str(index), value) for index, value in enumerate(values)]
         categories = [""] * len(categories)
@@ -94,6 +93,8 @@ def _weight(text: str) -> float:
         value = math.nan
     if not 0 <= value < math.inf:
         raise ValueError(f"class_weights must be numbers of 0 or more, not {text.strip()!r}")
+    if value and not 0 < float(torch.tensor(value, dtype=torch.float32)) < math.inf:
+        raise ValueError(f"class_weights must be numbers of float32, not {text.strip()!r}")
     return value
 
 
