@@ -41,6 +41,8 @@ def describe_start(
     passes = ranks * recipe.accumulation
     parts = f" ({recipe.batch_size / passes:g} in a forward pass)" if passes > 1 else ""
     processes = f" in {ranks} processes" if ranks > 1 else ""
+    is_last = recipe.validate_every >= recipe.steps
+    when = "at the end" if is_last else f"every {recipe.validate_every} steps"
     first = f"steps {step + 1} to {recipe.steps}" if step else f"{recipe.steps} steps"
     return [
         f"network: {config['backbone']} at output stride {stride}, "
@@ -48,7 +50,7 @@ def describe_start(
         + (f"; frozen stages of the backbone: {frozen}" if (frozen := model.frozen_stages) else ""),
         f"weights: {_origin(model, recipe, step)}",
         f"training: {first} of {recipe.batch_size} images{parts}, crops of {recipe.crop_width}x"
-        f"{recipe.crop_height}, validated every {recipe.validate_every} steps; "
+        f"{recipe.crop_height}, validated {when}; "
         f"{recipe.precision} on {device}{processes}",
         f"folder: {printable(run_dir)} (all settings: recipe.json)"
         + describe_curves(tracker, run_dir),

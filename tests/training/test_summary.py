@@ -20,6 +20,7 @@ START = {
     "backbone": ({"weights_backbone": "C"}, 0, "weights: C, of the backbone alone"),
     "resumed": ({"weights": "A"}, 3, "weights: those of step 3 of this run"),
     "new": ({}, 0, "training: 4 steps of 2 images, crops of 49x33, validated every 2 steps; "),
+    "short": ({"validate_every": 4}, 0, "crops of 49x33, validated at the end; float32 on cpu"),
     "further": ({}, 3, "training: steps 4 to 4 of 2 images, crops of 49x33, "),
     "parts": (
         {"batch_size": 6, "accumulation": 4},
