@@ -125,6 +125,9 @@ def test_missing_folders_are_named(tmp_path, add):
     add("a", mask=False)
     with pytest.raises(FileNotFoundError, match=r"no files in [^ ]*/masks;"):
         MaskFolder(tmp_path)
+    add("b")
+    with pytest.raises(FileNotFoundError, match=f"is part of {tmp_path}: give that folder$"):
+        MaskFolder(tmp_path / "images")
 
 
 def test_all_problems_are_reported_at_once(tmp_path, add, write_classes):

@@ -12,6 +12,9 @@ from pathlib import Path
 from ccnet.datasets.wording import NAMED, in_short
 from ccnet.images import is_picture_name
 
+FOLDERS = ("images", "masks")
+"""The folders of the files."""
+
 _IMAGE_WORDS = "images?|img|im|rgb|photo|picture|leftimg8bit|jpe?g|png"
 """Words in a file's name that say that it is an image; masks may be named after its suffix."""
 
@@ -60,7 +63,7 @@ def pair_files(root: Path) -> Pairs:
         FileNotFoundError: if `images` or `masks` is missing or empty.
     """
     pairs = Pairs()
-    images, masks = (_find(root / folder, pairs) for folder in ("images", "masks"))
+    images, masks = (_find(root / folder, pairs) for folder in FOLDERS)
     missing = [name for name, files in (("images", images), ("masks", masks)) if not files]
     if missing:
         raise FileNotFoundError(
@@ -85,8 +88,11 @@ def pair_files(root: Path) -> Pairs:
 def _instead(root: Path) -> str:
     """What there is in place of images and masks: other folders, outlines of objects."""
     folders = sorted(path.name for path in root.glob("[!.]*") if path.is_dir())
-    others = [name for name in folders if name not in ("images", "masks")]
+    others = [name for name in folders if name not in FOLDERS]
     said = f"; there are {in_short(others)} in {root}" if others else ""
+    above = root.absolute().parent
+    if root.absolute().name in FOLDERS and all((above / name).is_dir() for name in FOLDERS):
+        said += f"; it is part of {above}: give that folder"
     kinds = Counter(path.suffix for path in _walk(root) if path.name != "classes.json")
     outlines = [f"{kinds[suffix]} {suffix}" for suffix in _OUTLINES if kinds[suffix]]
     if outlines:
