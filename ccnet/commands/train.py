@@ -36,6 +36,8 @@ from ccnet.training.command_line import (
 )
 from ccnet.training.engine import Trainer
 from ccnet.training.holdout import earlier_sets
+from ccnet.training.optimization import given_weights
+from ccnet.training.own_augmentation import OwnAugmentation
 from ccnet.training.recipes import CHOICES, RECIPES, Recipe
 from ccnet.training.run_log import RunLog
 from ccnet.training.setup import (
@@ -47,6 +49,7 @@ from ccnet.training.setup import (
 )
 from ccnet.training.summary import describe_end, describe_start
 from ccnet.training.trackers import TRACKERS, chosen_tracker
+from ccnet.weights.registry import REGISTRY
 
 logger = logging.getLogger("ccnet")
 
@@ -102,7 +105,30 @@ def listed_recipes() -> str:
 
 
 def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
-    return dataclasses.replace(RECIPES[arguments.recipe], **given_fields(arguments, Recipe))
+    """Returns the named recipe with the fields that are given.
+
+    Its own weights give way to weights of the backbone that are given, and to a backbone for which
+    there are none of that name.
+    """
+    recipe, given = RECIPES[arguments.recipe], given_fields(arguments, Recipe)
+    registered = REGISTRY.get(given.get("backbone", recipe.backbone))
+    exist = registered is not None and recipe.weights in registered.__members__
+    if given.get("weights_backbone") or not exist:
+        given = {"weights": "", **given}
+    return dataclasses.replace(recipe, **given)
+
+
+def describe_left_out(arguments: argparse.Namespace, recipe: Recipe) -> str:
+    """Says that the named recipe's own weights gave way; empty if they did not."""
+    own = RECIPES[arguments.recipe].weights
+    if recipe.weights or not own or arguments.weights is not None:
+        return ""
+    if recipe.weights_backbone:
+        return f"the recipe's weights {own} give way to those of the backbone that are given"
+    return (
+        f"there are no weights {own} of {recipe.backbone}, so the network starts untrained: "
+        "--weights-backbone DEFAULT starts from the backbone's ImageNet weights"
+    )
 
 
 def root_of(arguments: argparse.Namespace, recipe: Recipe) -> Path | str | None:
@@ -113,16 +139,22 @@ def check(arguments: argparse.Namespace) -> None:
     recipe = chosen_recipe(arguments)
     chosen_tracker(arguments.tracker)
     require_folders(recipe, root_of(arguments, recipe), arguments.val_root)
+    if recipe.augmentation:
+        OwnAugmentation(recipe.augmentation, num_classes=1)
 
 
 def train(
     arguments: argparse.Namespace, device: torch.device, lock: FolderLock, log: RunLog
 ) -> None:
     recipe = chosen_recipe(arguments)
+    if left_out := describe_left_out(arguments, recipe):
+        logger.warning("%s", left_out)
     earlier = earlier_sets(arguments.run_dir) if arguments.resume == "auto" else None
     root = root_of(arguments, recipe)
     train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root, earlier)
     logger.info("data: %s", describe(train_set, val_set, label_set))
+    if recipe.class_weights:
+        given_weights(recipe.class_weights, label_set.categories)
     with distributed.rank_zero_first():
         model = build_model(recipe, label_set).to(device)
     trainer = Trainer(

@@ -63,7 +63,10 @@ def prepare(model: CCNet, recipe: Recipe) -> CCNet:
     model.backbone.gradient_checkpointing = recipe.gradient_checkpointing
     if recipe.freeze_backbone:
         stages = recipe.freeze_backbone
-        model.freeze_backbone(stages if stages == "all" else int(stages))
+        try:
+            model.freeze_backbone(stages if stages == "all" else int(stages))
+        except ValueError as error:
+            raise ValueError(f"freeze_backbone: {error}") from error
     if recipe.norm == "inplace":
         _convert_in_place(model)
         if recipe.precision != "float32":

@@ -192,7 +192,7 @@ class Recipe:
         if self.weights and self.weights_backbone:
             raise ValueError(
                 f"weights {self.weights!r} include a backbone: leave weights_backbone empty, "
-                f"not {self.weights_backbone!r}, or weights"
+                f'not {self.weights_backbone!r}, or weights (--weights "")'
             )
         if self.norm == "inplace" and self.gradient_checkpointing:
             raise ValueError(

@@ -48,8 +48,10 @@ def require_folders(
         ValueError: if one is needed and not given, or given and not used.
     """
     name = recipe.dataset
+    own = "your folder with images/ and masks/" if name == "folder" else ""
+    whose = own or f"the folder of the data set {name!r}"
     if root is None and name != "street-scenes":
-        raise ValueError(f"the folder of the data set {name!r} is missing: give --root")
+        raise ValueError(f"--root is missing: give {whose}")
     if val_root is not None and name not in ("folder", "labelmefacade"):
         raise ValueError(
             f"the data set {name!r} has its own images to validate on: "
@@ -58,7 +60,7 @@ def require_folders(
     for option, folder in (("--root", root), ("--val-root", val_root)):
         if folder is not None and not user_path(folder).is_dir():
             raise FileNotFoundError(
-                f"no folder {printable(folder)}: {option} must be that of the data set {name!r}"
+                f"no folder {printable(folder)}: {option} is {own or f'that of {name!r}'}"
             )
 
 
@@ -192,7 +194,8 @@ def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -
 
     Raises:
         FileNotFoundError: if the weights are not found.
-        ValueError: if the weights do not fit, or there are none for a backbone to be frozen.
+        ValueError: if the weights do not fit or have another slope of activations than the recipe
+            asks for, or there are none for a backbone to be frozen.
     """
     if recipe.freeze_backbone.strip("0") and not (recipe.weights or recipe.weights_backbone):
         raise ValueError(
@@ -220,5 +223,10 @@ def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -
         aux_channels=weights.config.get("aux_channels") or None,
         label_set=label_set.to_config(),
     )
+    if recipe.negative_slope not in (0, slope := model.config["negative_slope"]):
+        raise ValueError(
+            f"negative_slope {recipe.negative_slope:g} has no effect with weights "
+            f"{recipe.weights!r}, which keep theirs, {slope:g}: leave it out, or the weights"
+        )
     model.card_details = inherited_details(weights.details)
     return model

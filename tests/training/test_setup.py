@@ -153,7 +153,7 @@ def test_rendered_scenes_are_not_added_to_other_classes(tmp_path):
 
 
 def test_missing_folder_is_named():
-    message = r"the folder of the data set 'folder' is missing: give --root"
+    message = "^--root is missing: give your folder with images/ and masks/$"
     with pytest.raises(ValueError, match=message):
         open_datasets(RECIPE)
 
