@@ -86,16 +86,8 @@ ORDERS = {
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *(
-            "recipe_fields",
-            "recipes",
-            "termination",
-            "run_log",
-            "trackers",
-            "command_line",
-            "precision",
-        ),
-        *("checkpoint", "run_folder", "progress", "changes"),
+        *("recipe_fields", "recipes", "termination", "run_log", "command_line", "precision"),
+        *("checkpoint", "trackers", "run_folder", "progress", "changes"),
         *("restoration", "learner", "holdout", "fingerprint", "history", "learnt_size"),
         *("import_path", "transform_name", "own_augmentation", "samples", "augmentation", "data"),
         *("optimization", "objective", "setup", "summary", "monitor", "engine"),

@@ -147,7 +147,7 @@ class Trainer:
             ValueError: if the validation set has no labelled pixel.
             FloatingPointError: if the loss, or a weight to save, is not finite; the last checkpoint
                 stays.
-            OSError: if a file of the run cannot be written; the last checkpoint stays.
+            OSError: if a file cannot be written, or the tracker fails; the last checkpoint stays.
             Terminated: on SIGTERM, SIGHUP or Ctrl-C, after saving a checkpoint.
             KeyboardInterrupt: on a second Ctrl-C.
         """

@@ -18,11 +18,10 @@ from ccnet.console import printable
 from ccnet.evaluation import Scores
 from ccnet.files import atomic_write
 from ccnet.inference import Segmentation
-from ccnet.training.checkpoint import saving
 from ccnet.training.learnt_size import unsized
 from ccnet.training.progress import Progress
 from ccnet.training.recipes import Recipe
-from ccnet.training.trackers import Tracker, open_tracker
+from ccnet.training.trackers import Tracker, close_tracker, open_tracker, telling
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class Monitor:
     def on_step(self, step: int, loss: float, learning_rate: float) -> None:
         """Logs the loss and the learning rate of a step."""
         if self.active:
-            with saving(self.run_dir):
+            with telling(self._tracker, self.run_dir):
                 values = {"train/loss": loss, "train/learning_rate": learning_rate}
                 self._tracker.scalars(step, values)
         self.progress.on_step(loss)
@@ -77,7 +76,7 @@ class Monitor:
         """Logs the overlays of the first validation images."""
         if self.active and index < OVERLAYS * distributed.world_size():
             overlay = np.asarray(result.overlay())
-            with saving(self.run_dir):
+            with telling(self._tracker, self.run_dir):
                 self._tracker.picture(step, f"val/{index}", overlay)
 
     def on_validation(self, step: int, scores: Scores) -> None:
@@ -88,7 +87,7 @@ class Monitor:
         values = {"val/mIoU": scores.miou, "val/pixel_accuracy": scores.pixel_accuracy}
         for name, iou in zip(scores.label_set.categories, scores.iou.tolist(), strict=True):
             values[f"val_IoU/{printable(name)}"] = iou
-        with saving(self.run_dir):
+        with telling(self._tracker, self.run_dir):
             self._tracker.scalars(step, values)
             self._tracker.flush()
 
@@ -106,7 +105,7 @@ class Monitor:
         """Closes progress bar and tracker."""
         self.progress.close()
         if self.active:
-            self._tracker.close()
+            close_tracker(self._tracker)
 
 
 def refuse_unreadable_name(run_dir: Path) -> None:

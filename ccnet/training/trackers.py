@@ -3,8 +3,8 @@
 import logging
 import shlex
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from ccnet.console import printable, require_extra
 from ccnet.schema import reason_of
+from ccnet.training.checkpoint import saving
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +135,12 @@ _EXTRAS = {"tensorboard": "train", "wandb": "wandb", "none": ""}
 """The extra that each tracker is part of; its package has the tracker's name."""
 
 
+_WAY_ON = (
+    "Checkpoints are intact: remove the cause, or choose another tracker (--tracker none, "
+    'tracker="none"), then resume the run'
+)
+
+
 def chosen_tracker(tracker: str | Tracker | None) -> str | Tracker:
     """Returns what was chosen; for None TensorBoard, or nothing where that is not installed.
 
@@ -164,6 +171,38 @@ def open_tracker(
         ValueError: if it cannot start.
     """
     return TRACKERS[tracker](run_dir, settings, step) if isinstance(tracker, str) else tracker
+
+
+@contextmanager
+def telling(tracker: Tracker, run_dir: Path) -> Iterator[None]:
+    """Turns every error of a tracker into an OSError that names it.
+
+    Args:
+        tracker: is told something inside.
+        run_dir: the folder of the run, where TensorBoard writes.
+    """
+    if isinstance(tracker, TensorBoard):
+        with saving(run_dir):
+            yield
+        return
+    try:
+        yield
+    except Exception as error:  # whatever its kind may raise
+        raise OSError(f"{_failure(tracker, error)}. {_WAY_ON}") from error
+
+
+def close_tracker(tracker: Tracker) -> None:
+    """Closes a tracker; the log has its error, so that another one is not lost."""
+    try:
+        tracker.close()
+    except Exception as error:  # whatever its kind may raise
+        logger.warning("%s", _failure(tracker, error))
+
+
+def _failure(tracker: Tracker, error: Exception) -> str:
+    return f"the tracker {type(tracker).__name__} failed: {type(error).__name__}: " + reason_of(
+        error
+    ).rstrip(".")
 
 
 def describe_curves(tracker: str | Tracker, run_dir: Path) -> str:

@@ -1,6 +1,7 @@
 """Trackers: what they are told, by name and in code, and what is said where one is missing."""
 
 import json
+import re
 import sys
 import types
 
@@ -74,6 +75,30 @@ def test_without_tensorboard_the_default_is_none(monkeypatch, caplog):
     assert caplog.messages == [
         "no curves are kept: tensorboard is not installed; log.jsonl has validations"
     ]
+
+
+class Broken(Tracker):
+    """Fails at what it is told, and at the end."""
+
+    def __init__(self, method, error):
+        self.error = error
+        setattr(self, method, self.fail)
+        self.close = self.fail
+
+    def fail(self, *_):
+        raise self.error
+
+
+@pytest.mark.parametrize("method", ["scalars", "picture", "flush"])
+@pytest.mark.parametrize("error", [RuntimeError("network\ngone."), OSError(5, "network gone")])
+def test_tracker_that_fails_is_named(tmp_path, caplog, method, error):
+    kind = type(error).__name__
+    said = rf"the tracker Broken failed: {kind}: .*network gone"
+    with pytest.raises(OSError, match=rf"^{said}\. Checkpoints are .*--tracker none") as refusal:
+        trainer(tmp_path, tracker=Broken(method, error)).run()
+    assert "\n" not in str(refusal.value)
+    assert re.fullmatch(said, caplog.messages[-1])
+    trainer(tmp_path, tracker="none", resume=True).run()
 
 
 @pytest.mark.parametrize(
