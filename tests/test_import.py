@@ -13,6 +13,7 @@ ORDERS = {
             "schema",
             "options",
             "console",
+            "command_line",
             "launchers",
             "distributed",
             "locks",

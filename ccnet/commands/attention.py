@@ -22,6 +22,7 @@ from torch import Tensor
 
 import ccnet
 from ccnet import attention_map
+from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console, printable
 from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.distributed import usable_device
@@ -51,7 +52,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five")
 def parse_arguments(
     argv: Sequence[str] | None = None, prog: str | None = None
 ) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("image", nargs="?", type=user_path, help="path of an image")

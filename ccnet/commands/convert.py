@@ -21,6 +21,7 @@ from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # its
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
+from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console
 from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
@@ -32,7 +33,7 @@ from ccnet.weights.registry import details_of, find_member
 def parse_arguments(
     argv: Sequence[str] | None = None, prog: str | None = None
 ) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=user_path)

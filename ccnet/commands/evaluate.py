@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import ccnet
+from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console, require_extra
 from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
 from ccnet.evaluation import Scores, evaluate, own_indices, prepare_label_ids, save_label_ids
@@ -47,11 +48,11 @@ def parse_arguments(
     argv: Sequence[str] | None = None, prog: str | None = None
 ) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns the arguments, and the inference options given."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("dataset", choices=DATASETS, help="folder: a MaskFolder")
+    add("dataset", choices=DATASETS, help="folder: your own, with images/ and masks/")
     variables = ", ".join(public.variable for public in PUBLIC.values())
     add("--root", type=user_path, help=f"folder of the data set; or one of {variables}")
     add("--split", help=f"split of {', '.join(PUBLIC)} (default: val)")

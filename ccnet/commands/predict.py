@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 import ccnet
 from ccnet.classes import CAMVID
+from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
 from ccnet.distributed import usable_device
@@ -74,11 +75,17 @@ def parse_arguments(
     argv: Sequence[str] | None = None, prog: str | None = None
 ) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns the arguments, and the inference options given."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", nargs="*", help="image files, folders and glob patterns")
-    parser.add_argument("--output", type=user_path, default=Path(), help="folder for the results")
+    parser.add_argument(
+        "--output",
+        type=user_path,
+        default=Path(),
+        metavar="FOLDER",
+        help="for the results (default: the current folder)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
     parser.add_argument("--network", default="ccnet_resnet18", metavar="NAME", help=NETWORK_NAMES)
     parser.add_argument("--weights", default="DEFAULT", help="name, path or hf:// address")

@@ -18,6 +18,7 @@ from functools import partial
 import torch
 
 from ccnet import distributed
+from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console
 from ccnet.files import user_path
 from ccnet.locks import FolderLock
@@ -39,7 +40,7 @@ logger = logging.getLogger("ccnet")
 def parse_arguments(
     argv: Sequence[str] | None = None, prog: str | None = None
 ) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=prog,
         usage="%(prog)s IMAGES --run-dir FOLDER [options]",
         description=__doc__,

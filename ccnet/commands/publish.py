@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import torch
 
+from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console
 from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
@@ -21,7 +22,7 @@ from ccnet.weights import read_weights, write_weights
 def parse_arguments(
     argv: Sequence[str] | None = None, prog: str | None = None
 ) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("trained", type=user_path, help=".safetensors file of a training run")

@@ -24,6 +24,7 @@ import torch
 
 import ccnet
 from ccnet import distributed
+from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console
 from ccnet.files import user_path
 from ccnet.locks import FolderLock
@@ -60,7 +61,7 @@ ROOTS = {"camvid": "CAMVID_ROOT", "cityscapes": "CITYSCAPES_DATASET"}
 def parse_arguments(
     argv: Sequence[str] | None = None, prog: str | None = None
 ) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=prog,
         usage="%(prog)s RECIPE --run-dir FOLDER [--root FOLDER] [options]",
         description=f"{__doc__}\nRecipes:\n{listed_recipes()}",

@@ -67,7 +67,8 @@ class Candidate:
         if not set(label_set.categories) <= set(categories):
             raise ValueError(
                 f"{self} has {len(categories)} classes ({', '.join(categories)}), but the data "
-                f"set has {len(label_set)} ({', '.join(label_set.categories)})"
+                f"set has {len(label_set)} ({', '.join(label_set.categories)}): give weights of "
+                "these, such as the folder of a run (--weights)"
             )
 
 
