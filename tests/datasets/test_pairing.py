@@ -56,8 +56,8 @@ UNPAIRED = {
     "other words": (
         named("N.jpg"),
         named("N_color.png", "N_depth.png"),
-        r"40 images have no mask: .*00\.jpg, .*, and 35 more\n.*80 masks have no image, with names "
-        r"in _color, _depth: .*, and 75 more$",
+        r"40 images have no mask: .*00\.jpg, .*, and 35 more\n.*80 masks have no image, whose "
+        r"names end in _color, _depth: .*, and 75 more$",
     ),
     "two masks": (
         ["a.jpg"],
@@ -71,7 +71,7 @@ UNPAIRED = {
         ["a_dog.png"],
         r"cat\.jpg has no mask\n.*dog\.png has no image$",
     ),
-    "numbers alike": (["a_1.jpg", "b_1.jpg"], ["a_2.png", "b_2.png"], "2 images have no mask"),
+    "numbers alike": (["a_1.jpg", "b_1.jpg"], ["a_2.png", "b_2.png"], "2 images have no mask: "),
     "another folder": (["a/1.jpg", "b/2.jpg"], ["b/1.png", "b/2.png"], r"a/1\.jpg has no mask"),
 }
 """Names of images and masks, and what the error says."""

@@ -215,6 +215,7 @@ def _report_rest(images: Files, masks: Files, problems: Problems) -> None:
             problems["alone"].append(f"{paths[0]} has no {partner}")
         elif paths:
             ends = sorted({_LAST_WORD.sub("", name) for name in files})
-            shape = f", with names in {in_short(ends)}" if len(ends) < NAMED else ""
+            is_shape = len(ends) < NAMED and files.keys().isdisjoint(ends)
+            shape = f", whose names end in {in_short(ends)}" if is_shape else ""
             line = f"{len(paths)} {kind}s have no {partner}{shape}: {in_short(paths)}"
             problems["alone"].append(line)
