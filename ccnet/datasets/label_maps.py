@@ -10,6 +10,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ccnet.datasets.color_index import MOST, index_colors
+from ccnet.datasets.wording import pixels_in_short
 from ccnet.files import irregularity
 from ccnet.images import UNREADABLE, restore_palette, stored_orientation
 from ccnet.images.formats import quiet
@@ -178,6 +179,12 @@ def _numbers(file: Image.Image, coding: str) -> NDArray[np.uint8]:
         return values // _STEPS[coding] if coding in _STEPS and file.mode == "L" else values
     if values.dtype == bool:
         return values.astype(np.uint8)
+    nan = int(np.count_nonzero(values != values))
+    if nan:
+        raise _UnfitError(
+            f"has no number (NaN) in {pixels_in_short(nan, values.size)}: give pixels without a "
+            "class a number, such as 255"
+        )
     low, high = values.min(), values.max()
     if high > 255 and file.mode.startswith("I") and not (values % 257).any():
         values, high = values // 257, high // 257  # 8 bits stretched to 16
