@@ -103,6 +103,20 @@ def test_own_loop_trains_validates_and_saves(run, own_data, repository, capsys):
     assert (saved.head.cca.gamma == model.head.cca.gamma).all()
 
 
+def test_merging_classes_keeps_what_masks_look_like(run, repository, tmp_path):
+    code = next(code for code in snippets(repository / "docs" / "data.md") if "table = " in code)
+    for folder in ("all-masks", "my-data/masks"):
+        (tmp_path / folder).mkdir(parents=True)
+    mask = Image.new("P", (6, 1))
+    mask.putpalette(range(18))
+    mask.putdata(range(6))
+    mask.save(tmp_path / "all-masks" / "0.png")
+    run(code)
+    with Image.open(tmp_path / "my-data" / "masks" / "0.png") as merged:
+        assert [*merged.tobytes()] == [0, 1, 2, 3, 1, 1]
+        assert merged.getpalette()[:18] == [*range(18)]
+
+
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_lightning_trains_both_heads(run, own_data, repository):
     pytest.importorskip("lightning")
