@@ -1,12 +1,13 @@
 """Class fields: what the fields of a label set may hold."""
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from numbers import Integral
 from typing import Any
 
-from ccnet.schema import shown
+from ccnet.schema import shown, shown_name
 
 Color = tuple[int, int, int]
 
@@ -86,6 +87,27 @@ FIELDS: Mapping[str, Callable[[Any], tuple[Any, ...]]] = {
     "ignore": partial(whole_numbers, "ignore"),
 }
 """The fields of a label set, and what checks each."""
+
+
+def check_fields(what: str, given: Iterable[Any], known: Sequence[str]) -> None:
+    """Checks that fields exist.
+
+    Args:
+        what: whose fields they are, for the error.
+        given: their names.
+        known: the names that there are.
+
+    Raises:
+        ValueError: names the first that does not exist, the nearest one, and all.
+    """
+    for name in given:
+        if name not in known:
+            near = get_close_matches(str(name)[:100].lower(), known, 1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"{what} has no field {shown_name(name)!r}: {meant}The fields are "
+                f"{', '.join(known)}"
+            )
 
 
 def _is_whole(value: Any) -> bool:

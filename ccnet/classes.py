@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ccnet import class_tables
-from ccnet.class_fields import FIELDS, class_names, is_list, whole_numbers
+from ccnet.class_fields import FIELDS, check_fields, class_names, is_list, whole_numbers
 from ccnet.class_fields import MAX_CLASSES as MAX_CLASSES
 from ccnet.class_fields import Color as Color
 from ccnet.options import named_options
@@ -105,12 +105,7 @@ class LabelSet:
             return LABEL_SETS[config]
         if not isinstance(config, Mapping):
             raise ValueError(f"a label set must be a name or a mapping, not {shown(config)}")
-        unknown = config.keys() - FIELDS.keys()
-        if unknown:
-            raise ValueError(
-                "a label set has categories, and optionally colors, label_ids and ignore, "
-                f"not {shown(sorted(map(str, unknown)))}"
-            )
+        check_fields("a label set", config, [*FIELDS])
         if "categories" not in config:
             raise ValueError(f"a label set needs categories, and has only {sorted(config)}")
         categories = class_names(config["categories"])

@@ -82,7 +82,7 @@ ORDERS = {
     ],
     "datasets.mask_folder": [
         *("pairing", "memory", "survey", "classes_file", "palettes", "numbering", "orientation"),
-        *("case", "judgement", "colors", "meaning", "dataset"),
+        *("case", "colors", "judgement", "meaning", "dataset"),
     ],
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],

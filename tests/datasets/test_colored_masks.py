@@ -96,7 +96,7 @@ def test_the_error_has_the_lines_that_read_the_masks(tmp_path, colors):
     root = write_masks(tmp_path / "own", masks(colors))
     with pytest.raises(ValueError, match="hold colours in place of class numbers") as one:
         MaskFolder(root)
-    lines = re.search(r"in classes\.json, (\{.*\});", str(one.value))[1]
+    lines = re.search(r"(\{.*\}) in classes\.json;", str(one.value))[1]
     (root / "classes.json").write_text(lines)
     folder = MaskFolder(root)
     assert sorted(folder.label_set.colors) == sorted(colors)
@@ -116,14 +116,15 @@ REFUSED = {
         masks(),
         NAMES,
         None,
-        r'in classes\.json, "colors" in the order of the names: \[\[0, 0, 0\], \[0, 0, 200\], ',
+        r'"colors": \["colour of around", .*"\]} in classes\.json, where each "colour of \.\.\." '
+        r"must become one of \[\[0, 0, 0\], .* which are sorted by value, not as the names",
     ),
     "a colour of no class": (
         masks(),
         {"categories": NAMES[:3], "colors": COLORS[:3], "ignore_colors": [[9, 9, 9]]},
         None,
         r"3 masks \(.*\) have [\d,]+ pixels \(\d+ %\) in colours that no class has: "
-        r'\[0, 0, 200\]; .* "ignore_colors": \[\[0, 0, 200\], \[9, 9, 9\]\] in classes',
+        r'\[0, 0, 200\]; .* "ignore_colors": \[\[0, 0, 200\], \[9, 9, 9\]\]} in classes',
     ),
     "colours of other classes": (masks(), None, CAMVID, "pixels .* in colours that no class has"),
     "nearly the colours": (
@@ -219,10 +220,51 @@ def test_a_class_in_no_mask_is_a_warning(tmp_path, caplog):
     assert "1 of 5 classes are in no mask: white" in caplog.text
 
 
-def test_many_colors_are_listed_in_part(tmp_path):
-    colors = [(number, 2 * number, 7) for number in range(100)]
-    stripes = np.arange(100).repeat(4).reshape(20, 20).astype(np.uint8)
-    with pytest.raises(ValueError, match=r"\]\]\} and 60 more") as one:
-        MaskFolder(write_masks(tmp_path / "own", [colored(stripes, colors)] * 2))
-    lines = json.loads(re.search(r"in classes\.json, (\{.*\}) and", str(one.value))[1])
-    assert len(lines["colors"]) == len(set(lines["categories"])) == 40
+def test_as_many_colors_are_listed_as_there_may_be_classes(tmp_path):
+    stripes = np.arange(150).repeat(4).reshape(20, 30).astype(np.uint8)
+    colors = [(number // 2, 2 * number % 256, 7) for number in range(300)]
+    files = [colored(stripes, colors[:150]), colored(stripes, colors[150:])]
+    root = write_masks(tmp_path / "own", files)
+    with pytest.raises(ValueError, match=r"in classes\.json, and 45 more;") as one:
+        MaskFolder(root)
+    lines = json.loads(re.search(r"(\{.*\}) in classes", str(one.value))[1])
+    assert len(lines["colors"]) == len(set(lines["categories"])) == 255
+
+
+NAMED = {
+    "known names": (["sky", "road"], [[70, 130, 180], [128, 64, 128]], None),
+    "the other order": (["road", "sky"], [[128, 64, 128], [70, 130, 180]], None),
+    "one of them": (
+        {"categories": ["void", "road", "grass"], "mask_orientation": "stored"},
+        ["colour of void", [128, 64, 128], "colour of grass"],
+        "[[0, 0, 0], [70, 130, 180]]",
+    ),
+}
+"""classes.json for masks of black and two of Cityscapes' colours, and what the error says of these.
+"""
+
+
+@pytest.mark.parametrize(("classes", "colors", "left"), NAMED.values(), ids=NAMED)
+def test_colors_are_offered_at_the_names_that_have_them(tmp_path, classes, colors, left):
+    files = [colored(values % 3, [(128, 64, 128), (0, 0, 0), (70, 130, 180)]) for values in VALUES]
+    root = write_masks(tmp_path / "own", files, classes)
+    with pytest.raises(ValueError, match="hold colours") as one:
+        MaskFolder(root)
+    lines = json.loads(re.search(r"(\{.*\}) in classes\.json", str(one.value))[1])
+    assert lines["colors"] == colors
+    assert left is None or left in str(one.value)
+    if left is None:
+        assert lines["ignore_colors"] == [[0, 0, 0]]
+        (root / "classes.json").write_text(json.dumps(lines))
+        assert MaskFolder(root).label_set.categories == tuple(classes)
+    else:
+        assert {**lines, "colors": 0} == {**classes, "colors": 0}
+
+
+def test_palettes_of_each_file_s_own_are_offered_as_colors(tmp_path):
+    root = write_masks(tmp_path / "own", palettes_in_another_order())
+    with pytest.raises(ValueError, match="numbers mean something else in each file") as one:
+        MaskFolder(root)
+    lines = re.search(r"or give each class its colour, (\{.*\}) in classes", str(one.value))[1]
+    (root / "classes.json").write_text(lines)
+    assert sorted(MaskFolder(root).label_set.colors) == sorted(COLORS)

@@ -1,5 +1,6 @@
 """Numbers that nobody drew, as JPEG and blending make them; and drawings that look like these."""
 
+import json
 import logging
 from functools import partial
 
@@ -100,6 +101,19 @@ def test_drawings_are_accepted(tmp_path, caplog, masks):
 def test_damaged_masks_are_refused(tmp_path, change, masks):
     root = write_masks(tmp_path / "own", [change(mask) for mask in masks])
     with pytest.raises(ValueError, match=f"{REASON}.*if thin regions were drawn so, name the"):
+        MaskFolder(root)
+
+
+@pytest.mark.parametrize("quality", [75, 90, 95])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_few_pixels_above_the_numbers_drawn_are_a_warning(tmp_path, caplog, count, quality):
+    caplog.set_level(logging.WARNING)
+    masks = [rectangles(number, range(count)).resize((400, 300), 0) for number in range(3)]
+    root = write_masks(tmp_path / "own", [through_jpeg(mask, quality) for mask in masks])
+    MaskFolder(root)
+    assert "nearly all of them at edges, as after JPEG" in caplog.text
+    (root / "classes.json").write_text(json.dumps(["a", "b", "c", "d"][:count]))
+    with pytest.raises(ValueError, match="nearly all of these are at edges, as after JPEG"):
         MaskFolder(root)
 
 

@@ -133,7 +133,7 @@ REFUSED = {
     ),
     "colors": (
         save(channels(VALUES, VALUES, BITS, mode="RGB"), "BMP"),
-        "holds colours in place of class numbers: give each class its colour in classes.json",
+        "holds colours in place of class numbers: give each class its colour, .* in classes.json",
     ),
     "CMYK": (save(channels(*[VALUES] * 4, mode="CMYK"), "TIFF"), "has mode CMYK"),
     "transparent pixels": (
@@ -146,6 +146,10 @@ REFUSED = {
     "TIFF of fractions": (
         save(VALUES.astype(np.float32) / 2, "TIFF"),
         r"holds numbers in 0\.\.1\.5",
+    ),
+    "TIFF without numbers": (
+        save(np.where(VALUES, VALUES, np.nan).astype(np.float32), "TIFF"),
+        r"has no number \(NaN\) in \d+ pixels \(.*: give pixels without a class a number, such as",
     ),
     "sparse TIFF": (
         tiff_file(VALUES[..., None], 8, tags={273: [0], 279: [0]}),

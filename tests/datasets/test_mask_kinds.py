@@ -33,6 +33,13 @@ def own_colors(values, number):
     return painted(values, np.random.default_rng(number).integers(0, 256, (256, 3)).tolist())
 
 
+def with_a_slip():
+    """One pixel of another number in one mask of many."""
+    first = np.array(rectangles(0, range(3)))
+    first[7, 9] = 3
+    return [first, *drawn(3)]
+
+
 UNLABELLED = np.array([[0, 1, 255, 255]], np.uint8)
 
 
@@ -142,7 +149,7 @@ REFUSED = {
     "other levels": (
         ellipses(128),
         NAMES,
-        r"4 masks .* the labels \[128\], .*\"label_ids\": \[0, 128\] in classes\.json",
+        r"4 masks .* the labels \[128\], .*\"label_ids\": \[0, 128\]} in classes\.json",
     ),
     "other levels, without names": (
         ellipses(128),
@@ -162,17 +169,23 @@ REFUSED = {
     "a number of no class": (
         [rectangles(0, [0, 1, 2, 77]), *drawn(3)],
         ["a", "b", "c"],
-        r'0\.png has the labels \[77\], in .* if these mean no class, give "ignore": \[77, 255\]',
+        r"0\.png has the labels \[77\], in .*; if they are slips, correct .*0\.png; if these mean "
+        r'no class, give .*"ignore": \[77, 255\]}',
+    ),
+    "a slip": (
+        with_a_slip(),
+        ["a", "b", "c"],
+        r"if they are slips, correct [^ ]*/0\.png; if these mean no class, .*\[3, 255\]}",
     ),
     "0 for no class": (
         drawn(151),
         [f"thing {index}" for index in range(150)],
-        r"labels \[150\], .* if 0 means no class, give \"ignore\": \[0\]",
+        r"labels \[150\], .* if 0 means no class, give .*\"ignore\": \[0\]}",
     ),
     "three levels": (
         [rectangles(0, [0, 127, 255])],
         ["a", "b", "c"],
-        r'labels \[127\], .* each is a class, give "label_ids": \[0, 127, 255\], "ignore": \[\]',
+        r'labels \[127\], .* each is a class, give .*"label_ids": \[0, 127, 255\], "ignore": \[\]}',
     ),
     "black and white, with 0 for no class": (
         ellipses(255),
@@ -180,14 +193,14 @@ REFUSED = {
         r'"label_ids": \[0, 255\], "ignore": \[\]} in classes.json\n[^;]*without a class$',
     ),
     "255 for no class beside 0": (
-        [*ellipses(1), ellipse(9, 255)],
+        [*ellipses(1), ellipse(8, 2), ellipse(9, 255)],
         {"categories": ["a", "b"], "label_ids": [1, 2], "ignore": [0]},
-        r"labels \[255\], .* if 255 means no class, add it",
+        r"labels \[255\], .* if 255 means no class, give .*\"ignore\": \[0, 255\]}",
     ),
     "a number beside those of some classes": (
         [*ellipses(7, 23), ellipse(9, 0)],
         {"categories": ["road", "walk", "sky"], "label_ids": [7, 8, 23]},
-        r'labels \[0\], .*; if these mean no class, give "ignore": \[0, 255\] in classes\.json',
+        r'labels \[0\], .*; if these mean no class, give .*"ignore": \[0, 255\]} in classes\.json',
     ),
     "colours": ([painted(VALUES, VOC).convert("RGB")], None, "0.png holds colours in place"),
     "colours in another order": (
@@ -222,6 +235,11 @@ WARNED = {
         "2 masks hold 255, .*, and one class alone, and all others no 255; .*4.png, .*5.png",
     ),
     "numbers from 1": (ellipses(2, 1), None, r'no mask: class 0; if .*"ignore": \[0\]'),
+    "a slip": (
+        with_a_slip(),
+        None,
+        r"\[3\] are in one mask alone each, in 1 pixel \(.*/0\.png; .*\"ignore\": \[3, 255\]}",
+    ),
     "many absent classes": (ellipses(20), None, "19 of 21 .*: class 1, .* class 5, and 14 more"),
 }
 """Masks, classes.json, and what a warning says."""
@@ -237,7 +255,7 @@ def warned(caplog):
 def test_masks_are_accepted(tmp_path, warned, masks, classes, count):
     folder = MaskFolder(write_masks(tmp_path / "own", masks, classes))
     assert len(folder.label_set) == count
-    assert all("are in no mask" in message for message in warned())
+    assert all(re.search("are in no mask|in one mask alone", message) for message in warned())
     for index in range(len(masks)):
         labels = folder.labels(index)
         assert set(labels.unique().tolist()) <= {*range(count), 255}
@@ -250,6 +268,22 @@ def test_masks_are_accepted(tmp_path, warned, masks, classes, count):
 def test_masks_are_refused(tmp_path, masks, classes, message):
     with pytest.raises(ValueError, match=message):
         MaskFolder(write_masks(tmp_path / "own", masks, classes))
+
+
+OFFERED = {
+    name: (masks, classes)
+    for name, (masks, classes, message) in REFUSED.items()
+    if r"\]}" in message
+}
+
+
+@pytest.mark.parametrize(("masks", "classes"), OFFERED.values(), ids=OFFERED)
+def test_what_an_error_offers_is_all_that_classes_json_needs(tmp_path, masks, classes):
+    root = write_masks(tmp_path / "own", masks, classes)
+    with pytest.raises(ValueError, match=r"in classes\.json") as one:
+        MaskFolder(root)
+    (root / "classes.json").write_text(re.search(r"({.*}) in classes\.json", str(one.value))[1])
+    MaskFolder(root)
 
 
 @pytest.mark.parametrize(("masks", "classes", "message"), WARNED.values(), ids=WARNED)

@@ -88,7 +88,7 @@ def test_given_classes_are_read_in_the_folder_s_own_numbers(tmp_path, masks, cla
 @pytest.mark.parametrize(
     ("masks", "classes", "message"),
     [
-        ([ellipse(0, 255)], None, r'classes\.json; if not, say so: "ignore": \[255\]'),
+        ([ellipse(0, 255)], None, r'classes\.json; if not, say so: {"ignore": \[255\]}'),
         ([ellipse(0, 255, 255)], None, "no readable mask has a pixel with a class"),
         (
             [ellipse(0)],

@@ -81,7 +81,8 @@ def test_size_tells_how_a_mask_is_drawn(write, warned, orientation):
     folder = MaskFolder(write((orientation, VALUES, 1), (orientation, UPRIGHT[orientation], 1)))
     if orientation in KEEPS_SIZE:
         assert "2 of 2 images are turned or mirrored by an EXIF orientation" in warned()
-        assert 'taken as "upright"; give "mask_orientation": "upright" or "stored"' in warned()
+        offered = '{"mask_orientation": "upright"} in classes.json, or "stored" there'
+        assert f'taken as "upright"; give {offered}' in warned()
         check(folder, 1)
     else:
         assert not warned()

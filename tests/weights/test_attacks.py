@@ -161,7 +161,7 @@ ATTACKS = {
     "zero for colours": (labels(colors=0), "colors must be a list of colours, not 0"),
     "long id": (labels(label_ids=[0, 1, 10**400]), "label_ids must be up to .* of 32 bits"),
     "70000 ignored ids": (labels(ignore=list(range(70_000))), "ignore must be up to 65536"),
-    "100000 fields": (labels(**dict.fromkeys(map(str, range(10**5)))), "a label set has categ"),
+    "100000 fields": (labels(**dict.fromkeys(map(str, range(10**5)))), "a label set has no field"),
     "mappings in one another": (checkpoint(shared(1000, 4)), "damaged.* more than 1000000 values"),
     "list that holds itself": (checkpoint({"a": endless()}), "damaged.*nested more than 100 deep"),
     "pipeline that holds itself": (recorded({"test_pipeline": endless()}), "nested more than 100"),

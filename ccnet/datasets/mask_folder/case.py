@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from ccnet.classes import LabelSet
+from ccnet.datasets.mask_folder.classes_file import ClassesFile
 from ccnet.datasets.mask_folder.survey import FileFacts
 
 RAMPS = 0.07
@@ -19,6 +20,9 @@ PHOTOGRAPH = 0.25, 64
 """More numbers than the second, each with that share of its pixels between others, are no classes.
 """
 
+FRINGE, FEW = 2 / 3, 0.02
+"""Numbers with more of their pixels at edges, and less of all pixels, may be by JPEG."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -27,19 +31,27 @@ class Case:
     Attributes:
         masks: the facts about each mask that could be read.
         label_set: the classes.
+        described: what `classes.json` says.
         is_named: whether someone named the classes; otherwise they follow from the masks.
-        is_ignore_chosen: whether someone said which numbers mean "no class".
-        are_ids_chosen: whether someone said which numbers the classes have.
         is_complete: whether the classes are those of these masks; otherwise they are those of other
             data, and need not all occur here.
     """
 
     masks: Mapping[Path, FileFacts]
     label_set: LabelSet
+    described: ClassesFile = field(default_factory=ClassesFile)
     is_named: bool = True
-    is_ignore_chosen: bool = False
-    are_ids_chosen: bool = False
     is_complete: bool = True
+
+    @property
+    def is_ignore_chosen(self) -> bool:
+        """Whether someone said which numbers mean "no class"."""
+        return "ignore" in self.described.fields
+
+    @property
+    def are_ids_chosen(self) -> bool:
+        """Whether someone said which numbers the classes have."""
+        return "label_ids" in self.described.fields
 
     @cached_property
     def pixels(self) -> Counter[int]:
@@ -67,11 +79,40 @@ class Case:
         share, most = PHOTOGRAPH
         if sum(count >= share * self.pixels[label] for label, count in ramps.items()) > most:
             return True
-        edges = sum(facts.edges for facts in self.masks.values())
-        sizes = [facts.size for facts in self.masks.values() if facts.edges]
+        edges = _total(self, "edges").total()
+        sizes = [facts.size for facts in self.masks.values() if any(facts.edges)]
         inner = sum((height - 2) * (width - 2) for height, width in sizes)
         lines = max(ramps.values(), default=0)
         return ramps.total() - lines > RAMPS * edges and edges < EDGES * inner
+
+    @cached_property
+    def fringes(self) -> list[int]:
+        """The largest numbers, ascending, if their few pixels are nearly all at edges.
+
+        JPEG puts such pixels along regions of the largest number that was drawn, in all masks. In
+        drawings most numbers have pixels inside regions; where they do not, it is how people drew.
+        """
+        edges, everything = _total(self, "edges"), self.pixels.total()
+        thin = [
+            label
+            for label in self.classes
+            if edges[label] > FRINGE * self.pixels[label] and self.pixels[label] < FEW * everything
+        ]
+        if 2 * len(thin) > len(self.classes):
+            return []
+        solid = max(set(self.classes) - set(thin), default=0)
+        above = [label for label in thin if label > solid]
+        return [] if self.strays.keys() >= {*above} else above
+
+    @cached_property
+    def strays(self) -> dict[int, Path]:
+        """The numbers that one mask of several alone holds, and this."""
+        holders = {
+            label: [path for path, facts in self.masks.items() if label in facts.values]
+            for label in self.classes
+        }
+        several = len(self.masks) > 1
+        return {label: paths[0] for label, paths in holders.items() if several and len(paths) == 1}
 
 
 def _total(case: Case, field: str) -> Counter[int]:

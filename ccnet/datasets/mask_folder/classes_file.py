@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ccnet.class_fields import colors_of, whole_numbers
+from ccnet.class_fields import FIELDS, check_fields, colors_of, whole_numbers
 from ccnet.classes import IGNORE_INDEX, Color, LabelSet
 from ccnet.files import irregularity
 from ccnet.schema import reason_of, shown
@@ -20,6 +20,8 @@ ORIENTATIONS = ("upright", "stored")
 
 IGNORE_COLORS = "ignore_colors"
 """The field of the colours that mean "no class", in masks that hold colours."""
+
+_FIELDS = (*FIELDS, IGNORE_COLORS, ORIENTATION)
 
 LARGEST = 2**20
 """Bytes that are read; 255 names of some thousand letters fit."""
@@ -50,19 +52,26 @@ class ClassesFile:
         if not path.exists() and not path.is_symlink():
             return cls()
         try:
-            return cls._parse(_read_json(path))
-        except (ValueError, TypeError, OSError) as error:
-            raise ValueError(
-                f'{path} is no list of names, nor {{"categories": [...], "colors": [...]}}: '
-                f"{reason_of(error)}"
-            ) from error
+            content = _read_json(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path} cannot be read as JSON: {reason_of(error)}") from error
+        try:
+            return cls._parse(content)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {reason_of(error)}") from error
 
     @classmethod
     def _parse(cls, content: Any) -> "ClassesFile":
         if isinstance(content, list):
             content = {"categories": content}
-        if not isinstance(content, Mapping):
+        if isinstance(content, str):
             content = LabelSet.from_config(content).to_config()
+        if not isinstance(content, Mapping):
+            raise ValueError(
+                'it must be a list of names, or an object such as {"categories": [...], '
+                f'"colors": [...]}}, not {shown(content)}'
+            )
+        check_fields("it", content, _FIELDS)
         fields = dict(content)
         orientation = fields.pop(ORIENTATION, None)
         if orientation not in (*ORIENTATIONS, None):
@@ -97,6 +106,17 @@ class ClassesFile:
         if "categories" in self.fields:
             del usual["label_ids"]
         return LabelSet.from_config({**usual, **self.fields})
+
+    def changed(self, **fields: Any) -> str:
+        """Says what to write into the file: all that it says, but for these fields.
+
+        Args:
+            fields: new values by names; None leaves a field out.
+        """
+        own = {IGNORE_COLORS: self.ignore_colors or None, ORIENTATION: self.orientation}
+        said = {**self.fields, **own, **fields}
+        said = {name: said[name] for name in _FIELDS if said.get(name) is not None}
+        return f"{json.dumps(said, ensure_ascii=False)} in classes.json"
 
 
 def _read_json(path: Path) -> Any:

@@ -1,20 +1,17 @@
 """Colours: the classes of masks that hold colours in place of numbers."""
 
-import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations, starmap
 from pathlib import Path
 
-from ccnet.classes import IGNORE_INDEX, LABEL_SETS, Color, LabelSet
+from ccnet.classes import IGNORE_INDEX, LABEL_SETS, MAX_CLASSES, Color, LabelSet
 from ccnet.datasets.mask_folder.classes_file import IGNORE_COLORS, ClassesFile
 from ccnet.datasets.mask_folder.numbering import numbering
 from ccnet.datasets.mask_folder.palettes import ALIKE, colors_shown
 from ccnet.datasets.mask_folder.survey import FileFacts
 from ccnet.datasets.wording import in_short, name_masks, pixels_in_short
-
-LISTED = 40
-"""Maximum number of colours that an error lists for `classes.json`."""
 
 RARE, FREQUENT = 1e-3, 1e-2
 """Shares of the pixels: masks have few colours of less, and blended ones classes of more."""
@@ -57,7 +54,7 @@ def color_numbering(
 
 
 def recoded(
-    masks: Mapping[Path, FileFacts], code: Mapping[Color, int]
+    described: ClassesFile, masks: Mapping[Path, FileFacts], code: Mapping[Color, int]
 ) -> tuple[dict[Path, FileFacts], list[str]]:
     """Replaces the numbers in masks by those of the colours that viewers show for them.
 
@@ -75,8 +72,11 @@ def recoded(
             unknown[path] = Counter({color: colors[color] for color in rest})
         values = tuple(sorted(counts))
         pixels = tuple(counts[value] for value in values)
-        found[path] = FileFacts(facts.size, facts.orientation, values, pixels, (0,) * len(values))
-    return found, [_unknown_colors(unknown, masks.values(), code)] if unknown else []
+        none = (0,) * len(values)
+        found[path] = FileFacts(facts.size, facts.orientation, values, pixels, none, none)
+    if not unknown:
+        return found, []
+    return found, [_unknown_colors(described, unknown, masks.values(), code)]
 
 
 def lone_class(label_set: LabelSet, masks: Iterable[FileFacts]) -> list[str]:
@@ -110,31 +110,73 @@ def _undescribed(described: ClassesFile, masks: Mapping[Path, FileFacts]) -> str
             f"{len(colors) - len(wanted)} of their {len(colors)} colours have few pixels, as with "
             f"{_BLENDED}: {_LOSSLESS}; then "
         )
-    more = f" and {len(wanted) - LISTED} more" if len(wanted) > LISTED else ""
-    shown = [list(color) for color in wanted[:LISTED]]
-    example = {"categories": _names(wanted[:LISTED]), "colors": shown}
-    entry = json.dumps(example, ensure_ascii=False)
-    if described.names_classes:
-        entry = f'"colors" in the order of the names: {json.dumps(shown)}'
     colored = [path for path, facts in masks.items() if facts.is_colored]
     return (
         f"{name_masks(colored, 'hold')} colours in place of class numbers: {damage}give each class "
-        f"its colour in classes.json, {entry}{more}; colours that mean no class go into "
-        f'"{IGNORE_COLORS}"'
+        f"its colour, {_entry(described, wanted)}"
+    )
+
+
+def palette_entry(described: ClassesFile, masks: Iterable[FileFacts]) -> str:
+    """Says what to write into `classes.json` of the colours of palettes.
+
+    Empty if colours cannot tell the classes: if they differ a little from file to file, or are more
+    than there may be classes.
+    """
+    colors = sorted(_total(masks))
+    if len(colors) > MAX_CLASSES or any(starmap(_are_alike, combinations(colors, 2))):
+        return ""
+    return f"or give each class its colour, {_entry(described, colors)}"
+
+
+def _entry(described: ClassesFile, colors: Iterable[Color]) -> str:
+    """What to write into `classes.json` of these colours, ascending, and what to do then."""
+    every = [color for color in colors if color not in described.ignore_colors]
+    shown, ignored = every[:MAX_CLASSES], f'; colours that mean no class go into "{IGNORE_COLORS}"'
+    more = f", and {len(every) - len(shown)} more" if every != shown else ""
+    if not described.names_classes:
+        text = described.changed(categories=_names(shown), colors=shown, label_ids=None)
+        return f"{text}{more}{ignored}"
+    names = described.label_set().categories
+    known = _known_colors(names, shown)
+    left = [[*color] for color in shown if color not in known.values()]
+    if len(known) == len(names):
+        ignore_colors = [*described.ignore_colors, *left] or None
+        return described.changed(colors=[*known.values()], ignore_colors=ignore_colors) + ignored
+    text = described.changed(colors=[known.get(name, f"colour of {name}") for name in names])
+    return (
+        f'{text}, where each "colour of ..." must become one of {left}{more}, which are sorted by '
+        f"value, not as the names{ignored}"
     )
 
 
 def _names(colors: Collection[Color]) -> list[str]:
     """The names that a known label set has for most of the colours, and others to fill in."""
-    sets = [dict(zip(one.colors, one.categories, strict=True)) for one in LABEL_SETS.values()]
-    known = max(sets, key=lambda names: len(names.keys() & {*colors}))
+    known = max(_KNOWN, key=lambda names: len(names.keys() & {*colors}))
     if 2 * len(known.keys() & {*colors}) < max(4, len(colors)):
         known = {}
     return [known.get(color, f"name of {','.join(map(str, color))}") for color in colors]
 
 
+def _known_colors(names: Sequence[str], colors: Collection[Color]) -> dict[str, Color]:
+    """Those of the colours that a known label set, the one with most, has for these names."""
+    found = [
+        {name: color for color, name in known.items() if name in names and color in colors}
+        for known in _KNOWN
+    ]
+    most = max(found, key=len)
+    return {name: most[name] for name in names if name in most}
+
+
+_KNOWN = [dict(zip(one.colors, one.categories, strict=True)) for one in LABEL_SETS.values()]
+"""The names of the colours of each known label set."""
+
+
 def _unknown_colors(
-    found: Mapping[Path, Counter[Color]], masks: Collection[FileFacts], code: Mapping[Color, int]
+    described: ClassesFile,
+    found: Mapping[Path, Counter[Color]],
+    masks: Collection[FileFacts],
+    code: Mapping[Color, int],
 ) -> str:
     unknown = sum(found.values(), Counter[Color]())
     everything = _total(masks)
@@ -142,11 +184,10 @@ def _unknown_colors(
     if _are_blended(everything) or len(nearly) == len(unknown):
         advice = f"they are as with {_BLENDED}, or a colour profile: {_LOSSLESS}"
     else:
-        ignored = [color for color, number in code.items() if number == IGNORE_INDEX]
-        colors = json.dumps([list(color) for color in sorted([*ignored, *unknown])[:LISTED]])
+        ignored = sorted({*described.ignore_colors, *unknown})
         advice = (
-            f'give each its class in "colors", or, if they mean no class, "{IGNORE_COLORS}": '
-            f"{colors} in classes.json"
+            'give each its class in "colors", or, if they mean no class, '
+            f"{described.changed(ignore_colors=ignored)}"
         )
     most = [[*color] for color, _ in unknown.most_common()]
     return (

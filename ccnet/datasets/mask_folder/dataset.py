@@ -85,7 +85,7 @@ class MaskFolder(LabeledImages):
             meaning = interpret(described, label_set, readable)
         except ValueError as error:
             pairs.problems["classes"].append(str(error))
-        turns = orient(pairs, facts, described.orientation)
+        turns = orient(pairs, facts, described)
         if meaning is not None:
             pairs.problems["classes"] += meaning.problems
         if meaning is None or any(pairs.problems.values()):

@@ -1,11 +1,12 @@
 """Judgement: whether the numbers in masks can be what they are taken for."""
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
-from ccnet.classes import IGNORE_INDEX, MAX_CLASSES
+from ccnet.classes import MAX_CLASSES
 from ccnet.datasets.mask_folder.case import Case
+from ccnet.datasets.mask_folder.colors import palette_entry
 from ccnet.datasets.mask_folder.palettes import (
     exchanged_color,
     first_colors,
@@ -17,7 +18,10 @@ FAR_ABOVE = 40, 4
 """Unnamed classes are plausible up to that number, and to so many for each that occurs."""
 
 LISTED = 40
-"""Maximum number of numbers that an error lists for `classes.json`."""
+"""Maximum number of numbers that an error lists as "no class" for `classes.json`."""
+
+RARE = 1e-4
+"""Share of the pixels below which a number in one mask alone may be a slip."""
 
 
 def _impossible_ids(case: Case) -> Iterator[str]:
@@ -30,17 +34,22 @@ def _one_class(case: Case) -> Iterator[str]:
     if case.is_named and len(case.label_set) == 1:
         name = case.label_set.categories[0]
         numbers = sorted(case.pixels) if len(case.pixels) == 2 else [0, 1]
+        entry = _description(case, ["background", name], numbers)
         yield (
             f"there is one class alone, {name!r}: a network gives it to every pixel, with an mIoU "
-            f"of 100 %; name what is around it too: {_description(['background', name], numbers)}"
+            f"of 100 %; name what is around it too: {entry}"
         )
 
 
-def _description(names: list[str], numbers: list[int]) -> str:
-    """What classes.json may say."""
-    fields = {"categories": names, "label_ids": numbers}
-    fields |= {"ignore": []} if IGNORE_INDEX in numbers else {}
-    return f"{json.dumps(fields, ensure_ascii=False)} in classes.json"
+def _description(case: Case, names: list[str], numbers: list[int]) -> str:
+    """What classes.json may say of all classes."""
+    fields: dict[str, Any] = {"categories": names, "label_ids": numbers}
+    ignore = [number for number in case.label_set.ignore if number not in numbers]
+    if ignore != [*case.described.ignore]:
+        fields["ignore"] = ignore
+    if len(names) != len(case.label_set):
+        fields["colors"] = None
+    return case.described.changed(**fields)
 
 
 def _nothing_labelled(case: Case) -> Iterator[str]:
@@ -65,10 +74,11 @@ def _one_class_occurs(case: Case) -> Iterator[str]:
     if len(names) != len(numbers):
         names = [f"name of {number}" for number in numbers]
     look = "are black and white: they " if numbers == [0, 255] else ""
-    rest = "" if case.is_complete else f'; if not, say so: "ignore": {case.ignored}'
+    as_is = case.described.changed(ignore=case.ignored)
+    rest = "" if case.is_complete else f"; if not, say so: {as_is}"
     yield (
         f"the masks {look}hold no class but {label}, and {numbers_in_short(case.ignored)}, which "
-        f"means no class; if each is a class, give {_description(names, numbers)}{rest}"
+        f"means no class; if each is a class, give {_description(case, names, numbers)}{rest}"
     )
 
 
@@ -92,21 +102,26 @@ def _unknown_numbers(case: Case) -> Iterator[str]:
 def _advice(case: Case, unknown: list[int]) -> str:
     """What may be meant by numbers that are not known."""
     label_ids = list(case.label_set.label_ids)
+    changed = case.described.changed
     if case.is_interpolated:
         return f"; {_INTERPOLATED}"
+    if unknown == case.fringes:
+        return f"; nearly all of these are at edges, {_AS_AFTER}"
     ignore = sorted({*unknown, *case.label_set.ignore})
-    left_out = f'; if these mean no class, give "ignore": {ignore} in classes.json'
+    left_out = f"; if these mean no class, give {changed(ignore=ignore)}"
     if case.are_ids_chosen and not case.is_ignore_chosen and len(ignore) <= LISTED:
         return left_out
     if unknown == [255] != case.classes:
-        return '; if 255 means no class, add it to "ignore" in classes.json'
+        return f"; if 255 means no class, give {changed(ignore=ignore)}"
+    if case.strays.keys() >= {*unknown} and len(ignore) <= LISTED:
+        return f"; if they are slips, correct {_these(case, unknown)}{left_out}"
     if unknown == [len(label_ids)] and label_ids == list(range(len(label_ids))):
-        return '; if 0 means no class, give "ignore": [0] in classes.json'
+        return f"; if 0 means no class, give {changed(ignore=[0, *case.ignored])}"
     if len(case.classes) == len(label_ids):
-        return f'; if the classes have others, give "label_ids": {case.classes} in classes.json'
+        return f"; if the classes have others, give {changed(label_ids=case.classes)}"
     if len(case.pixels) == len(label_ids) and not case.is_ignore_chosen:
-        numbers = f'"label_ids": {sorted(case.pixels)}, "ignore": []'
-        return f"; if each is a class, give {numbers} in classes.json"
+        numbers = changed(label_ids=sorted(case.pixels), ignore=[])
+        return f"; if each is a class, give {numbers}"
     leaves_classes = not set(case.classes).issubset(unknown)
     return left_out if leaves_classes and len(ignore) <= LISTED else ""
 
@@ -131,15 +146,14 @@ def _numbered_names(case: Case) -> str:
     every = [*numbers, *case.ignored]
     if len({after - before for before, after in pairwise(every)}) == 1:
         numbers = every
-    shown = numbers[:LISTED]
-    more = f", and so on for {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
-    return _description([f"name of {number}" for number in shown], shown) + more
+    return _description(case, [f"name of {number}" for number in numbers], numbers)
 
 
-_INTERPOLATED = (
-    "many pixels at edges lie between a lower and a higher number, as after JPEG or a resize that "
-    "blends: save masks without loss and resize them with nearest neighbour"
+_AS_AFTER = (
+    "as after JPEG or a resize that blends: save masks without loss and resize them with nearest "
+    "neighbour"
 )
+_INTERPOLATED = f"many pixels at edges lie between a lower and a higher number, {_AS_AFTER}"
 
 
 def _unnamed_between(case: Case) -> Iterator[str]:
@@ -158,7 +172,8 @@ def _named_between(case: Case) -> Iterator[str]:
 def _palettes(case: Case) -> Iterator[str]:
     conflict = palette_conflict(case.masks)
     if conflict:
-        yield conflict
+        entry = palette_entry(case.described, case.masks.values())
+        yield f"{conflict}, {entry}" if entry else conflict
         return
     exchanged = exchanged_color(first_colors(case.masks.values()), case.masks)
     if exchanged:
@@ -181,12 +196,46 @@ def _palettes(case: Case) -> Iterator[str]:
         )
 
 
+def _fringes(case: Case) -> Iterator[str]:
+    if case.fringes and not case.is_named and not case.is_interpolated:
+        numbers = numbers_in_short(case.fringes)
+        count = sum(case.pixels[number] for number in case.fringes)
+        yield (
+            f"of the largest numbers, [{numbers}], there are only "
+            f"{pixels_in_short(count, case.pixels.total())}, nearly all of them at edges, "
+            f"{_AS_AFTER}; if thin regions were drawn so, name the classes in classes.json"
+        )
+
+
+def _slips(case: Case) -> Iterator[str]:
+    everything = case.pixels.total()
+    rare = [
+        number
+        for number in case.strays
+        if case.pixels[number] < RARE * everything and number not in case.fringes
+    ]
+    if rare and not (case.is_named or case.are_ids_chosen):
+        count = sum(case.pixels[number] for number in rare)
+        ignore = sorted({*rare, *case.label_set.ignore})
+        yield (
+            f"the numbers [{numbers_in_short(rare)}] are in one mask alone each, in "
+            f"{pixels_in_short(count, everything)}: {_these(case, rare)}; if they are slips, "
+            f"correct them, or give {case.described.changed(ignore=ignore)}"
+        )
+
+
+def _these(case: Case, numbers: list[int]) -> str:
+    """The masks that alone hold these numbers."""
+    return in_short(dict.fromkeys(case.strays[number] for number in numbers))
+
+
 def absent_classes(case: Case) -> Iterator[str]:
     """Says which classes are in no mask."""
     pairs = zip(case.label_set.label_ids, case.label_set.categories, strict=True)
     absent = [name for label, name in pairs if label not in case.pixels]
     if absent:
-        from_one = '; if the classes count from 1, give "ignore": [0] in classes.json'
+        entry = case.described.changed(ignore=[0, *case.ignored])
+        from_one = f"; if the classes count from 1, give {entry}"
         is_first_alone = not case.is_named and absent == [case.label_set.categories[0]]
         yield (
             f"{len(absent)} of {len(case.label_set)} classes are in no mask: {in_short(absent)}"
@@ -214,7 +263,9 @@ PROBLEMS: tuple[Check, ...] = (
 )
 """Checks whose lines are errors."""
 
-WARNINGS: tuple[Check, ...] = (absent_classes, _named_between, _partly_black_and_white)
+WARNINGS: tuple[Check, ...] = (
+    *(absent_classes, _named_between, _partly_black_and_white, _fringes, _slips),
+)
 """Checks whose lines are warnings."""
 
 

@@ -57,18 +57,17 @@ def interpret(
         "colors" in described.fields and palette_conflict(numbered) is not None
     ):
         numbers, code = color_numbering(described, given, masks)
-        found, problems = recoded(masks, code)
+        found, problems = recoded(described, masks, code)
         if given is None and not problems:
             problems = lone_class(numbers, found.values())
-        notes = judge(Case(found, numbers), (absent_classes,))
+        notes = judge(Case(found, numbers, described), (absent_classes,))
         return Meaning(numbers, found, code, problems, notes)
     numbers = numbering(described, given, numbered.values())
     case = Case(
         numbered,
         numbers,
+        described,
         is_named=given is not None or described.names_classes,
-        is_ignore_chosen="ignore" in described.fields,
-        are_ids_chosen="label_ids" in described.fields,
         is_complete=given is None,
     )
     problems = judge(case, PROBLEMS)

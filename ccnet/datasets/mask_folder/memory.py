@@ -17,7 +17,7 @@ from ccnet.files import atomic_write
 SETTLED = 2.0
 """Seconds after which a file counts as written: its time changes if it is written once more."""
 
-_FORMAT = f"survey 2, Pillow {pillow_version}"
+_FORMAT = f"survey 3, Pillow {pillow_version}"
 
 Facts = TypeVar("Facts")
 

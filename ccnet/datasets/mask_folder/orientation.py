@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ccnet.datasets.label_maps import turned_size
-from ccnet.datasets.mask_folder.classes_file import ORIENTATION, ORIENTATIONS
+from ccnet.datasets.mask_folder.classes_file import ORIENTATION, ORIENTATIONS, ClassesFile
 from ccnet.datasets.mask_folder.pairing import Pairs
 from ccnet.datasets.mask_folder.survey import FileFacts
 
 
-def orient(pairs: Pairs, facts: Mapping[Path, FileFacts], chosen: str | None) -> list[int]:
+def orient(pairs: Pairs, facts: Mapping[Path, FileFacts], described: ClassesFile) -> list[int]:
     """Finds the EXIF orientation that turns each mask as its image.
 
     A mask is drawn on the upright image, and turned only by an orientation of its own; or it is
@@ -21,7 +21,7 @@ def orient(pairs: Pairs, facts: Mapping[Path, FileFacts], chosen: str | None) ->
     Args:
         pairs: images and masks.
         facts: about both.
-        chosen: one of `ORIENTATIONS`, or None.
+        described: what `classes.json` says.
 
     Returns:
         An EXIF orientation for each pair.
@@ -29,13 +29,15 @@ def orient(pairs: Pairs, facts: Mapping[Path, FileFacts], chosen: str | None) ->
     fitting = [_fitting(facts[image], facts[mask]) for _, image, mask in pairs.files]
     evidence = Counter(next(iter(fits)) for fits in fitting if len(fits) == 1)
     open_cases = sum(len(set(fits.values())) == 2 for fits in fitting)
-    usual = chosen or (next(iter(evidence)) if len(evidence) == 1 else ORIENTATIONS[0])
-    if open_cases and chosen is None:
+    usual = next(iter(evidence)) if len(evidence) == 1 else ORIENTATIONS[0]
+    usual = described.orientation or usual
+    if open_cases and described.orientation is None:
+        (other,) = set(ORIENTATIONS) - {usual}
         pairs.notes.append(
             f"{open_cases} of {len(fitting)} images are turned or mirrored by an EXIF orientation "
             "that their masks do not share, and sizes do not tell whether masks are drawn on the "
-            f'upright image or on the stored pixels: taken as "{usual}"; give "{ORIENTATION}": '
-            '"upright" or "stored" in classes.json'
+            f'upright image or on the stored pixels: taken as "{usual}"; give '
+            f'{described.changed(**{ORIENTATION: usual})}, or "{other}" there'
         )
     turns = []
     for fits, (_, image, mask) in zip(fitting, pairs.files, strict=True):

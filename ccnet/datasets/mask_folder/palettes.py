@@ -108,8 +108,7 @@ def _conflict(
     return (
         f"{path} shows {color} for {number}, but {other} shows {other_color} for {other_number}: "
         "numbers mean something else in each file, as when a tool reduces colours one file at a "
-        "time; save all masks with one palette, or as grey images of class numbers, or give the "
-        'colour of each class as "colors" in classes.json'
+        "time; save all masks with one palette, or as grey images of class numbers"
     )
 
 

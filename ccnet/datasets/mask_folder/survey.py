@@ -26,7 +26,7 @@ _LOADABLE = (
 ROWS = 500
 """Fewest rows of a high mask whose pixels are compared with their neighbours."""
 
-_NONE = np.zeros(256, np.int64), 0
+_NONE = np.zeros((2, 256), np.int64)
 """Ramps and edges of a mask that is not looked at."""
 
 
@@ -41,7 +41,7 @@ class FileFacts:
         pixels: how many pixels each of them has.
         ramps: how many of these lie between two neighbours that face each other, and that are more
             than 2 apart.
-        edges: how many pixels of a mask with more than two numbers differ from a neighbour.
+        edges: how many of these differ from a neighbour, in a mask with more than two numbers.
         palette: the palette's red, green and blue in hexadecimal; empty if there is none.
         is_colored: whether a mask holds colours in place of numbers: the palette are these.
         problem: why the file cannot be used; empty if it can.
@@ -52,7 +52,7 @@ class FileFacts:
     values: tuple[int, ...] = ()
     pixels: tuple[int, ...] = ()
     ramps: tuple[int, ...] = ()
-    edges: int = 0
+    edges: tuple[int, ...] = ()
     palette: str = ""
     is_colored: bool = False
     problem: str = ""
@@ -138,21 +138,21 @@ def inspect_mask(path: Path) -> FileFacts:
         tuple(occurring.tolist()),
         tuple(pixels[occurring].tolist()),
         tuple(ramps[occurring].tolist()),
-        edges,
+        tuple(edges[occurring].tolist()),
         label_map.palette.hex(),
         label_map.is_colored,
     )
 
 
-def _ramps_and_edges(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]:
+def _ramps_and_edges(values: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Compares pixels with their eight neighbours, two at a time that face each other.
 
     Of a high mask only some rows are looked at, and the counts are extrapolated.
 
     Returns:
-        The pixels between two neighbours, for each number, and all pixels that differ from one. A
-        pixel between the numbers before and after its own is none of the former: layers and rings
-        have these, however thin they are drawn.
+        (2, 256): for each number, the pixels between two neighbours, and those that differ from
+        one. A pixel between the numbers before and after its own is none of the former: layers and
+        rings have these, however thin they are drawn.
     """
     if min(values.shape) < 3:
         return _NONE
@@ -169,5 +169,4 @@ def _ramps_and_edges(values: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]
         low, high = np.minimum(before, after), np.maximum(before, after)
         is_ramp |= (low < centre) & (centre < high) & (high - low > 2)
         is_edge |= (low != centre) | (high != centre)
-    ramps = np.bincount(centre[is_ramp], minlength=256)
-    return step * ramps, step * int(np.count_nonzero(is_edge))
+    return step * np.stack([np.bincount(centre[at], minlength=256) for at in (is_ramp, is_edge)])
