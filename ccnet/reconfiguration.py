@@ -64,8 +64,9 @@ def adapted_to_channels(
 ) -> dict[str, Tensor]:
     """Adapts the kernels of the first convolution to another number of input channels.
 
-    One channel gets the sum of the kernels, so that a grey picture gives what it gave as RGB; more
-    channels get the first kernels again, scaled for the same sum.
+    One channel gets the sum of the kernels, so that a grey picture gives what it gave as RGB, but
+    for the normalisation by one mean and std in place of three; more channels get the first kernels
+    again, scaled for the same sum.
 
     Args:
         tensors: of the trained network.

@@ -76,16 +76,43 @@ def test_pictures_are_tensors_and_arrays_of_that_many_channels(channels):
     ("picture", "message"),
     [
         (Image.new("RGB", (8, 8)), r"pass a tensor \(4, H, W\) or an array \(H, W, 4\)"),
-        ("street.jpg", r"images of 4 channels: .* not a str, which is read as RGB"),
+        (Image.new("L", (8, 8)), r"images of 4 channels: pass .* files and PIL .* read as RGB"),
+        (None, r"not None, which cv2\.imread gives"),
+        (np.zeros((8, 8, 4), int), r"its values are 0\.\.0: image\.astype\(numpy\.uint8\)"),
+        (np.zeros((8, 8, 4), object), "not object; pass several"),
+        (np.zeros((8, 8, 4), "U1"), "not <U1; pass several"),
         (torch.zeros(3, 8, 8), r"expected a tensor \(4, H, W\) .* not \(3, 8, 8\)"),
         (np.zeros((4, 8, 8)), r"not \(4, 8, 8\)"),
-        (torch.zeros(1, 4, 8, 8), r"not \(1, 4, 8, 8\)"),
+        (torch.zeros(1, 4, 8, 8), r"one image, not a batch of shape \(1, 4, 8, 8\)"),
         (torch.full((4, 8, 8), 2.0), "must lie in 0..1"),
     ],
 )
 def test_other_pictures_are_refused(picture, message):
     with pytest.raises(ValueError, match=message):
         Preprocessing().for_channels(4)(picture)
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<u2", ">f4", np.float16, np.longdouble])
+@pytest.mark.parametrize("channels", [1, 4, 7])
+def test_arrays_are_of_every_dtype_that_rgb_ones_are(channels, dtype):
+    levels = np.random.default_rng(0).integers(0, 256, (6, 8, channels))
+    array = levels * 257 if np.dtype(dtype).kind == "u" else levels / 255
+    decoded = Preprocessing().for_channels(channels).decode(array.astype(dtype))
+    assert np.array_equal(decoded.numpy(), np.moveaxis(levels, -1, 0))
+
+
+def test_one_channel_takes_files_and_pictures_as_grey(tmp_path):
+    decode = Preprocessing().for_channels(1).decode
+    grey = np.random.default_rng(0).integers(0, 256, (6, 8), np.uint8)
+    picture = Image.fromarray(grey)
+    picture.save(tmp_path / "a.png")
+    for given in (picture, picture.convert("RGB"), tmp_path / "a.png"):
+        assert np.array_equal(decode(given), grey[None])
+    assert decode(Image.new("RGB", (1, 1), (0, 255, 0))) == 150
+    with pytest.raises(FileNotFoundError, match=r"no image at .*b\.png"):
+        Preprocessing().for_channels(4)(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"images of 1 channel: expected a tensor \(1, H, W\)"):
+        decode(np.zeros((6, 8, 3)))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from ccnet.images.arrays import to_uint8
+from ccnet.images.arrays import planes_of, to_uint8
 from ccnet.images.decoding import ImageLike, decode_image
 
 
@@ -13,7 +14,9 @@ def decode_channels(image: ImageLike, channels: int) -> Tensor:
 
     Args:
         image: for three channels, anything that `decode_image` accepts. Else an array (H, W, C), or
-            a tensor (C, H, W), uint8 in 0..255 or floating point in 0..1; (H, W) for one channel.
+            a tensor (C, H, W), uint8 in 0..255, uint16 in 0..65535, or floating point in 0..1. For
+            one channel also (H, W), and any file, content of a file or PIL image, which is taken as
+            grey: the luminance of what `decode_image` gives.
         channels: C.
 
     Returns:
@@ -25,21 +28,24 @@ def decode_channels(image: ImageLike, channels: int) -> Tensor:
     """
     if channels == 3:
         return decode_image(image)
-    if isinstance(image, np.ndarray):
-        tensor = torch.from_numpy(np.array(image))
-        pixels = tensor.movedim(-1, 0) if tensor.dim() == 3 else tensor
-    elif isinstance(image, Tensor):
-        pixels = image.as_subclass(Tensor)
-    else:
-        raise ValueError(
-            f"the network takes images of {channels} channels: pass a tensor ({channels}, H, W) or "
-            f"an array (H, W, {channels}), not a {type(image).__name__}, which is read as RGB"
-        )
-    if pixels.dim() == 2:
-        pixels = pixels[None]
-    if pixels.dim() != 3 or pixels.shape[0] != channels or 0 in pixels.shape:
-        raise ValueError(
-            f"the network takes images of {channels} channels: expected a tensor "
-            f"({channels}, H, W) or an array (H, W, {channels}), not {tuple(image.shape)}"
-        )
-    return to_uint8(pixels.detach())
+    noun = f"{channels} channel{'' if channels == 1 else 's'}"
+    expected = f"a tensor ({channels}, H, W) or an array (H, W, {channels})"
+    if isinstance(image, (np.ndarray, Tensor)):
+        planes = planes_of(image)
+        if planes.dim() != 3 or planes.shape[0] != channels or 0 in planes.shape:
+            raise ValueError(
+                f"the network takes images of {noun}: expected {expected}, not {tuple(image.shape)}"
+            )
+        return to_uint8(planes)
+    rgb = decode_image(image)
+    if channels == 1:
+        return _luminance(rgb)
+    raise ValueError(
+        f"the network takes images of {noun}: pass {expected}; files and PIL images are read as RGB"
+    )
+
+
+def _luminance(rgb: Tensor) -> Tensor:
+    """The luminance (1, H, W) of (3, H, W), uint8; grey stays as it is."""
+    picture = Image.fromarray(np.ascontiguousarray(rgb.movedim(0, -1).numpy()))
+    return torch.from_numpy(np.array(picture.convert("L")))[None]

@@ -83,8 +83,10 @@ def decode_image(image: ImageLike) -> Tensor:
         path = _picture_path(image)
         return _decode(partial(read_file, path), str(path))
     if isinstance(image, (bytes, bytearray, memoryview)):
-        name = f"the content of {memoryview(image).nbytes} bytes"
-        return _decode(partial(read_file, io.BytesIO(image)), name)
+        content = bytes(image)  # of a view that skips some, too
+        return _decode(
+            partial(read_file, io.BytesIO(content)), f"the content of {len(content)} bytes"
+        )
     if hasattr(image, "read"):
         content, name = read_content(image)
         return _decode(partial(read_file, io.BytesIO(content)), name)
@@ -113,10 +115,11 @@ def _picture_path(image: str | os.PathLike[str]) -> Path:
     if not given:
         raise ValueError("the path of an image must not be empty")
     path = user_path(given)
+    problem: OSError | ValueError | None = None
     try:
         exists = path.exists()
-    except (OSError, ValueError):  # no name of a file: too long, or with zeros in it
-        exists = False
+    except (OSError, ValueError) as error:  # too long, with zeros in it, or not to be looked at
+        exists, problem = False, error
     is_long = len(given) > 1000 or "\0" in given
     if not exists and (is_long or given.startswith("data:")):
         raise ValueError(
@@ -128,6 +131,9 @@ def _picture_path(image: str | os.PathLike[str]) -> Path:
             f"{shown_name(given)} is a URL: download the image first and pass its path, or pass "
             "its bytes, for example urllib.request.urlopen(url).read()"
         )
+    if problem is not None:
+        reason = getattr(problem, "strerror", None) or reason_of(problem)
+        raise ValueError(f"{shown(given)} cannot be read as an image: {reason}") from problem
     if path.is_dir():
         raise ValueError(
             f"{path} cannot be read as an image: it is a folder; pass its pictures as a list, for "
@@ -162,6 +168,8 @@ def _advice(image: object) -> str:
         return f"{kind}, which has no order; pass its images as a list"
     if isinstance(image, Iterable):
         return f"{kind}; pass the images of a list one by one"
+    if hasattr(image, "read_bytes"):
+        return f"{kind}; image.read_bytes() gives the bytes of its file"
     if hasattr(image, "__array__"):
         return f"{kind}; numpy.asarray(image) makes an array of it"
     return kind

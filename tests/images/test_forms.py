@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import tempfile
+import zipfile
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -80,6 +81,7 @@ CONTENT = {
     "bytes": bytes,
     "bytearray": bytearray,
     "memoryview": memoryview,
+    "memoryview, backwards": lambda content: memoryview(content[::-1])[::-1],
     "file in memory": io.BytesIO,
     "file in memory, just written": at_its_end,
     "pipe": Pipe,
@@ -118,6 +120,8 @@ ARRAYS = {
     "big-endian": (DEEP[3].astype(">u2"), png.png_file(DEEP[3], 16, png.RGB)),
     "12 bits": (DEEP[1][..., 0] >> 4, png.png_file(DEEP[1] >> 4, 16, png.GREY)),
     "floats": (RGBA / 255, saved(RGBA)),
+    "floats beyond by rounding": (RGBA / 255 * (1 + 2e-5) - 1e-5, saved(RGBA)),
+    "half floats beyond": ((RGB / 255 * 1.0009).astype(np.float16), saved(RGB)),
     "big-endian floats": ((RGB / 255).astype(">f4"), saved(RGB)),
     "long floats": ((RGB / 255).astype(np.longdouble), saved(RGB)),
 }
@@ -176,6 +180,8 @@ def refused(tmp_path):
     (tmp_path / "a.png").write_bytes(FILES["PNG"])
     closed = io.BytesIO(FILES["PNG"])
     closed.close()
+    with zipfile.ZipFile(archive := io.BytesIO(), "w") as opened:
+        opened.writestr("a.png", FILES["PNG"])
     objects = np.empty(2, object)
     objects[:] = [RGB, RGB[1:]]
     big = np.moveaxis(np.zeros((40, 50, 3), np.uint8), -1, 0)
@@ -189,6 +195,8 @@ def refused(tmp_path):
         "data URL": ("data:image/png;base64," + "iVBORw0KGgo" * 900, r"base64\.b64decode"),
         "base64": ("iVBORw0KGgo" * 900, r"is no path; .* base64\.b64decode"),
         "URL elsewhere": ("file://server/share/a.png", "of a machine server: .* has file:///"),
+        "too long": (str(tmp_path / ("a" * 300)), "cannot be read as an image: File name too long"),
+        "archived": (zipfile.Path(archive, "a.png"), r"not Path; image\.read_bytes\(\) gives"),
         "no bytes": (b"", "content of 0 bytes cannot be read as an image"),
         "other bytes": (b"a.png", "content of 5 bytes cannot be read as an image: it has no"),
         "text": (io.StringIO("a"), r'opened as text; open\(path, "rb"\)'),
@@ -209,6 +217,10 @@ def refused(tmp_path):
         "0..65535": (DEEP[3].astype(np.float32), r"must lie in 0\.\.1, .*: image / 65535 if"),
         "-1..1": (RGB / 127.5 - 1, r"must lie in 0\.\.1, .*: \(image \+ 1\) / 2 if"),
         "normalised": (RGB / 50 - 2, r"must lie in 0\.\.1, .* goes to model\(x\)"),
+        "a little beyond": (RGB / 250, r"must lie in 0\.\.1, .*; image\.clip\(0, 1\) cuts off"),
+        "meta": (torch.empty(3, 9, 9, device="meta"), "on the meta device has not"),
+        "sparse": (torch.ones(3, 9, 9).to_sparse(), r"sparse_coo; pass image\.to_dense\(\)"),
+        "float8": (torch.ones(3, 9, 9).to(torch.float8_e5m2), "not float8_e5m2; convert"),
         "infinite": (RGB / 255 + np.inf, r"must lie in 0\.\.1, .*nan_to_num"),
         "channels first": (
             big,
