@@ -33,7 +33,8 @@ class InferenceProtocol:
     Args:
         mode: "whole" processes the whole image at once; "slide" processes windows, which bounds the
             memory that a large image takes.
-        crop: height and width of a window in pixels, or one number for both; None for 769.
+        crop: height and width of a window in pixels, or one number for both; None for 769, or for
+            the long side of `fit` at the largest scale if that is less and no `stride` is given.
         stride: distance between windows in pixels, likewise; None for two thirds of the crop: 513
             for 769.
         overlap: share of a window that overlaps the next one, 0 to less than 1, in place of
@@ -89,7 +90,7 @@ class InferenceProtocol:
             box = sorted(_size("fit", self.fit, "(long side, short side)"), reverse=True)
             object.__setattr__(self, "box", tuple(box))
         if self.mode == "slide":
-            crop = _size("crop", DEFAULT_CROP if self.crop is None else self.crop)
+            crop = _size("crop", self._default_crop() if self.crop is None else self.crop)
             object.__setattr__(self, "windows", (crop, self._stride_of(crop)))
         else:
             for name in ("crop", "stride", "overlap"):
@@ -163,6 +164,11 @@ class InferenceProtocol:
         if len(self.scales) > 1 or self.flip:
             words.append(f"average of {self.average}")
         return ", ".join([*words, self.precision])
+
+    def _default_crop(self) -> int:
+        if self.box is None or self.stride is not None:
+            return DEFAULT_CROP
+        return min(DEFAULT_CROP, math.ceil(self.box[0] * max(self.scales)))
 
     def _stride_of(self, crop: Size) -> Size:
         if self.stride is None:
