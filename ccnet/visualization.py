@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from threading import get_ident
 
 import numpy as np
@@ -60,8 +61,8 @@ def overlay(
         ValueError: if the sizes differ, the image has other channels, or the opacity is outside
             0..1.
     """
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity must be in 0..1, not {opacity}")
+    if not (isinstance(opacity, Real) and 0 <= opacity <= 1):
+        raise ValueError(f"opacity must be in 0..1, not {opacity!r}")
     if image.shape[-2:] != labels.shape:
         raise ValueError(
             f"image {tuple(image.shape)} and labels {tuple(labels.shape)} differ in size"

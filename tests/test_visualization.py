@@ -49,8 +49,8 @@ def test_overlay_goes_from_the_image_to_the_colors(labels):
         assert (shown.mode, shown.size) == ("RGB", (9, 5))
         mixed = np.where(ignored, array, (1 - opacity) * array + opacity * colors)
         assert np.abs(np.array(shown) - mixed).max() <= 1
-    for opacity in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match=rf"opacity must be in 0\.\.1, not {opacity}"):
+    for opacity in (-0.1, 1.5, float("nan"), "0.5", None):
+        with pytest.raises(ValueError, match=rf"opacity must be in 0\.\.1, not {opacity!r}"):
             overlay(image, labels, CAMVID, opacity)
     with pytest.raises(ValueError, match=r"\(3, 9, 5\) and labels \(5, 9\) differ"):
         overlay(image.mT, labels, CAMVID)

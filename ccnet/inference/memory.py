@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from numbers import Real
 from typing import Any
 
 import torch
@@ -114,7 +115,7 @@ def within_limit(
     Raises:
         ValueError: if even windows are estimated to take more.
     """
-    if not limit > 0:
+    if not (isinstance(limit, Real) and limit > 0):
         raise ValueError(f"memory_limit must be a positive number of GiB, not {limit!r}")
 
     def needed(options: InferenceProtocol, numbers: float) -> float:

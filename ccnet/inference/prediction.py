@@ -124,7 +124,8 @@ class PredictionMixin:
                 a file, a file opened in binary mode, a PIL image, an array (H, W, 3) or a tensor
                 (3, H, W): RGB or grey, with or without opacity; uint8 in 0..255, uint16 in 0..65535
                 or floating point in 0..1. Or a list, a tuple or an iterator of such; an array
-                (N, H, W, 3); or a tensor (N, 3, H, W).
+                (N, H, W, 3); or a tensor (N, 3, H, W). For a network of other channels see
+                `images.decode_channels`.
             protocol: the inference options, taken as they are; None for `default_protocol`.
             return_probabilities: also return the class probabilities (K, H, W), float32.
             memory_limit: GiB that each image may take, estimated from sizes, so that all machines

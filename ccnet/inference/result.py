@@ -109,7 +109,11 @@ class Segmentation:
 
     @named_options()
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """Blends the colours of the classes over the image, in RGB; `opacity` is in 0..1."""
+        """Blends the colours of the classes over the image, in RGB; `opacity` is in 0..1.
+
+        Raises:
+            ValueError: if the image is of other channels than 1 or 3, or the opacity is outside.
+        """
         return visualization.overlay(self.image, self.labels, self.label_set, opacity)
 
     def save(self, path: str | os.PathLike[str]) -> None:

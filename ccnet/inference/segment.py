@@ -19,6 +19,7 @@ from ccnet.inference.replica import evaluation_replica
 from ccnet.inference.result import Segmentation
 from ccnet.inference.windows import View, resized, sliding, together, whole
 from ccnet.precision import warn_of_slow_inference
+from ccnet.schema import check, flag
 from ccnet.transforms import Preprocessing
 
 
@@ -66,6 +67,7 @@ def segment(
             part of it cannot be put in evaluation mode (see `evaluation_replica`), or the memory
             does not suffice, or the network gives values that are not finite.
     """
+    check({"return_probabilities": return_probabilities}, {"return_probabilities": flag()})
     if next(model.parameters()).is_meta:
         raise ValueError(
             "the network has no values (it is on the meta device): "
@@ -146,10 +148,9 @@ def _streams(
             logits: Tensor = model(windows.to(parameter.dtype))["out"]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def stream(scale: float, mirrored: bool) -> Iterator[Tensor]:
-        height, width = pixels.shape[1:]
-        size = protocol.view_size((height, width), scale)
-        source = _reduced(pixels, size) if protocol.antialias else pixels
+    height, width = pixels.shape[1:]
+
+    def stream(source: Tensor, size: Size, mirrored: bool) -> Iterator[Tensor]:
         view = View(source, prepare, size, mirrored)
         if protocol.windows:
             bands = sliding(view, classify, *protocol.windows, protocol.window_batch)
@@ -158,8 +159,14 @@ def _streams(
         bands = resized(bands, size, (height, width))
         return (band.flip(-1) for band in bands) if mirrored else bands
 
+    def scaled(scale: float) -> tuple[Tensor, Size]:
+        size = protocol.view_size((height, width), scale)
+        return _reduced(pixels, size) if protocol.antialias else pixels, size
+
     mirrors = (False, True) if protocol.flip else (False,)
-    return [stream(scale, mirrored) for scale in protocol.scales for mirrored in mirrors]
+    return [
+        stream(*source, mirrored) for source in map(scaled, protocol.scales) for mirrored in mirrors
+    ]
 
 
 def _reduced(pixels: Tensor, size: Size) -> Tensor:

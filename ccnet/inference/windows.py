@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ccnet.inference.protocol import Size
 
 Classify = Callable[[Tensor], Tensor]
-"""Forward pass: from normalised windows (N, 3, h, w) to logits (N, K, h, w)."""
+"""Forward pass: from normalised windows (N, C, h, w) to logits (N, K, h, w)."""
 
 MAX_ROWS, MAX_VALUES = 64, 2**22
 """Maximum height and size of the bands from `resized`; they bound them at small scales."""
@@ -26,7 +26,7 @@ class View:
     """An image at some size, optionally flipped, whose regions are computed on demand.
 
     Attributes:
-        pixels: (3, H, W), uint8: the image at its own size.
+        pixels: (C, H, W), uint8: the image, at its own size or another; it stays as it is.
         prepare: preprocessing: from a region of `pixels` to normalised floating point.
         size: height and width of the view, in pixels.
         mirrored: whether the view is flipped horizontally.
@@ -38,7 +38,7 @@ class View:
     mirrored: bool = False
 
     def read(self, top: int, left: int, size: Size) -> Tensor:
-        """Returns a normalised region (3, *size); outside the view it is 0, the mean colour."""
+        """Returns a normalised region (C, *size); outside the view it is 0, the mean colour."""
         height, width = self.size
         bottom, right = min(top + size[0], height), min(left + size[1], width)
         padding = (0, left + size[1] - right, 0, top + size[0] - bottom)

@@ -197,7 +197,7 @@ def test_what_is_too_large_even_in_windows_is_refused(options, told):
     )
 
 
-@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), "8"])
 def test_limits_are_positive(limit):
     with pytest.raises(ValueError, match="memory_limit must be a positive number of GiB, not"):
         run(torch.zeros(3, 5, 6, dtype=torch.uint8), limit)

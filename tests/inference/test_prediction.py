@@ -95,3 +95,8 @@ def test_type_of_the_result_depends_on_that_of_the_image():
     assert inspect.signature(several).return_annotation == list[Segmentation]
     image = inspect.signature(several).parameters["image"].annotation
     assert typing.get_origin(image) is Iterable
+
+
+def test_a_flag_is_true_or_false(model, pixels):
+    with pytest.raises(ValueError, match="return_probabilities must be True or False, not 'yes'"):
+        model.predict(pixels, return_probabilities="yes")

@@ -90,6 +90,18 @@ def test_scales_and_windows_are_those_of_the_image_as_it_is_seen(learnt, seen):
     seen.clear()
     learnt.predict(image, mode="slide", crop=96, fit=None)
     assert sum(x.shape[0] for x in seen) == 2, "of 96x128"
+    seen.clear()
+    learnt.predict(image, mode="slide")
+    assert [tuple(x.shape) for x in seen] == [(1, 3, 32, 32)], "one window, padded the least"
+
+
+def test_the_flipped_image_is_reduced_with_the_other_one(learnt, monkeypatch):
+    resized, resize = [], Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda *args: resized.append(args[1]) or resize(*args)
+    )
+    learnt.predict(image_of((96, 128)), scales=(0.5, 1), flip=True)
+    assert resized == [(16, 12)] * 3 + [(32, 24)] * 3, "a plane at a time"
 
 
 def test_what_is_too_fine_is_averaged(learnt, seen):
