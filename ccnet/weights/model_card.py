@@ -20,23 +20,29 @@ the pure-PyTorch implementation `ccnet-pytorch`.
 ## Use
 
 ```bash
-pip install PATH_OF_THE_CLONE  # a clone of the repository of ccnet-pytorch
+pip install {package}  # a clone of the repository of ccnet-pytorch
 ```
 
 ```python
-import ccnet
+{imports}
 
 model = ccnet.CCNet.from_pretrained({location})  # this folder, or "owner/name" on the Hub
-model.predict("street.jpg"{options}).overlay().save("overlay.png")
+{prediction}
 ```
 
-`model(x)` takes a normalised batch (N, 3, H, W), as `model.transforms()` makes it, and returns
-`{{"out": logits}}` of (N, {num_classes}, H, W).
+`model(x)` takes a normalised batch (N, {channels}, H, W), as `model.transforms()` makes it, and
+returns `{{"out": logits}}` of (N, {num_classes}, H, W).
 
 ## Classes
 
 {classes}
 """
+
+
+_OF_A_PICTURE = 'model.predict("street.jpg"{options}).overlay().save("overlay.png")'
+
+_OF_AN_ARRAY = """image = numpy.load("street.npy")  # (H, W, {channels}), uint8
+model.predict(image{options}).colorize().save("labels.png")"""
 
 
 def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> str:
@@ -58,9 +64,12 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
     }
     if "license" in details:
         front_matter["license"] = str(details["license"]).lower()
+    channels = config.get("in_channels", 3)
+    is_picture = channels in (1, 3)
     facts = {
         "backbone": config["backbone"],
         "recurrence": config["recurrence"],
+        "channels": None if channels == 3 else channels,
         "learnt at": _size(config.get("training_size")),
         "weights": details.get("weights"),
         "trained on": details.get("dataset"),
@@ -73,6 +82,7 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
     protocol = details.get("protocol")
     is_known = config.get("training_size") is not None  # and is what `predict` fits images into
     fit = None if is_known or not isinstance(protocol, Mapping) else protocol.get("fit")
+    is_timm = config["backbone"].startswith("timm:")
     header = [f"{key}: {json.dumps(value)}" for key, value in front_matter.items()]
     rows = [f"| {name} | {value} |" for name, value in facts.items() if value is not None]
     return _TEMPLATE.format(
@@ -80,7 +90,12 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
         title=f"CCNet {config['backbone']}, {config['num_classes']} classes",
         facts="\n".join(rows),
         location=json.dumps(str(details.get("location", "folder-or-owner/name"))),
-        options=f", fit={fit}" if fit else "",
+        package='"PATH_OF_THE_CLONE[timm]"' if is_timm else "PATH_OF_THE_CLONE",
+        imports="import ccnet" if is_picture else "import ccnet\nimport numpy",
+        prediction=(_OF_A_PICTURE if is_picture else _OF_AN_ARRAY).format(
+            options=f", fit={fit}" if fit else "", channels=channels
+        ),
+        channels=channels,
         num_classes=config["num_classes"],
         classes=", ".join(config["label_set"]["categories"]),
     )

@@ -3,6 +3,7 @@
 import os
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -75,10 +76,26 @@ def test_folder_that_is_saved_again_elsewhere_names_the_new_one(model, tmp_path)
     assert 'from_pretrained("us/third")' in (tmp_path / "third" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_example_for_other_channels_runs(channels, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    CCNet("resnet18", 3, 0, aux_channels=0, in_channels=channels).save_pretrained("saved")
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert f"| channels | {channels} |" in card
+    assert f"a normalised batch (N, {channels}, H, W)" in card
+    Image.new("RGB", (40, 30)).save("street.jpg")
+    np.save("street.npy", np.zeros((30, 40, channels), np.uint8))
+    exec(example(card), {})
+    assert len(list(tmp_path.glob("*.png"))) == 1
+
+
 def test_card_says_what_to_install(model):
     card = str(model.generate_model_card())
     assert card.index("pip install PATH_OF_THE_CLONE") < card.index("import ccnet")
     assert "ccnet-pytorch" in card
     plain = write_model_card(model.config, {})
+    assert "| channels |" not in plain
+    of_timm = write_model_card({**model.config, "backbone": "timm:resnet10t"}, {})
+    assert 'pip install "PATH_OF_THE_CLONE[timm]"  #' in of_timm
     assert 'from_pretrained("folder-or-owner/name")' in plain
     assert "license:" not in plain
