@@ -21,7 +21,7 @@ class Rule:
 
     def or_none(self) -> "Rule":
         """Returns a rule that also accepts None."""
-        return Rule(lambda value: value is None or self.accepts(value), f"{self.expected} or None")
+        return Rule(lambda value: value is None or self.accepts(value), f"None or {self.expected}")
 
 
 def integer(least: int, most: int) -> Rule:

@@ -34,11 +34,11 @@ WRONG = [
     *wrong("backbone", "one of 'resnet18', .*", "resnet34", 18, None, ["resnet18"]),
     *wrong("num_classes", "an integer in 1..255", 0, 256, -1, 2.0, "5", None, True, 10**9),
     *wrong("recurrence", "an integer in 0..100", -1, 1.5, 2.0, True, "2", None, 10**9, NAN),
-    *wrong("aux_channels", "an integer in 0..8192 or None", -1, 2.0, "8", False, 10**9),
+    *wrong("aux_channels", "None or an integer in 0..8192", -1, 2.0, "8", False, 10**9),
     *wrong("dropout", "a number in 0..1", -0.1, 1.5, NAN, INFINITY, "x", None, True, [0.1]),
     *wrong("negative_slope", "a number in 0..1", -0.1, 2, NAN, INFINITY, "x", None, True),
     *wrong("align_corners", "True or False", "no", 0, 1, None, []),
-    *wrong("backbone_options", "a mapping from names or None", "x", 3, [1]),
+    *wrong("backbone_options", "None or a mapping from names", "x", 3, [1]),
     *wrong("preprocessing", "a mapping from names", "x", 3, [1]),
     *wrong("backbone_options.ceil_mode", "True or False", "x", 1, None),
     *wrong("backbone_options.contract_dilation", "True or False", "no", 0, None),
@@ -46,7 +46,7 @@ WRONG = [
     *wrong("backbone_options.negative_slope", "a number in 0..1", -1, NAN, "x", None),
     *wrong(
         "backbone_options.stem_widths",
-        "a list of 0..10, each an integer in 1..4096 or None",
+        "None or a list of 0..10, each an integer in 1..4096",
         *([0], [64, -1], [64, 10**9], [2.5], ["64"], [True], 64, "64", [1] * 20_000),
     ),
     *wrong(

@@ -15,7 +15,7 @@ from ccnet.inference.protocol import InferenceProtocol, Size
 from ccnet.inference.result import Segmentation
 from ccnet.inference.segment import segment
 from ccnet.options import check_options
-from ccnet.schema import check, integer, several
+from ccnet.schema import Rule, check, integer, several
 from ccnet.transforms import Preprocessing
 
 _OPTIONS = [field.name for field in fields(InferenceProtocol) if field.init]
@@ -27,7 +27,13 @@ _HINTS = {
 }
 
 
-TRAINING_SIZE = several(2, 2, integer(1, 2**16)).or_none()
+_INTEGER = integer(1, 2**16)
+_SIDE = Rule(
+    lambda side: _INTEGER.accepts(int(side) if isinstance(side, np.integer) else side),
+    _INTEGER.expected,
+)
+
+TRAINING_SIZE = several(2, 2, _SIDE).or_none()
 """What `training_size` may be."""
 
 
@@ -50,7 +56,7 @@ class PredictionMixin:
     @training_size.setter
     def training_size(self, size: Sequence[int] | None) -> None:
         check({"training_size": size}, {"training_size": TRAINING_SIZE})
-        self.config["training_size"] = None if size is None else list(size)
+        self.config["training_size"] = None if size is None else [int(side) for side in size]
 
     @property
     def default_protocol(self) -> InferenceProtocol:

@@ -156,7 +156,10 @@ def test_contracted_dilation_computes_the_strided_network_at_every_position():
     [
         ({"name": "resnet34"}, "one of 'resnet18', 'resnet50', 'resnet101', not 'resnet34'"),
         ({"output_stride": 4}, r"one of 8, 16, 32, not 4"),
-        ({"stem_widths": [64, 0]}, r"each an integer in 1..4096 or None, not \[64, 0\]"),
+        (
+            {"stem_widths": [64, 0]},
+            r"must be None or a list .*each an integer in 1..4096, not \[64, 0\]",
+        ),
     ],
 )
 def test_networks_that_do_not_exist(arguments, message):

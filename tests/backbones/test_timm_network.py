@@ -118,7 +118,7 @@ def test_unknown_names_are_refused(name, message):
     ("options", "message"),
     [
         ({"output_stride": 0}, "output_stride must be"),
-        ({"image_size": 224}, "image_size must be a list of 2"),
+        ({"image_size": 224}, "image_size must be None or a list of 2"),
         ({"image_size": [64, 64]}, "timm cannot build timm:resnet10t: .*img_size"),
         ({"drop_path_rate": 2}, "drop_path_rate must be"),
     ],

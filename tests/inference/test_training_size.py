@@ -1,6 +1,7 @@
 """The size that a network learnt at, at which `predict` shows it images of any size."""
 
 import copy
+import json
 import logging
 
 import numpy as np
@@ -178,7 +179,9 @@ WRONG = [24, "24x32", [24], [24, 32, 3], [0, 32], [24.0, 32], [True, 32], [24, 1
 
 @pytest.mark.parametrize("size", WRONG, ids=str)
 def test_other_values_are_no_size(model, size):
-    with pytest.raises(ValueError, match=r"^training_size must be a list of 2, each an integer in"):
+    with pytest.raises(
+        ValueError, match=r"^training_size must be None or a list of 2, each an int"
+    ):
         CCNet("resnet18", 5, training_size=size)
     with pytest.raises(ValueError, match=r"^training_size must be"):
         model.training_size = size
@@ -190,6 +193,8 @@ def test_it_can_be_set(model):
     changed.training_size = (24, 32)
     assert changed.training_size == (24, 32)
     assert changed.config == {**model.config, "training_size": [24, 32]}
+    changed.training_size = np.array([24, 32])[0], np.int16(32)
+    assert json.loads(json.dumps(changed.config))["training_size"] == [24, 32]
     assert changed.predict(image_of((48, 64))).view_size == (24, 32)
     changed.training_size = None
     assert changed.config == model.config
