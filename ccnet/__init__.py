@@ -52,7 +52,7 @@ if not TYPE_CHECKING:  # which would take it to have any name
                 found = vars(import_module(f"{__name__}.{home}"))
                 if name in found:
                     return globals().setdefault(name, found[name])
-        elif not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        elif name.isidentifier() and not name.startswith("_") and find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

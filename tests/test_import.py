@@ -6,6 +6,8 @@ from itertools import takewhile
 
 import pytest
 
+import ccnet
+
 ORDERS = {
     "": [
         *(
@@ -171,6 +173,11 @@ def test_listings_are_complete(sources):
         above = tuple(package.split(".")) if package else ()
         modules = {name[len(above)] for name in sources if name[: len(above)] == above}
         assert modules - {"__init__"} == set(order)
+
+
+@pytest.mark.parametrize("name", ["nope", "nope.x", "model.x", "", "_nope", "1"])
+def test_package_has_no_other_names(name):
+    assert not hasattr(ccnet, name)
 
 
 def test_imports_run_one_way(sources):
