@@ -58,6 +58,11 @@ def path_of_url(url: str, *, on_windows: bool = os.name == "nt") -> str:
     return path
 
 
+def is_url(path: str) -> bool:
+    """Whether a path that does not exist is a URL, rather; `Path` makes one slash of two."""
+    return re.match("[a-z][a-z0-9+.-]+:/", path, re.IGNORECASE) is not None
+
+
 def irregularity(path: Path) -> str:
     """Says why a path that exists is not to be opened; empty for a file, or if there is nothing.
 

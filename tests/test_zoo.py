@@ -148,10 +148,13 @@ def test_further_arguments_replace_the_weights_own(make_model, tmp_path, build, 
     assert model.backbone.layer4[0].conv1.dilation == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["camvid", "CAMVID2", "cityscapes"])
+@pytest.mark.parametrize("name", ["camvid", "CAMVID2", "cityscapes", "default"])
 @pytest.mark.parametrize("backbone", REGISTRY)
 def test_wrong_name_lists_the_right_ones(backbone, name):
-    with pytest.raises(ValueError, match=f"unknown weights '{name}': expected one of") as caught:
+    near = {"camvid": "CAMVID", "CAMVID2": "CAMVID", "default": "DEFAULT"}.get(name)
+    hint = rf"did you mean '{near}'\? E" if near in REGISTRY[backbone].__members__ else "e"
+    message = f"unknown weights '{name}': {hint}xpected one of"
+    with pytest.raises(ValueError, match=message) as caught:
         zoo.NETWORKS[f"ccnet_{backbone}"](weights=name)
     for member in REGISTRY[backbone].__members__:
         assert member in str(caught.value)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ccnet.backbones.timm_network import TIMM, TimmBackbone, create
 from ccnet.files import user_path
-from ccnet.weights.file_kinds import is_safetensors
-from ccnet.weights.hub import fetch_file
+from ccnet.weights.file_kinds import check_no_url, is_safetensors
+from ccnet.weights.hub import cure_of, fetch_file
 from ccnet.weights.pickles import read_pickle
 from ccnet.weights.serialization import load_strictly, read_files, read_weights
 
@@ -84,7 +84,9 @@ def _from_hub(
             repo_id, filename or SAFETENSORS_SINGLE_FILE, revision or None, progress=progress
         )
     except OSError as error:
-        raise FileNotFoundError(f"{address} could not be loaded: {error}") from error
+        raise FileNotFoundError(
+            f"{address} could not be loaded: {error}\n{cure_of(error)}"
+        ) from error
     folders = path.parts[:-1]  # .../snapshots/COMMIT/...
     if "snapshots" in folders:
         revision = folders[folders.index("snapshots") + 1]
@@ -93,6 +95,7 @@ def _from_hub(
 
 
 def _from_file(name: str) -> Mapping[str, Tensor]:
+    check_no_url(name)
     path = user_path(name)
     if path.is_dir() or path.suffix == ".safetensors" or (path.is_file() and is_safetensors(path)):
         return read_weights(path).state_dict

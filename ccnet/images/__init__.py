@@ -2,7 +2,6 @@
 
 from ccnet.images.bitmap import restore_palette
 from ccnet.images.channels import decode_channels
-from ccnet.images.content import is_url
 from ccnet.images.decoding import FileLike, ImageLike, check_is_file, decode_image, images_of
 from ccnet.images.formats import UNREADABLE, is_picture_name
 from ccnet.images.orientation import stored_orientation
@@ -16,7 +15,6 @@ __all__ = [
     "decode_image",
     "images_of",
     "is_picture_name",
-    "is_url",
     "restore_palette",
     "stored_orientation",
 ]

@@ -2,7 +2,6 @@
 
 import inspect
 import io
-import re
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -14,11 +13,6 @@ class BinaryFile(Protocol):
 
     def read(self, size: int = -1, /) -> bytes | None:
         """Returns its bytes from where it is, up to a number."""
-
-
-def is_url(path: str) -> bool:
-    """Whether a path that does not exist is a URL, rather; `Path` makes one slash of two."""
-    return re.match("[a-z][a-z0-9+.-]+:/", path, re.IGNORECASE) is not None
 
 
 def read_content(file: Any) -> tuple[bytes, str]:

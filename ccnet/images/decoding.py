@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ccnet.files import irregularity, user_path
+from ccnet.files import irregularity, is_url, user_path
 from ccnet.images.arrays import read_array, samples_of
-from ccnet.images.content import BinaryFile, is_url, read_content
+from ccnet.images.content import BinaryFile, read_content
 from ccnet.images.formats import UNREADABLE, quiet
 from ccnet.images.profiles import to_srgb
 from ccnet.images.samples import Samples, read_file, read_image
@@ -126,7 +126,7 @@ def _picture_path(image: str | os.PathLike[str]) -> Path:
             f"{shown(given)} is no path; pass the content of a file as bytes, for example what "
             "base64.b64decode makes of a text, or of that after the comma of a data: URL"
         )
-    if not exists and is_url(given):
+    if not exists and is_url(str(path)):
         raise ValueError(
             f"{shown_name(given)} is a URL: download the image first and pass its path, or pass "
             "its bytes, for example urllib.request.urlopen(url).read()"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from ccnet.files import user_path
-from ccnet.images import is_picture_name, is_url
+from ccnet.files import is_url, user_path
+from ccnet.images import is_picture_name
 from ccnet.inference.marked_png import read_origin
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 
-from ccnet.files import user_path
+from ccnet.files import is_url, user_path
 from ccnet.weights.conversion import convert, convert_backbone
 from ccnet.weights.conversion.state_dicts import find_state_dict
 from ccnet.weights.families import OPTION, RESNETS
-from ccnet.weights.file_kinds import is_safetensors
+from ccnet.weights.file_kinds import check_no_url, is_safetensors
 from ccnet.weights.pickles import read_pickle
 from ccnet.weights.serialization import ModelWeights, read_weights
 from ccnet.weights.sources import CHECKPOINT_SUFFIXES, split_entry
@@ -22,7 +22,12 @@ def is_file_name(weights: str | os.PathLike[str]) -> bool:
     """Whether weights are given as the path of a file, there or not, rather than by their name."""
     path, _ = split_entry(str(user_path(weights)))
     has_suffix = path.suffix in (".safetensors", *CHECKPOINT_SUFFIXES)
-    return has_suffix or path.is_file() or Path(path, SAFETENSORS_SINGLE_FILE).is_file()
+    return (
+        has_suffix
+        or is_url(str(path))
+        or path.is_file()
+        or Path(path, SAFETENSORS_SINGLE_FILE).is_file()
+    )
 
 
 def read_backbone(path: str | os.PathLike[str]) -> ModelWeights:
@@ -41,6 +46,7 @@ def read_backbone(path: str | os.PathLike[str]) -> ModelWeights:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or holds no backbone, or several.
     """
+    check_no_url(path)
     file, entry = split_entry(str(user_path(path)))
     if file.suffix == ".safetensors" or file.is_dir() or (file.is_file() and is_safetensors(file)):
         found = read_weights(file)

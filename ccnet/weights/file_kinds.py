@@ -4,7 +4,10 @@ Servers answer with a page, tools wrap or rename, and other frameworks share suf
 names what a file is helps more than one that says what it is not.
 """
 
+import os
 from pathlib import Path
+
+from ccnet.files import is_url, user_path
 
 ZEROS = "a file of zeros, as a broken download leaves"
 
@@ -67,6 +70,20 @@ def foreign_kind(path: Path) -> str | None:
     if path.suffix.lower() == ".onnx" or _looks_like_onnx(head):
         return "an ONNX network"
     return None
+
+
+def check_no_url(location: str | os.PathLike[str]) -> None:
+    """Checks that weights are not given as a URL, of which a path would lose a slash.
+
+    Raises:
+        ValueError: if they are, other than by file: or hf://.
+    """
+    path = user_path(location)
+    if is_url(str(path)) and not str(path).startswith("hf:") and not path.exists():
+        raise ValueError(
+            f"{location} is a URL: download the file and give its path, or give hf://owner/name "
+            "for a repository of the Hugging Face Hub"
+        )
 
 
 def is_safetensors(path: Path) -> bool:

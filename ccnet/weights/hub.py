@@ -190,8 +190,14 @@ def read_repository(
     try:
         return _read_repository(repo_id, revision, progress=progress, **options)
     except LocalEntryNotFoundError as error:
-        cure = _OFFLINE if constants.HF_HUB_OFFLINE else _AWAY
-        raise LocalEntryNotFoundError(f"{error}\n{cure}") from error
+        raise LocalEntryNotFoundError(f"{error}\n{cure_of(error)}") from error
+
+
+def cure_of(error: OSError) -> str:
+    """Says what to do about an error of `fetch_file`."""
+    if isinstance(error, LocalEntryNotFoundError):
+        return _OFFLINE if constants.HF_HUB_OFFLINE else _AWAY
+    return "Check the name and the revision; a private repository needs HF_TOKEN."
 
 
 def _read_repository(

@@ -1,5 +1,6 @@
 """Hub mixin: `save_pretrained`, `push_to_hub` and `from_pretrained`, strict and silent."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 from ccnet.files import atomic_write, user_path
 from ccnet.options import ANY_SIZE, check_options, options_of
 from ccnet.weights.conversion import complete
+from ccnet.weights.file_kinds import check_no_url
 from ccnet.weights.hub import read_repository
 from ccnet.weights.serialization import ModelWeights, read_weights, write_folder
 
@@ -150,13 +152,14 @@ class StrictHubMixin(PyTorchModelHubMixin):
         known = [*options_of(cls.from_pretrained), "categories", *options_of(cls)]
         check_options("from_pretrained", model_kwargs, known, _HINTS)
         location = os.fspath(pretrained_model_name_or_path)
+        check_no_url(location)
         path = user_path(location)
         if path.is_dir():
             weights = read_weights(path)
         elif path.is_file():
             raise FileNotFoundError(
                 f"{location} is a file: give its folder, or load it with "
-                f'ccnet.ccnet_resnet101(weights="{location}") or the like'
+                f'ccnet.build_ccnet({_backbone_of(path)}, weights="{location}")'
             )
         elif path.exists() or path.is_absolute() or len(path.parts) > 2:
             raise FileNotFoundError(
@@ -177,3 +180,11 @@ class StrictHubMixin(PyTorchModelHubMixin):
     def from_weights(cls: type[Model], weights: ModelWeights, **changes: Any) -> Model:
         """Builds the model from weights, in evaluation mode."""
         raise NotImplementedError
+
+
+def _backbone_of(path: Path) -> str:
+    """The backbone of the network in a file, as an argument; "BACKBONE" if it is not known."""
+    try:
+        return json.dumps(read_weights(path).config["backbone"])
+    except (KeyError, ValueError):
+        return "BACKBONE"

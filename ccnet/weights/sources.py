@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,8 +15,8 @@ from torchvision.models import WeightsEnum
 from ccnet.files import user_path
 from ccnet.weights.conversion import complete, read_foreign
 from ccnet.weights.downloads import load_registered
-from ccnet.weights.file_kinds import is_safetensors
-from ccnet.weights.hub import read_repository
+from ccnet.weights.file_kinds import check_no_url, is_safetensors
+from ccnet.weights.hub import cure_of, read_repository
 from ccnet.weights.registry import REGISTRY
 from ccnet.weights.serialization import ModelWeights, read_weights
 
@@ -84,6 +85,7 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
         return load_registered(choice[name], progress=progress)
     if name.startswith("hf://"):
         return _from_hub(name, progress=progress)
+    check_no_url(name)
     path, entry = split_entry(name)
     if name and path.is_dir():
         return _from_folder(path)
@@ -98,8 +100,9 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
     owners = [f"ccnet_{key}" for key, enum in REGISTRY.items() if name in enum.__members__]
     if owners and name != "DEFAULT":
         raise ValueError(f"{name} are weights of {' and '.join(owners)}: use that network")
+    near = get_close_matches(name.upper(), names, 1, cutoff=0.8)
     raise ValueError(
-        f"unknown weights {name!r}: expected "
+        f"unknown weights {name!r}: {f'did you mean {near[0]!r}? E' if near else 'e'}xpected "
         + (f"one of {', '.join(names)}, " if names else "(none are registered for this backbone) ")
         + "the path of a .safetensors file, "
         "of the folder of a run or of save_pretrained, or of a checkpoint of the authors, "
@@ -135,8 +138,8 @@ def _from_hub(address: str, *, progress: bool) -> ModelWeights:
     try:
         return read_repository(repo_id, revision or None, progress=progress)
     except OSError as error:
-        cure = "\nCheck the name and the revision; a private repository needs HF_TOKEN."
+        is_told = isinstance(error, LocalEntryNotFoundError)  # by `read_repository`
+        cure = "" if is_told else f"\n{cure_of(error)}"
         raise FileNotFoundError(
-            f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}"
-            f"{'' if isinstance(error, LocalEntryNotFoundError) else cure}"
+            f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}{cure}"
         ) from error

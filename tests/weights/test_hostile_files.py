@@ -173,3 +173,15 @@ def test_name_that_climbs_or_leads_nowhere_is_refused(
     with pytest.raises(ValueError, match=message):
         ccnet.ccnet_resnet18(weights=name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x", "x.pth", "x.safetensors"])
+def test_urls_are_told_to_be_downloaded(name, no_network):
+    url = f"https://example.org/{name}"
+    for load in (
+        lambda: ccnet.ccnet_resnet18(weights=url),
+        lambda: ccnet.CCNet.from_pretrained(url),
+        lambda: ccnet.ccnet_resnet18(weights_backbone=url),
+    ):
+        with pytest.raises(ValueError, match=f"^{url} is a URL: download the file and give its"):
+            load()

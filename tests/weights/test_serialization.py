@@ -74,7 +74,14 @@ def test_model_card_names_the_task_and_no_licence_that_nobody_gave(folder):
     [
         ("/nowhere/model", "no folder /nowhere/model"),
         ("no/such/folder", "no folder no/such/folder"),
-        ("model.safetensors", "model.safetensors is a file: give its folder"),
+        (
+            "model.safetensors",
+            r'model\.safetensors is a file: .* ccnet\.build_ccnet\("resnet18", weights="model\.s',
+        ),
+        (
+            "README.md",
+            r"README\.md is a file: give its folder, or .* ccnet\.build_ccnet\(BACKBONE,",
+        ),
     ],
 )
 def test_what_is_no_folder_is_not_looked_for_on_the_hub(

@@ -55,7 +55,8 @@ def test_weights_that_cannot_be_had_are_told(hub, home, monkeypatch):
         ccnet.build_ccnet("timm:test_resnet", weights_backbone="DEFAULT")
     connect(monkeypatch, hub.address, home, offline=True)
     hub.asked.clear()
-    with pytest.raises(FileNotFoundError, match=r"hf://timm/test_resnet\.r160_in1k could not be"):
+    message = r"hf://timm/test_resnet\.r160_in1k could not be .*\nGive the path .* HF_HUB_OFFLINE"
+    with pytest.raises(FileNotFoundError, match=message):
         ccnet.build_ccnet("timm:test_resnet", weights_backbone="DEFAULT")
     assert not hub.asked
     model = ccnet.CCNet("timm:test_resnet", 3, 0)
@@ -63,6 +64,8 @@ def test_weights_that_cannot_be_had_are_told(hub, home, monkeypatch):
     message = r"knows no weights .*timm:test_resnet: take timm:test_resnet\.r160_in1k, or give the"
     with pytest.raises(ValueError, match=message):
         ccnet.backbones.load_timm(model.backbone, "DEFAULT")
+    with pytest.raises(ValueError, match=r"^https://example\.org/x is a URL: download"):
+        ccnet.build_ccnet("timm:test_resnet", weights_backbone="https://example.org/x")
     with pytest.raises(FileNotFoundError, match=r"no weights at .*mine"):
         ccnet.build_ccnet("timm:test_resnet", weights_backbone="mine")
 
