@@ -83,7 +83,7 @@ def test_backbone_options_are_a_mapping(model, options):
     weights = model.to_weights()
     wrong = replace(weights, config={**model.config, "backbone_options": options})
     for value, changes in ((weights, {"backbone_options": options}), (wrong, {})):
-        with pytest.raises(ValueError, match="backbone_options must be a mapping"):
+        with pytest.raises(ValueError, match=r"backbone_options must be .*a mapping"):
             CCNet.from_weights(value, **changes)
 
 
