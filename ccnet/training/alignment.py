@@ -15,7 +15,7 @@ _CONTRAST, _SMOOTHNESS, _SHOWN = 20.0, 0.5, 0.28
 _UNLIKE = 0.1
 """Mean correlation with the mask below which the picture shows something else."""
 _CLEAR, _FOUND, _GAIN, _MOVED = 45.0, 0.75, 0.15, 0.12
-"""When a tile, of that contrast, is found elsewhere, and the share of tiles that may be by chance."""
+"""When a tile of that contrast is found elsewhere, and the share that may be by chance."""
 _EXACT, _SHIFTED = 0.99, 0.02
 """When all tiles are found one pixel away; resizing moves masks by fractions of one."""
 
