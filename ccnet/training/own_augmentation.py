@@ -80,6 +80,7 @@ class OwnAugmentation:
             kind = type(value).__name__
             if isinstance(value, Tensor):
                 kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+                kind += "" if value.device.type == "cpu" else f" on {value.device}"
             if kind != f"uint8 {tuple(shape)}":
                 raise ValueError(
                     f"augmentation {self.name} gives as {what} {kind}: it must be uint8 "

@@ -105,6 +105,7 @@ FAILURES = {
     "mask's size": (lambda i, m: (i, m[:9]), r"gives as mask uint8 \(9, 49\): .* \(33, 49\), as"),
     "kind": (v2.ToDtype(torch.float32, scale=True), r"gives as image float32 \(3, 33, 49\)"),
     "mask's kind": (lambda i, m: (i, m.long()), r"gives as mask int64 \(33, 49\)"),
+    "device": (lambda i, m: (i, m.to("meta")), r"gives as mask uint8 \(33, 49\) on meta: it must"),
     "array": (lambda i, m: (i.numpy(), m), "gives as image ndarray: it must be"),
     "class": (lambda i, m: (i, m + 11), "gives a mask with 21: there are the classes 0..10, and"),
     "error": (lambda i, m: i / None, r"fails: TypeError: .* \(\w+\.py, line \d+\)"),
