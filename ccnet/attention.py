@@ -38,11 +38,7 @@ def criss_cross_attention(
     _check_inputs(query, key, value)
     if scale != 1.0:
         query = query * scale
-    if torch.compiler.is_compiling():
-        with attention_kernel.without_autocast(query.device):
-            return attention_kernel.dense(query, key, value)
-    output: Tensor = attention_kernel.attend(query, key, value)
-    return output
+    return attention_kernel.attend(query, key, value)
 
 
 def _check_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:

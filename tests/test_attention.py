@@ -3,36 +3,41 @@ import math
 import pytest
 import reference
 import torch
-import torch._dynamo.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_memory import kept_for_backward
 from reference import random_inputs
+from schedules import SCHEDULES, computed
 
-from ccnet import (
-    CrissCrossAttention2d,
-    attention_kernel,
-    criss_cross_attention,
-)
+from ccnet import CrissCrossAttention2d, attention_kernel, criss_cross_attention
+from ccnet.attention_kernel import batched, blockwise
 
 SHAPES = [(5, 7), (4, 3), (1, 6), (6, 1), (1, 1), (2, 2), (7,), (1,)]
 SHAPES += [(3, 4, 2), (1, 3, 4), (3, 1, 2)]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 
 
-def assert_equals_reference(inputs, tolerance):
-    """Output and every gradient, relative to the largest value."""
+@pytest.fixture(params=SCHEDULES)
+def schedule(request):
+    with computed(request.param):
+        yield request.param
+
+
+def assert_equals_reference(inputs, tolerance, schedules=SCHEDULES):
+    """Output and every gradient, relative to the largest value, in every schedule."""
     expected = reference.criss_cross_attention(*inputs)
-    actual = criss_cross_attention(*inputs)
-    assert actual.dtype == inputs[2].dtype
-    assert actual.shape == inputs[2].shape
     weights = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator())
-    weights = weights.to(actual.dtype)
+    weights = weights.to(inputs[2].dtype)
     all_expected = (expected, *torch.autograd.grad(expected, inputs, weights.double()))
-    all_actual = (actual, *torch.autograd.grad(actual, inputs, weights))
-    for wanted, got in zip(all_expected, all_actual, strict=True):
-        size = max(1.0, wanted.abs().max().item())
-        assert (wanted.double() - got.double()).abs().max().item() <= tolerance * size
+    for schedule in schedules:
+        with computed(schedule):
+            actual = criss_cross_attention(*inputs)
+            gradients = torch.autograd.grad(actual, inputs, weights)
+        assert actual.dtype == inputs[2].dtype
+        assert actual.shape == inputs[2].shape
+        for wanted, got in zip(all_expected, (actual, *gradients), strict=True):
+            size = max(1.0, wanted.abs().max().item())
+            assert (wanted.double() - got.double()).abs().max().item() <= tolerance * size
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -87,9 +92,18 @@ def test_dense_form_and_scaled_energies_equal_the_reference(shape):
 @pytest.mark.parametrize("block", [1, 40, 10**9])
 @pytest.mark.parametrize("stash", [0, 10**9])
 def test_the_size_of_blocks_changes_nothing(monkeypatch, shape, block, stash):
-    monkeypatch.setitem(attention_kernel._BLOCK_WEIGHTS, "cpu", block)
-    monkeypatch.setattr(attention_kernel, "_STASH_WEIGHTS", stash)
-    assert_equals_reference(random_inputs(shape), 1e-12)
+    monkeypatch.setattr(blockwise, "_BLOCK_WEIGHTS", block)
+    monkeypatch.setattr(blockwise, "_STASH_WEIGHTS", stash)
+    assert_equals_reference(random_inputs(shape), 1e-12, ["blockwise"])
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 2), (6,), (1, 5)])
+@pytest.mark.parametrize("limit", [1, 60, 10**9])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_limit_of_weights_at_a_time_changes_nothing(monkeypatch, shape, limit, dtype):
+    monkeypatch.setattr(batched, "LIMIT", limit)
+    inputs = random_inputs(shape, dtype=dtype)
+    assert_equals_reference(inputs, TOLERANCES[dtype], ["batched", "half operands"])
 
 
 def mutant(query, key, value, *, kind):
@@ -118,14 +132,14 @@ def test_known_mutants_differ_from_the_reference(kind):
     assert (difference.abs().max() < 1e-12) == (kind == "none")
 
 
-def test_gradients_by_finite_differences():
-    inputs = random_inputs((3, 4), channels=(2, 2))
+def test_gradients_by_finite_differences(schedule):
+    inputs = random_inputs((3, 2), channels=(2, 2), batch=1)
     assert torch.autograd.gradcheck(criss_cross_attention, inputs)
     assert torch.autograd.gradgradcheck(criss_cross_attention, inputs)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_one_tensor_as_query_key_and_value(channels_last):
+def test_one_tensor_as_query_key_and_value(channels_last, schedule):
     tensor, _, _ = random_inputs((4, 5), channels_last=channels_last)
     expected = reference.criss_cross_attention(tensor, tensor, tensor)
     actual = criss_cross_attention(tensor, tensor, tensor)
@@ -138,7 +152,7 @@ def test_one_tensor_as_query_key_and_value(channels_last):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_large_energies_and_values_stay_finite_and_right(dtype):
+def test_large_energies_and_values_stay_finite_and_right(dtype, schedule):
     query, key, value = random_inputs((9, 11), channels=(4, 6))
     inputs = tuple((30 * x).detach().to(dtype) for x in (query, key))
     value = (200 * value).detach().to(dtype)
@@ -149,14 +163,14 @@ def test_large_energies_and_values_stay_finite_and_right(dtype):
     assert (actual - expected).abs().max().item() <= TOLERANCES[dtype] * size
 
 
-def test_equal_weights_do_not_overflow_in_half_precision():
+def test_equal_weights_do_not_overflow_in_half_precision(schedule):
     value = torch.full((1, 2, 100, 120), 1000.0, dtype=torch.float16)
     query = torch.zeros(1, 2, 100, 120, dtype=torch.float16)
     output = criss_cross_attention(query, query, value)
     torch.testing.assert_close(output, value, rtol=2e-3, atol=0)
 
 
-def test_constant_inputs_come_out_exactly():
+def test_constant_inputs_come_out_exactly(schedule):
     for height, width in [(2, 2), (2, 5), (7, 3), (13, 13), (10, 29), (31, 40)]:
         query = torch.ones(1, 8, height, width)
         value = torch.full((1, 4, height, width), 3.0)
@@ -164,13 +178,13 @@ def test_constant_inputs_come_out_exactly():
         assert torch.equal(output, value), (height, width)
 
 
-def test_nothing_but_the_inputs_and_two_numbers_a_position_is_kept_for_backward():
+def test_nothing_but_the_inputs_and_two_numbers_a_position_is_kept_for_backward(schedule):
     inputs = random_inputs((97, 97), batch=1, channels=(4, 8), dtype=torch.float32)
     extra = kept_for_backward(lambda: criss_cross_attention(*inputs), inputs)
-    assert 0 < extra <= 2 * 4 * 97 * 97
+    assert extra == (2 * 4 * 97 * 97 if schedule == "blockwise" else 0)
 
 
-def test_vmap_and_functional_gradients():
+def test_vmap_and_functional_gradients(schedule):
     query, key, value = (tensor.detach() for tensor in random_inputs((3, 4), batch=6))
     per_sample = [tensor.unflatten(0, (3, 2)) for tensor in (query, key, value)]
     batched = torch.vmap(criss_cross_attention)(*per_sample)
@@ -201,36 +215,6 @@ def test_autocast_computes_energies_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         inside = criss_cross_attention(query, key, value)
     assert torch.equal(inside, criss_cross_attention(query, key, value))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_compiles_to_one_graph_for_many_sizes():
-    torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(criss_cross_attention, fullgraph=True, dynamic=True, backend=counter)
-    compiled(*random_inputs((11, 12)))
-    graphs = counter.frame_count
-    for shape in [(7, 6), (4, 9), (8, 10)]:
-        inputs = random_inputs(shape)
-        actual = compiled(*inputs)
-        expected = reference.criss_cross_attention(*inputs)
-        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
-        weights = torch.randn_like(expected)
-        wanted = torch.autograd.grad(expected, inputs, weights)
-        torch.testing.assert_close(torch.autograd.grad(actual, inputs, weights), wanted)
-        assert counter.frame_count == graphs
-
-
-def test_exports_with_dynamic_sizes():
-    module = CrissCrossAttention2d(8, reduction=2).eval()
-    torch.nn.init.constant_(module.gamma, 0.7)
-    sizes = {0: torch.export.Dim("n", max=64), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
-    shapes = {"dynamic_shapes": {"x": sizes}, "strict": False}
-    exported = torch.export.export(module, (torch.randn(2, 8, 5, 6),), **shapes)
-    for shape in [(1, 8, 3, 9), (4, 8, 7, 2)]:
-        x = torch.randn(shape)
-        torch.testing.assert_close(exported.module()(x), module(x))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ ORDERS = {
         *("datasets", "inference", "weights", "backbones", "freezing", "heads", "reconfiguration"),
         *("model", "zoo", "evaluation", "training", "commands", "__main__"),
     ],
+    "attention_kernel": ["lines", "dense", "batched", "blockwise", "autograd"],
     "images": [
         *(
             "formats",

@@ -1,0 +1,6 @@
+"""Kernel of criss-cross attention: its mathematics, two schedules, and their autograd."""
+
+from ccnet.attention_kernel.autograd import attend
+from ccnet.attention_kernel.dense import dense
+
+__all__ = ["attend", "dense"]

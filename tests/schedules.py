@@ -1,0 +1,29 @@
+"""Ways to have the operator computed on a CPU as it is on other devices."""
+
+import contextlib
+
+import pytest
+import torch
+
+from ccnet.attention_kernel import autograd, lines
+
+SCHEDULES = ("blockwise", "batched", "half operands")
+"""On a CPU; on other devices; on those that multiply halves into float32."""
+
+
+@contextlib.contextmanager
+def computed(schedule):
+    """Has the operator computed in one of the schedules."""
+    with pytest.MonkeyPatch.context() as patch:
+        if schedule != "blockwise":
+            patch.setattr(autograd, "BLOCKWISE", set())
+            patch.setattr(lines, "COPYING", set())
+        if schedule == "half operands":
+            patch.setattr(lines, "widens", lambda device_type: True)
+            patch.setattr(lines, "multiply_halves", _multiply_halves)
+        yield
+
+
+def _multiply_halves(left, right, out):
+    assert left.dtype != torch.float32
+    out.copy_(left.to(out.dtype) @ right.to(out.dtype))
