@@ -115,8 +115,8 @@ def _allocate_statistics(query: Tensor) -> Tensor:
 
 
 def _allocate_gradients(upstream: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-    """Returns empty gradients of the inputs; those of the blockwise schedule are channels-last."""
-    channels_last = upstream.device.type in BLOCKWISE
+    """Returns empty gradients: channels-last if so computed, else in the layouts of the inputs."""
+    channels_last = upstream.device.type in BLOCKWISE or len(upstream) == 1
     return tuple(_allocate_like(tensor, channels_last) for tensor in kept[:3])
 
 

@@ -24,7 +24,7 @@ def batched_forward(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -
     """Fills the output; all tensors are (N, C, *spatial)."""
     for queries, keys, values, target in _samples(query, key, value, output):
         queries, keys, values = operand(queries), operand(keys), values.contiguous()
-        result = target if target.is_contiguous() else torch.empty_like(values)
+        result = _buffer(target, values)
         for band in _bands(values):
             weights, total = band.energies(queries, keys), None
             if weights.dtype == values.dtype:
@@ -49,7 +49,8 @@ def batched_backward(
     for queries, keys, values, above, *targets in _samples(query, key, value, upstream, *gradients):
         queries, keys, values = operand(queries), operand(keys), values.contiguous()
         above = above.contiguous()
-        results = [torch.empty_like(tensor) for tensor in (queries, keys, values)]
+        operands = queries, keys, values
+        results = [_buffer(*pair) for pair in zip(targets, operands, strict=True)]
         bands = list(_bands(values))
         if len(bands) > 1:
             for result in results:
@@ -66,7 +67,8 @@ def batched_backward(
                 add = block.masked or len(bands) > 1
                 pull_back(block, weight, slope, (queries, keys, above), results, add=add)
         for target, result in zip(targets, results, strict=True):
-            target.copy_(result)
+            if result is not target:
+                target.copy_(result)
 
 
 class _Band:
@@ -132,6 +134,12 @@ def _samples(*batch: Tensor) -> Iterator[list[Tensor]]:
     step = max(1, LIMIT // (math.prod(size) * sum(size)))
     for tensors in zip(*(tensor.split(step) for tensor in batch), strict=True):
         yield [tensor.squeeze(single).movedim(1, -1).transpose(0, 1) for tensor in tensors]
+
+
+def _buffer(target: Tensor, operand: Tensor) -> Tensor:
+    """Returns where a product like the operand is written: the target itself, if it is like it."""
+    is_like = target.is_contiguous() and target.dtype == operand.dtype
+    return target if is_like else torch.empty_like(operand)
 
 
 def _lines(tensor: Tensor, axis: int, positions: slice = slice(None)) -> Tensor:

@@ -80,17 +80,17 @@ def pull_back(
 
 
 def multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> None:
-    """Writes a batched matrix product into a view, or adds it; a wider dtype keeps its digits."""
-    direct = out.dim() == 3 and (
+    """Writes a batched matrix product into a view, or adds it."""
+    is_direct = out.dim() == 3 and (
         out.device.type not in COPYING or (out.is_contiguous() and not add)
     )
-    if direct and left.dtype != out.dtype and widens(out.device.type):
-        multiply_halves(left, right, out)
-        return
-    left, right = left.to(out.dtype), right.to(out.dtype)
-    if not direct:
-        product = left @ right
-        out.add_(product) if add else out.copy_(product)
+    if left.dtype != out.dtype and widens(out.device.type):
+        product = out if is_direct else out.new_empty(out.shape)
+        multiply_halves(*(tensor.flatten(0, -3) for tensor in (left, right, product)))
+        if not is_direct:
+            out.copy_(product)
+    elif not is_direct or left.dtype != out.dtype:
+        out.add_(left @ right) if add else out.copy_(left @ right)
     elif add:
         torch.baddbmm(out, left, right, out=out)
     else:
@@ -118,7 +118,7 @@ def multiply_halves(left: Tensor, right: Tensor, out: Tensor) -> None:
 
 
 def operand(tensor: Tensor) -> Tensor:
-    """Returns a contiguous tensor as `multiply` takes it for energies."""
+    """Returns a contiguous tensor whose products, written by `multiply`, have float32's digits."""
     dtype = tensor.dtype if widens(tensor.device.type) else wide(tensor)
     return tensor.to(dtype, memory_format=torch.contiguous_format).contiguous()
 

@@ -5,6 +5,12 @@
 The implementations are timed in turns in one process, so that ratios hold even if absolute times
 drift. mmcv's module is included if it is installed. Writes a Markdown table, the same as JSON, and
 a plot.
+
+    python scripts/benchmarks/attention_operator.py --count
+
+Prints instead how many tensor operations the operator, its published formulation and a training
+step of `ccnet_resnet101` take off the CPU, and the GB (1e9 bytes) that they read and write: forward
+and backward. Counted on the meta device, so it needs no other and is the same everywhere.
 """
 
 import argparse
@@ -20,6 +26,7 @@ from pathlib import Path
 import torch
 from attention_report import Row, as_markdown, fitted_exponents, plot
 from live_memory import LiveMemory, kept_for_backward
+from operation_counts import operator_table, step_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
@@ -35,6 +42,8 @@ Operator = Callable[[Tensor, Tensor, Tensor], Tensor | list[Tensor]]
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 SIZES = [(33, 33), (65, 65), (97, 97), (97, 193), (129, 129), (129, 257), (257, 257)]
 LARGEST_FULL_ATTENTION = 129 * 129
+COUNTED_SIZE = (97, 97)
+COUNTED_STEP = ("ccnet_resnet101", (2, 3, 769, 769))
 
 
 def full_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -97,8 +106,10 @@ def make_inputs(
 ) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     memory_format = LAYOUTS[layout]
+    # Values of the meta device are none, so they are not drawn first.
+    where = {"device": "meta"} if device == "meta" else {"generator": generator}
     return [
-        torch.randn(batch, channels, *size, generator=generator)
+        torch.randn(batch, channels, *size, **where)
         .mul(0.3)
         .to(device, dtype)
         .contiguous(memory_format=memory_format)
@@ -212,13 +223,25 @@ def parse_arguments() -> argparse.Namespace:
         "--seconds", type=float, default=2.0, help="approximate time per operator and case"
     )
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--count", action="store_true", help="count operations and bytes instead")
     return parser.parse_args()
+
+
+def print_counts() -> None:
+    operators = {name: OPERATORS[name] for name in ("this", "published")}
+    dtypes = ("float32", "float16")
+    print(operator_table(operators, make_inputs, COUNTED_SIZE, (1, 2, 8), dtypes, LAYOUTS))
+    print()
+    print(step_table(*COUNTED_STEP))
 
 
 def main() -> None:
     prepare_console()
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
+    if arguments.count:
+        print_counts()
+        return
     print(as_markdown([]), end="")
     rows = run(arguments)
     exponents = fitted_exponents(rows)
