@@ -110,45 +110,35 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
     def effective_threshold(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns the probability (a scalar tensor) up to which a pixel of this batch is hard."""
         kept = self.min_kept // self.factor**2
-        probabilities, valid = self._on_coarse_grid(logits, labels)
-        threshold = logits.new_tensor(self.threshold)
         if kept == 0:
-            return threshold
-        candidates = torch.where(valid, probabilities, torch.inf).flatten()
+            return logits.new_full((), self.threshold)
+        probabilities, valid = self._on_coarse_grid(logits, labels)
+        candidates = probabilities.where(valid, torch.inf).flatten()
         smallest = candidates.kthvalue(min(kept, candidates.numel())).values
-        enough = valid.sum() > kept
-        return torch.where(enough, torch.maximum(smallest, threshold), torch.ones_like(threshold))
+        return smallest.clamp(min=self.threshold).where(valid.sum() > kept, 1)
 
     def _on_coarse_grid(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the true class's probability, interpolated linearly, and a mask of valid points.
 
         Both are (N, h, w). The corners of both grids align. Only pixels next to a grid point are
-        read.
+        read: those before it and those after it, one after the other along each axis.
         """
         rows, columns = (_coarse(size, self.factor, logits.device) for size in labels.shape[-2:])
         nearest = labels[:, rows.nearest][:, :, columns.nearest]
         valid = nearest != IGNORE_INDEX
-        classes = nearest.where(valid, 0)[:, None]
-        probabilities = torch.zeros_like(classes[:, 0], dtype=logits.dtype)
-        for row, row_share in ((rows.before, 1 - rows.share), (rows.after, rows.share)):
-            lines = logits[:, :, row]
-            for column, share in (
-                (columns.before, 1 - columns.share),
-                (columns.after, columns.share),
-            ):
-                beside = lines[:, :, :, column].softmax(dim=1)
-                weight = (row_share[:, None] * share).to(logits.dtype)
-                probabilities += weight * beside.gather(1, classes)[:, 0]
-        return probabilities, valid
+        classes = nearest.where(valid, 0).repeat(1, 2, 2)[:, None]
+        beside = logits[:, :, rows.beside][:, :, :, columns.beside].softmax(dim=1)
+        shares = (rows.shares[:, None] * columns.shares).to(logits.dtype)
+        parts = beside.gather(1, classes)[:, 0] * shares
+        return parts.unflatten(2, (2, -1)).unflatten(1, (2, -1)).sum(dim=(1, 3)), valid
 
 
 class _Coarse(NamedTuple):
     """Points of a coarse axis as pixel indices of a fine axis; the ends of both axes align."""
 
     nearest: Tensor
-    before: Tensor
-    after: Tensor
-    share: Tensor  # weight of the pixel `after`
+    beside: Tensor  # the pixels before all points, then those after them
+    shares: Tensor  # their weights
 
 
 def _coarse(size: int, factor: int, device: torch.device) -> _Coarse:
@@ -156,9 +146,9 @@ def _coarse(size: int, factor: int, device: torch.device) -> _Coarse:
     intervals = max(1, points - 1)
     position = torch.arange(points, device=device) * (size - 1)
     before = position // intervals
+    share = (position % intervals) / intervals
     return _Coarse(
         nearest=(2 * position + intervals) // (2 * intervals),
-        before=before,
-        after=(before + 1).clamp(max=size - 1),
-        share=(position % intervals) / intervals,
+        beside=torch.cat((before, before + 1)).clamp(max=size - 1),
+        shares=torch.cat((1 - share, share)),
     )
