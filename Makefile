@@ -5,7 +5,7 @@ PYTHON3_10 ?= python3.10
 # One thread for each of the processes that share the tests
 PYTEST := -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test fast-test test-oldest slow-test lint types wheel clean
+.PHONY: demo test fast-test test-oldest slow-test gpu-benchmark lint types wheel clean
 
 # Segments a rendered street, or your own picture: make demo IMAGE=my.jpg
 demo: .venv/installed
@@ -23,6 +23,10 @@ test-oldest: .venv-oldest/installed
 
 slow-test: .venv/installed-dev
 	$(BIN)/python -m pytest --quiet -m slow
+
+# At most six minutes; make gpu-benchmark DEVICE=cpu exercises the same on small sizes
+gpu-benchmark: .venv/installed-dev
+	$(BIN)/python scripts/benchmarks/gpu.py --device $(or $(DEVICE),cuda)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
