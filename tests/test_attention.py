@@ -10,7 +10,7 @@ from reference import random_inputs
 from schedules import SCHEDULES, computed
 
 from ccnet import CrissCrossAttention2d, attention_kernel, criss_cross_attention
-from ccnet.attention_kernel import batched, blockwise
+from ccnet.attention_kernel import autograd, batched, blockwise
 
 SHAPES = [(5, 7), (4, 3), (1, 6), (6, 1), (1, 1), (2, 2), (7,), (1,)]
 SHAPES += [(3, 4, 2), (1, 3, 4), (3, 1, 2)]
@@ -104,6 +104,21 @@ def test_the_limit_of_weights_at_a_time_changes_nothing(monkeypatch, shape, limi
     monkeypatch.setattr(batched, "LIMIT", limit)
     inputs = random_inputs(shape, dtype=dtype)
     assert_equals_reference(inputs, TOLERANCES[dtype], ["batched", "half operands"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_halves_are_multiplied_in_float32_where_that_is_faster(monkeypatch, dtype, channels_last):
+    monkeypatch.setattr(autograd, "_multiplies", lambda dtype: False)
+    inputs = random_inputs((5, 7), dtype=dtype, channels_last=channels_last)
+    wide = [tensor.detach().float().requires_grad_() for tensor in inputs]
+    actual, expected = criss_cross_attention(*inputs), criss_cross_attention(*wide)
+    assert torch.equal(actual, expected.to(dtype))
+    assert actual.stride() == inputs[2].stride()
+    gradients = torch.autograd.grad(actual, inputs, torch.ones_like(actual))
+    wanted = torch.autograd.grad(expected, wide, torch.ones_like(expected))
+    for one, other in zip(gradients, wanted, strict=True):
+        assert torch.equal(one, other.to(dtype))
 
 
 def mutant(query, key, value, *, kind):

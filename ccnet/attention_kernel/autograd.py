@@ -1,5 +1,6 @@
 """Autograd of criss-cross attention: which schedule computes it, and what is kept for backward."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -83,7 +84,9 @@ def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]
     statistics = _allocate_statistics(query)
     with without_autocast(query.device):
         if query.device.type in BLOCKWISE:
-            return blockwise_forward(query, key, value, statistics), statistics
+            query, key, multiplied = _as_multiplied(query, key, value)
+            output = blockwise_forward(query, key, multiplied, statistics)
+            return output.to(value.dtype), statistics
         output = _allocate_like(value)
         batched_forward(query, key, value, output)
     return output, statistics
@@ -94,10 +97,28 @@ def _backward(upstream: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
     query, key, value, statistics = kept
     with without_autocast(query.device):
         if query.device.type in BLOCKWISE:
-            return blockwise_backward(upstream, query, key, value, statistics)
+            upstream, query, key, multiplied = _as_multiplied(upstream, query, key, value)
+            gradients = blockwise_backward(upstream, query, key, multiplied, statistics)
+            return tuple(gradient.to(value.dtype) for gradient in gradients)
         gradients = _allocate_gradients(upstream, *kept)
         batched_backward(upstream, query, key, value, gradients)
     return gradients
+
+
+def _as_multiplied(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Returns tensors of the CPU in their dtype, or in float32 if it multiplies that faster."""
+    fast = _multiplies(tensors[0].dtype)
+    return tensors if fast else tuple(tensor.float() for tensor in tensors)
+
+
+@cache
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Returns whether the processor has instructions for products of this dtype."""
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    if dtype not in names:
+        return True
+    is_supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{names[dtype]}_supported", None)
+    return is_supported is not None and bool(is_supported())
 
 
 def _allocate(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

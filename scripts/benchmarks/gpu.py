@@ -145,11 +145,11 @@ def milliseconds(work: Work, device: str, repeats: int) -> float:
 
 def take_turns(case: Case, device: str, rounds: int) -> dict[str, float]:
     """Returns the median of each implementation, in milliseconds, after warming up."""
-    repeats = {}
+    repeats = dict.fromkeys(case.works, 1)
     for name, work in case.works.items():
         milliseconds(work, device, 1)
-        once = milliseconds(work, device, 1)
-        repeats[name] = 1 if device == "cpu" else max(1, min(50, round(20 / once)))
+        if device != "cpu":
+            repeats[name] = max(1, min(50, round(20 / milliseconds(work, device, 1))))
     times: dict[str, list[float]] = {name: [] for name in case.works}
     for _ in range(rounds):
         for name, work in case.works.items():
