@@ -69,16 +69,19 @@ def _attend(sample: _Sample, output: Tensor) -> None:
     axes = _axes(maximum)
     keep = maximum.numel() * sum(maximum.shape) <= _STASH_WEIGHTS
     stash = []
-    maximum.fill_(-math.inf)
-    total.zero_()
     for axis in axes:
-        for block in _blocks(maximum, axis):
+        for block in _blocks(maximum, axis, masked=axis != axes[0]):
             weights = energies(block, query, key)
-            largest = block.queries(maximum)
-            highest = torch.maximum(weights.amax(dim=-1), largest)
+            largest, sums = block.queries(maximum), block.queries(total)
+            highest = weights.amax(dim=-1)
+            if block.masked:
+                highest = torch.maximum(highest, largest)
+                sums.mul_(largest.sub_(highest).exp_())
             weights.sub_(highest[..., None]).exp_()
-            rescaling = largest.sub_(highest).exp_()
-            block.queries(total).mul_(rescaling).add_(weights.sum(dim=-1))
+            if block.masked:
+                sums.add_(weights.sum(dim=-1))
+            else:
+                torch.sum(weights, dim=-1, out=sums)
             largest.copy_(highest)
             if keep:
                 stash.append((weights, highest))
@@ -86,7 +89,7 @@ def _attend(sample: _Sample, output: Tensor) -> None:
     is_half = value.dtype != total.dtype
     for axis in axes:
         is_last = axis == axes[-1]
-        for block in _blocks(maximum, axis):
+        for block in _blocks(maximum, axis, masked=axis != axes[0]):
             if not keep:
                 weights = energies(block, query, key)
                 weights.sub_(block.queries(maximum)[..., None]).exp_()
@@ -122,7 +125,7 @@ def _differentiate(sample: _Sample, upstream: Tensor, gradients: Sequence[Tensor
 
     stash = []
     for axis in axes:
-        for block in _blocks(maximum, axis):
+        for block in _blocks(maximum, axis, masked=axis != axes[0]):
             weights, gathered = weigh(block)
             block.queries(mean).add_((weights * gathered).sum(dim=-1))
             if keep:
@@ -131,7 +134,7 @@ def _differentiate(sample: _Sample, upstream: Tensor, gradients: Sequence[Tensor
     inputs = query, key, upstream
     results = torch.empty_like(query), torch.empty_like(key), value_gradient
     for axis in axes:
-        for block in _blocks(maximum, axis):
+        for block in _blocks(maximum, axis, masked=axis != axes[0]):
             weights, gathered = stash.pop() if keep else weigh(block)
             slopes = gathered.sub_(block.queries(mean)[..., None]).mul_(weights)
             weights = weights.to(value.dtype)
@@ -149,12 +152,11 @@ def _axes(statistic: Tensor) -> list[int]:
     return longer[::-1] or [0]
 
 
-def _blocks(statistic: Tensor, axis: int) -> Iterator[Block]:
+def _blocks(statistic: Tensor, axis: int, *, masked: bool) -> Iterator[Block]:
     """Yields blocks of lines along an axis; their views are (lines, length, ...)."""
     shape = statistic.shape
     before, length, after = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
     step = max(1, _BLOCK_WEIGHTS // length**2)
-    masked = axis != _axes(statistic)[0]
 
     def cut(outer: slice | int, inner: slice | int, tensor: Tensor) -> Tensor:
         grid = tensor.view(before, length, after, *tensor.shape[len(shape) :])

@@ -90,7 +90,8 @@ def multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> 
         if not is_direct:
             out.copy_(product)
     elif not is_direct or left.dtype != out.dtype:
-        out.add_(left @ right) if add else out.copy_(left @ right)
+        product = torch.bmm(left, right) if out.dim() == 3 else torch.matmul(left, right)
+        out.add_(product) if add else out.copy_(product)
     elif add:
         torch.baddbmm(out, left, right, out=out)
     else:
