@@ -49,8 +49,8 @@ def batched_backward(
     for queries, keys, values, above, *targets in _samples(query, key, value, upstream, *gradients):
         queries, keys, values = operand(queries), operand(keys), values.contiguous()
         above = above.contiguous()
-        operands = queries, keys, values
-        results = [_buffer(*pair) for pair in zip(targets, operands, strict=True)]
+        inputs = queries, keys, above
+        results = [_buffer(*pair) for pair in zip(targets, (queries, keys, values), strict=True)]
         bands = list(_bands(values))
         if len(bands) > 1:
             for result in results:
@@ -62,10 +62,11 @@ def batched_backward(
             for block, part in band.parts(slopes):
                 multiply(block.queries(above), block.keys(values).transpose(-1, -2), part)
             slopes = torch._softmax_backward_data(slopes, weights, -1, weights.dtype)
-            parts = band.parts(weights.to(values.dtype)), band.parts(slopes.to(queries.dtype))
-            for (block, weight), (_, slope) in zip(*parts, strict=True):
+            weights, slopes = weights.to(values.dtype), slopes.to(queries.dtype)
+            parts = zip(band.parts(weights), band.parts(slopes), strict=True)
+            for (block, weight_part), (_, slope_part) in parts:
                 add = block.masked or len(bands) > 1
-                pull_back(block, weight, slope, (queries, keys, above), results, add=add)
+                pull_back(block, weight_part, slope_part, inputs, results, add=add)
         for target, result in zip(targets, results, strict=True):
             if result is not target:
                 target.copy_(result)
