@@ -36,6 +36,7 @@ def test_a_compiled_step_is_the_eager_one_and_keeps_as_much(schedule):
     assert kept[0] == kept[1]
 
 
+@tells_exporting
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiles_to_one_graph_for_many_sizes():
@@ -55,6 +56,7 @@ def test_compiles_to_one_graph_for_many_sizes():
         assert counter.frame_count == graphs
 
 
+@tells_exporting
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiles_under_functional_transforms():
