@@ -1,6 +1,6 @@
 """Cross-entropy losses: over all pixels, or over hard pixels (OHEM)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,9 @@ class CrossEntropyLoss(nn.Module):
         Returns:
             A scalar; 0, with zero gradients, if all pixels are ignored.
         """
-        labels = labels.long()
-        losses = F.cross_entropy(
-            logits, labels, self.class_weights, ignore_index=IGNORE_INDEX, reduction="none"
-        )
-        return self._mean(losses, labels, labels != IGNORE_INDEX)
+        labels, counted = labels.long(), labels != IGNORE_INDEX
+        losses = _losses(logits, labels, counted, self.class_weights)
+        return self._mean(losses, labels, counted)
 
     def _mean(self, losses: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
         """Averages the losses of the counted pixels, weighted by class."""
@@ -98,17 +96,20 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Computes the loss of a batch; arguments and result are as in `CrossEntropyLoss`."""
-        labels = labels.long()
-        losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
+        labels, counted = labels.long(), labels != IGNORE_INDEX
+        losses = _losses(logits, labels, counted)
         # A NaN loss must not be hidden, so it counts as hard.
         hard = ~(losses.detach() < -self.effective_threshold(logits, labels).log())
         if self.class_weights is not None:
-            losses = losses * self.class_weights[labels.where(labels != IGNORE_INDEX, 0)]
-        return self._mean(losses, labels, hard & (labels != IGNORE_INDEX))
+            losses = losses * self.class_weights[labels.where(counted, 0)]
+        return self._mean(losses, labels, hard & counted)
 
     @torch.no_grad()
     def effective_threshold(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the probability (a scalar tensor) up to which a pixel of this batch is hard."""
+        """Returns the probability (a scalar tensor) up to which a pixel of this batch is hard.
+
+        Arguments are as in `forward`.
+        """
         kept = self.min_kept // self.factor**2
         if kept == 0:
             return logits.new_full((), self.threshold)
@@ -124,13 +125,45 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         read: those before it and those after it, one after the other along each axis.
         """
         rows, columns = (_coarse(size, self.factor, logits.device) for size in labels.shape[-2:])
-        nearest = labels[:, rows.nearest][:, :, columns.nearest]
+        nearest = labels[:, rows.nearest][:, :, columns.nearest].long()
         valid = nearest != IGNORE_INDEX
         classes = nearest.where(valid, 0).repeat(1, 2, 2)[:, None]
         beside = logits[:, :, rows.beside][:, :, :, columns.beside].softmax(dim=1)
         shares = (rows.shares[:, None] * columns.shares).to(logits.dtype)
         parts = beside.gather(1, classes)[:, 0] * shares
         return parts.unflatten(2, (2, -1)).unflatten(1, (2, -1)).sum(dim=(1, 3)), valid
+
+
+def _losses(
+    logits: Tensor, labels: Tensor, counted: Tensor, class_weights: Tensor | None = None
+) -> Tensor:
+    """Returns the cross-entropy of each pixel, (N, H, W): 0, without a gradient, if not counted."""
+    logits = _OfCounted.apply(logits, counted[:, None])
+    return F.cross_entropy(
+        logits, labels, class_weights, ignore_index=IGNORE_INDEX, reduction="none"
+    )
+
+
+class _OfCounted(torch.autograd.Function):
+    """Returns the logits; their gradient is 0 where pixels are not counted.
+
+    There the softmax's derivative would turn logits that are not finite into a gradient of NaN.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, counted: Tensor) -> Tensor:
+        return logits.view_as(logits)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (counted,) = ctx.saved_tensors
+        return upstream.where(counted, 0), None
 
 
 class _Coarse(NamedTuple):

@@ -44,7 +44,7 @@ def test_mining_keeps_the_pixels_of_the_definition(size, min_kept, threshold, ig
     labels[torch.rand(labels.shape) < ignored] = 255
     mask, expected_threshold = mined_pixels(logits, labels, threshold, min_kept)
     loss = OhemCrossEntropyLoss(threshold, min_kept)
-    found = loss.effective_threshold(logits, labels.long()).item()
+    found = loss.effective_threshold(logits, labels).item()
     assert found == pytest.approx(expected_threshold, rel=1e-9)
     assert 0 < mask.sum() <= (labels != 255).sum().item()
     logits.requires_grad_()
