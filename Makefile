@@ -24,9 +24,11 @@ test-oldest: .venv-oldest/installed
 slow-test: .venv/installed-dev
 	$(BIN)/python -m pytest --quiet -m slow
 
-# At most six minutes; make gpu-benchmark DEVICE=cpu exercises the same on small sizes
+# At most six minutes, beside another version: make gpu-benchmark BEFORE=main. The same runs on small
+# sizes with DEVICE=cpu.
 gpu-benchmark: .venv/installed-dev
-	$(BIN)/python scripts/benchmarks/gpu.py --device $(or $(DEVICE),cuda)
+	$(BIN)/python scripts/benchmarks/gpu.py --device $(or $(DEVICE),cuda) \
+		$(if $(BEFORE),--before "$(BEFORE)")
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
