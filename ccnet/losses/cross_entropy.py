@@ -1,6 +1,6 @@
 """Cross-entropy losses: over all pixels, or over hard pixels (OHEM)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,11 @@ class CrossEntropyLoss(nn.Module):
         Returns:
             A scalar; 0, with zero gradients, if all pixels are ignored.
         """
-        labels, counted = labels.long(), labels != IGNORE_INDEX
-        losses = _losses(logits, labels, counted, self.class_weights)
-        return self._mean(losses, labels, counted)
+        labels = labels.long()
+        losses = F.cross_entropy(
+            logits, labels, self.class_weights, ignore_index=IGNORE_INDEX, reduction="none"
+        )
+        return self._mean(losses, labels, labels != IGNORE_INDEX)
 
     def _mean(self, losses: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
         """Averages the losses of the counted pixels, weighted by class."""
@@ -96,13 +98,13 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Computes the loss of a batch; arguments and result are as in `CrossEntropyLoss`."""
-        labels, counted = labels.long(), labels != IGNORE_INDEX
-        losses = _losses(logits, labels, counted)
+        labels = labels.long()
+        losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
         # A NaN loss must not be hidden, so it counts as hard.
         hard = ~(losses.detach() < -self.effective_threshold(logits, labels).log())
         if self.class_weights is not None:
-            losses = losses * self.class_weights[labels.where(counted, 0)]
-        return self._mean(losses, labels, hard & counted)
+            losses = losses * self.class_weights[labels.where(labels != IGNORE_INDEX, 0)]
+        return self._mean(losses, labels, hard & (labels != IGNORE_INDEX))
 
     @torch.no_grad()
     def effective_threshold(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -132,38 +134,6 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         shares = (rows.shares[:, None] * columns.shares).to(logits.dtype)
         parts = beside.gather(1, classes)[:, 0] * shares
         return parts.unflatten(2, (2, -1)).unflatten(1, (2, -1)).sum(dim=(1, 3)), valid
-
-
-def _losses(
-    logits: Tensor, labels: Tensor, counted: Tensor, class_weights: Tensor | None = None
-) -> Tensor:
-    """Returns the cross-entropy of each pixel, (N, H, W): 0, without a gradient, if not counted."""
-    logits = _OfCounted.apply(logits, counted[:, None])
-    return F.cross_entropy(
-        logits, labels, class_weights, ignore_index=IGNORE_INDEX, reduction="none"
-    )
-
-
-class _OfCounted(torch.autograd.Function):
-    """Returns the logits; their gradient is 0 where pixels are not counted.
-
-    There the softmax's derivative would turn logits that are not finite into a gradient of NaN.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(logits: Tensor, counted: Tensor) -> Tensor:
-        return logits.view_as(logits)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        (counted,) = ctx.saved_tensors
-        return upstream.where(counted, 0), None
 
 
 class _Coarse(NamedTuple):

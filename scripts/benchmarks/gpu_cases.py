@@ -1,4 +1,4 @@
-"""Cases of the benchmark on a GPU: the operator, the network, and the seed's own claim.
+"""Cases of the benchmark on a GPU: the operator, the network, and what CCNet-Pure-Pytorch reports.
 
 In each, implementations of attention do the same work; they are given by name.
 """
