@@ -1,4 +1,4 @@
-"""Benchmark on a GPU: operator, network, what CCNet-Pure-Pytorch reports, and tests, in at most six minutes.
+"""Benchmark on a GPU: operator, network, tests, what CCNet-Pure-Pytorch reports; in six minutes.
 
     PYTHONPATH=. python scripts/benchmarks/gpu.py --before v0.1 --output gpu-benchmark.md
 
