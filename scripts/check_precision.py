@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ccnet import criss_cross_attention
-from ccnet.attention_kernel import autograd
+from ccnet.attention_kernel import multiplication
 from ccnet.baselines import published_criss_cross_attention
 from ccnet.console import prepare_console
 
@@ -82,7 +82,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.batched:
-        autograd.BLOCKWISE.clear()
+        multiplication.BLOCKWISE.clear()
     print("| operator | output exactly 3 | worst error | gradient exactly 1 | worst error |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, operator in OPERATORS.items():

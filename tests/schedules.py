@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from ccnet.attention_kernel import autograd, lines
+from ccnet.attention_kernel import multiplication
 
 SCHEDULES = ("blockwise", "batched", "half operands")
 """On a CPU; on other devices; on those that multiply halves into float32."""
@@ -16,11 +16,10 @@ def computed(schedule):
     """Has the operator computed in one of the schedules."""
     with pytest.MonkeyPatch.context() as patch:
         if schedule != "blockwise":
-            patch.setattr(autograd, "BLOCKWISE", set())
-            patch.setattr(lines, "COPYING", set())
+            patch.setattr(multiplication, "BLOCKWISE", set())
         if schedule == "half operands":
-            patch.setattr(lines, "widens", lambda device_type: True)
-            patch.setattr(lines, "multiply_halves", _multiply_halves)
+            patch.setattr(multiplication, "widens", lambda device_type: True)
+            patch.setattr(multiplication, "multiply_halves", _multiply_halves)
         yield
 
 

@@ -10,7 +10,7 @@ from reference import random_inputs
 from schedules import SCHEDULES, computed
 
 from ccnet import CrissCrossAttention2d, attention_kernel, criss_cross_attention
-from ccnet.attention_kernel import autograd, batched, blockwise
+from ccnet.attention_kernel import batched, blockwise
 
 SHAPES = [(5, 7), (4, 3), (1, 6), (6, 1), (1, 1), (2, 2), (7,), (1,)]
 SHAPES += [(3, 4, 2), (1, 3, 4), (3, 1, 2)]
@@ -109,7 +109,7 @@ def test_the_limit_of_weights_at_a_time_changes_nothing(monkeypatch, shape, limi
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_halves_are_multiplied_in_float32_where_that_is_faster(monkeypatch, dtype, channels_last):
-    monkeypatch.setattr(autograd, "_multiplies", lambda dtype: False)
+    monkeypatch.setattr(blockwise, "has_instructions", lambda dtype: False)
     inputs = random_inputs((5, 7), dtype=dtype, channels_last=channels_last)
     wide = [tensor.detach().float().requires_grad_() for tensor in inputs]
     actual, expected = criss_cross_attention(*inputs), criss_cross_attention(*wide)

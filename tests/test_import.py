@@ -27,7 +27,9 @@ ORDERS = {
         *("datasets", "inference", "weights", "backbones", "freezing", "heads", "reconfiguration"),
         *("model", "zoo", "evaluation", "training", "commands", "__main__"),
     ],
-    "attention_kernel": ["lines", "dense", "batched", "blockwise", "autograd"],
+    "attention_kernel": [
+        *("multiplication", "lines", "results", "dense", "batched", "blockwise", "autograd"),
+    ],
     "images": [
         *(
             "formats",

@@ -1,6 +1,6 @@
 """Autograd of criss-cross attention: which schedule computes it, and what is kept for backward."""
 
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,10 +9,8 @@ from torch import Tensor
 from ccnet.attention_kernel.batched import batched_backward, batched_forward
 from ccnet.attention_kernel.blockwise import blockwise_backward, blockwise_forward
 from ccnet.attention_kernel.dense import dense
-from ccnet.attention_kernel.lines import wide, without_autocast
-
-BLOCKWISE = {"cpu"}
-"""Types of devices that compute in blocks; all others take the batched schedule."""
+from ccnet.attention_kernel.multiplication import is_blockwise, without_autocast
+from ccnet.attention_kernel.results import empty_gradients, empty_outputs
 
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 """Before PyTorch 2.7, compiling and exporting cannot be told apart: both get plain operations."""
@@ -47,7 +45,7 @@ class CrissCross(torch.autograd.Function):
 
     @staticmethod
     def forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the output and what is known of the softmax, see `_forward`."""
+        """Returns the output and what is known of the softmax, see `empty_outputs`."""
         return _forward(query, key, value)
 
     @staticmethod
@@ -59,11 +57,7 @@ class CrissCross(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor, ...]:
         """Computes the gradients of query, key and value."""
-        *inputs, statistics = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            pull_back: Any = torch.func.vjp(dense, *inputs)[1]
-            return tuple(pull_back(upstream))
-        return _backward(upstream, *inputs, statistics)
+        return _differentiate(ctx, upstream, _backward)
 
     @staticmethod
     def vmap(
@@ -80,90 +74,63 @@ class CrissCross(torch.autograd.Function):
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns output and softmax statistics, as `_allocate_statistics` describes them."""
-    statistics = _allocate_statistics(query)
+    """Returns output and softmax statistics, as `empty_outputs` describes them."""
+    output, statistics = empty_outputs(query, key, value)
     with without_autocast(query.device):
-        if query.device.type in BLOCKWISE:
-            query, key, multiplied = _as_multiplied(query, key, value)
-            output = blockwise_forward(query, key, multiplied, statistics)
-            return output.to(value.dtype), statistics
-        output = _allocate_like(value)
-        batched_forward(query, key, value, output)
+        if is_blockwise(query):
+            blockwise_forward(query, key, value, statistics, output)
+        else:
+            batched_forward(query, key, value, output)
     return output, statistics
 
 
 def _backward(upstream: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
     """Returns the gradients of the inputs, given that of the output, inputs and statistics."""
     query, key, value, statistics = kept
+    gradients = empty_gradients(query, key, value)
     with without_autocast(query.device):
-        if query.device.type in BLOCKWISE:
-            upstream, query, key, multiplied = _as_multiplied(upstream, query, key, value)
-            gradients = blockwise_backward(upstream, query, key, multiplied, statistics)
-            return tuple(gradient.to(value.dtype) for gradient in gradients)
-        gradients = _allocate_gradients(upstream, *kept)
-        batched_backward(upstream, query, key, value, gradients)
+        if is_blockwise(query):
+            blockwise_backward(upstream, query, key, value, statistics, gradients)
+        else:
+            batched_backward(upstream, query, key, value, *gradients)
     return gradients
 
 
-def _as_multiplied(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Returns tensors of the CPU in their dtype, or in float32 if it multiplies that faster."""
-    fast = _multiplies(tensors[0].dtype)
-    return tensors if fast else tuple(tensor.float() for tensor in tensors)
+def _differentiate(
+    ctx: Any, upstream: Tensor, backward: Callable[..., tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """Computes the gradients with `backward`, or in operations that can be differentiated."""
+    *inputs, statistics = ctx.saved_tensors
+    if not torch.is_grad_enabled():
+        return backward(upstream, *inputs, statistics)
+    with without_autocast(upstream.device):
+        pull_back: Any = torch.func.vjp(dense, *inputs)[1]
+        return tuple(pull_back(upstream))
 
 
-@cache
-def _multiplies(dtype: torch.dtype) -> bool:
-    """Returns whether the processor has instructions for products of this dtype."""
-    names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
-    if dtype not in names:
-        return True
-    is_supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{names[dtype]}_supported", None)
-    return is_supported is not None and bool(is_supported())
+_REVISION = 1
+"""Part of the operators' names, by which graphs are cached on disk.
 
-
-def _allocate(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns an empty output and empty softmax statistics, as `_forward` fills them."""
-    return _allocate_like(value), _allocate_statistics(query)
-
-
-def _allocate_statistics(query: Tensor) -> Tensor:
-    """Returns room for maximal energy and sum of exponentials of each position.
-
-    It is (N, 2, *spatial) for the blockwise schedule. The batched one needs none: (N, 0, *spatial).
-    """
-    count = 2 if query.device.type in BLOCKWISE else 0
-    return query.new_empty(len(query), count, *query.shape[2:], dtype=wide(query))
-
-
-def _allocate_gradients(upstream: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-    """Returns empty gradients: channels-last if so computed, else in the layouts of the inputs."""
-    channels_last = upstream.device.type in BLOCKWISE or len(upstream) == 1
-    return tuple(_allocate_like(tensor, channels_last) for tensor in kept[:3])
-
-
-def _allocate_like(tensor: Tensor, channels_last: bool = False) -> Tensor:
-    last = tensor.movedim(1, -1)
-    if channels_last or last.is_contiguous():
-        return tensor.new_empty(last.shape).movedim(-1, 1)
-    return tensor.new_empty(tensor.shape)
-
+To be raised when shapes, layouts or dtypes of what they return or keep change.
+"""
+_NAME = f"ccnet::criss_cross_attention_{_REVISION}"
 
 _forward_operator = torch.library.custom_op(
-    "ccnet::criss_cross_attention",
+    _NAME,
     _forward,
     mutates_args=(),
     schema="(Tensor query, Tensor key, Tensor value) -> (Tensor, Tensor)",
 )
-_forward_operator.register_fake(_allocate)
+_forward_operator.register_fake(empty_outputs)
 _backward_operator = torch.library.custom_op(
-    "ccnet::criss_cross_attention_backward",
+    f"{_NAME}_backward",
     _backward,
     mutates_args=(),
     schema="(Tensor upstream, Tensor query, Tensor key, Tensor value, Tensor statistics)"
     " -> (Tensor, Tensor, Tensor)",
 )
-_backward_operator.register_fake(_allocate_gradients)
+_backward_operator.register_fake(lambda upstream, *kept: empty_gradients(*kept[:3]))
 _forward_operator.register_autograd(
-    lambda ctx, upstream, _: _backward_operator(upstream, *ctx.saved_tensors),
+    lambda ctx, upstream, _: _differentiate(ctx, upstream, _backward_operator),
     setup_context=CrissCross.setup_context,
 )

@@ -6,122 +6,180 @@ lie side by side, so that one softmax serves all. Backward computes them anew: n
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from ccnet.attention_kernel.lines import Block, energies, gather, multiply, operand, pull_back, wide
+from ccnet.attention_kernel.lines import Block, energies, gather, products, scatter
+from ccnet.attention_kernel.multiplication import operand, wide
+from ccnet.attention_kernel.results import buffer
 
 LIMIT = 2**27
-"""Attention weights at a time. Above it the batch is cut, then the first axis."""
+"""Attention weights at a time. Above it the batch is cut, then the first axis.
+
+Forward holds them at most twice in float32 at once, backward three times; beside them, at most the
+inputs and results of the samples at hand, each once again.
+"""
 _ALIGNMENT = 16
 """The weights of each position and axis begin at a multiple of these bytes."""
 
 
 def batched_forward(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
     """Fills the output; all tensors are (N, C, *spatial)."""
-    for queries, keys, values, target in _samples(query, key, value, output):
-        queries, keys, values = operand(queries), operand(keys), values.contiguous()
-        result = _buffer(target, values)
-        for band in _bands(values):
-            weights, total = band.energies(queries, keys), None
-            if weights.dtype == values.dtype:
-                # Divided after the product: equal values come out exactly.
-                weights.sub_(weights.amax(dim=-1, keepdim=True)).exp_()
-                total = weights.sum(dim=-1, keepdim=True)
-            else:
-                # Divided before: sums of halves could overflow.
-                weights = weights.softmax(dim=-1).to(values.dtype)
-            for block, part in band.parts(weights):
-                gather(block, part, values, result, add=block.masked)
-            if total is not None:
-                torch.div(result[band.queries], total, out=target[band.queries])
-            elif result is not target:
-                target[band.queries].copy_(result[band.queries])
+    for samples in _samples(query, key, value, output):
+        for band in _bands(samples[0]):
+            _attend(band, *samples)
 
 
-def batched_backward(
-    upstream: Tensor, query: Tensor, key: Tensor, value: Tensor, gradients: Sequence[Tensor]
-) -> None:
-    """Fills the gradients of query, key and value, given that of the output."""
-    for queries, keys, values, above, *targets in _samples(query, key, value, upstream, *gradients):
-        queries, keys, values = operand(queries), operand(keys), values.contiguous()
-        above = above.contiguous()
-        inputs = queries, keys, above
-        results = [_buffer(*pair) for pair in zip(targets, (queries, keys, values), strict=True)]
-        bands = list(_bands(values))
-        if len(bands) > 1:
-            for result in results:
-                result.zero_()
-        for band in bands:
-            slopes = band.energies(queries, keys)
-            weights = slopes.softmax(dim=-1)
-            band.pad(slopes, 0)
-            for block, part in band.parts(slopes):
-                multiply(block.queries(above), block.keys(values).transpose(-1, -2), part)
-            slopes = torch._softmax_backward_data(slopes, weights, -1, weights.dtype)
-            weights, slopes = weights.to(values.dtype), slopes.to(queries.dtype)
-            parts = zip(band.parts(weights), band.parts(slopes), strict=True)
-            for (block, weight_part), (_, slope_part) in parts:
-                add = block.masked or len(bands) > 1
-                pull_back(block, weight_part, slope_part, inputs, results, add=add)
-        for target, result in zip(targets, results, strict=True):
-            if result is not target:
-                target.copy_(result)
+def batched_backward(upstream: Tensor, *tensors: Tensor) -> None:
+    """Fills gradients.
+
+    Args:
+        upstream: (N, Cv, *spatial), the gradient of the output.
+        *tensors: query, key and value, then their gradients, to be filled.
+
+    Where halves are multiplied without widened copies, the gradients of the energies are rounded
+    to halves too, as the weights are.
+    """
+    for samples in _samples(upstream, *tensors):
+        for band in _bands(samples[0]):
+            _differentiate(band, *samples)
 
 
 class _Band:
     """Consecutive positions of the first axis that attend, in all samples and other axes.
 
     Attributes:
-        queries: their range.
+        positions: their range.
     """
 
-    def __init__(self, values: Tensor, queries: slice) -> None:
-        self.queries = queries
-        self.shape = (queries.stop - queries.start, *values.shape[1:-1])
-        self.axes = [*range(values.dim() - 2, 1, -1), 0]
-        aligned = max(1, _ALIGNMENT // values.element_size())
+    def __init__(self, sample: Tensor, positions: slice) -> None:
+        self.positions = positions
+        self.shape = (positions.stop - positions.start, *sample.shape[1:-1])
+        self.axes = [0, *range(2, sample.dim() - 1)]
+        aligned = max(1, _ALIGNMENT // sample.element_size())
         self.sides, self.length = [], 0
         for axis in self.axes:
-            side = slice(self.length, self.length + values.shape[axis])
+            side = slice(self.length, self.length + sample.shape[axis])
             self.sides.append(side)
-            self.length += -(-values.shape[axis] // aligned) * aligned
+            self.length += -(-sample.shape[axis] // aligned) * aligned
 
-    def energies(self, query: Tensor, key: Tensor) -> Tensor:
-        """Computes the energies of all axes, side by side; between them -inf."""
-        result = query.new_empty(*self.shape, self.length, dtype=wide(query))
-        self.pad(result, -math.inf)
-        for block, part in self.parts(result):
-            energies(block, query, key, out=part)
-        return result
+    def multiply(
+        self,
+        compute: Callable[..., Tensor],
+        query: Tensor,
+        key: Tensor,
+        *,
+        padding: float,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """Computes `energies` or `products` of all axes, side by side and each aligned.
 
-    def pad(self, weights: Tensor, number: float) -> None:
-        """Fills what is between the axes."""
+        Args:
+            compute: one of them.
+            query: (band, samples, other axes, C).
+            key: (first axis, samples, other axes, C).
+            padding: what is between the axes.
+            out: where the products go; a new tensor if it is None.
+
+        Returns:
+            (band, samples, other axes, keys of all axes), at least float32.
+        """
+        if out is None:
+            out = query.new_empty(*self.shape, self.length, dtype=wide(query))
         ends = [side.start for side in self.sides[1:]] + [self.length]
         for side, end in zip(self.sides, ends, strict=True):
             if side.stop < end:
-                weights[..., side.stop : end].fill_(number)
+                out[..., side.stop : end].fill_(padding)
+        for block, part in self.parts(out):
+            compute(block, query, key, out=part)
+        return out
 
     def parts(self, weights: Tensor) -> Iterator[tuple[Block, Tensor]]:
-        """Yields the block of each axis, with its weights (..., lines, queries, keys)."""
+        """Yields the block of each axis, with its weights (..., lines, queries, keys).
+
+        Queries are views of tensors of the band, keys of those of the whole first axis. The axis
+        across bands comes first, so that it writes to all keys, and others add.
+        """
         for axis, side in zip(self.axes, self.sides, strict=True):
-            masked = axis != self.axes[0]
-            queries = partial(_lines, axis=axis, positions=self.queries)
-            if axis:
-                block = Block(queries, queries, masked)
-            else:
-                block = Block(queries, partial(_lines, axis=0), masked, self.queries.start)
-            yield block, _lines(weights[..., side], axis)
+            queries = partial(_lines, axis=axis)
+            keys = partial(queries, positions=self.positions if axis else slice(None))
+            yield Block(queries, keys, masked=axis > 0), queries(weights[..., side])
+
+    def sum(
+        self,
+        compute: Callable[..., None],
+        weights: Tensor,
+        source: Tensor,
+        target: Tensor,
+        *,
+        add: bool = False,
+        divisor: Tensor | None = None,
+    ) -> None:
+        """Sums what `gather` or `scatter` computes over the axes.
+
+        Args:
+            compute: one of them.
+            weights: (band, samples, other axes, keys of all axes), in the dtype of the source.
+            source: what is summed: of the whole first axis to gather, of the band to scatter.
+            target: what is filled: of the band to gather, of the whole first axis to scatter.
+            add: whether to add to the target instead.
+            divisor: what to divide sums by, not added then; nothing if it is None.
+        """
+        result = buffer(target, source.dtype)
+        is_direct = result is target
+        for block, part in self.parts(weights):
+            compute(block, part, source, result, add=block.masked or (add and is_direct))
+        if divisor is not None:
+            torch.div(result, divisor, out=target)
+        elif not is_direct:
+            target.add_(result) if add else target.copy_(result)
 
 
-def _bands(values: Tensor) -> Iterator[_Band]:
-    length, *others = values.shape[:-1]
-    step = max(1, LIMIT // (math.prod(others) * (length + sum(others[1:]))))
-    for start in range(0, length, step):
-        yield _Band(values, slice(start, min(start + step, length)))
+def _attend(band: _Band, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
+    """Fills the output of a band."""
+    weights, total = _exponentials(band, query, key, value.dtype)
+    band.sum(gather, weights, value.contiguous(), output[band.positions], divisor=total)
+
+
+def _exponentials(
+    band: _Band, query: Tensor, key: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """Computes the weights in a dtype, before division by their total, or after and None."""
+    query = operand(query[band.positions])
+    weights = band.multiply(energies, query, operand(key), padding=-math.inf)
+    if dtype != weights.dtype:
+        # Divided at once: sums of halves could overflow.
+        return weights.softmax(dim=-1).to(dtype), None
+    # Divided after the product: equal values come out exactly.
+    weights.sub_(weights.amax(dim=-1, keepdim=True)).exp_()
+    return weights, weights.sum(dim=-1, keepdim=True)
+
+
+def _differentiate(band: _Band, upstream: Tensor, *tensors: Tensor) -> None:
+    """Fills the gradients of a band's queries, and adds to those of the keys and values."""
+    query, key, value, query_gradient, key_gradient, value_gradient = tensors
+    upstream = upstream[band.positions].contiguous()
+    query, key = operand(query[band.positions]), operand(key)
+    weights, slopes = _slopes(band, upstream, query, key, value)
+    weights, slopes = weights.to(value.dtype), slopes.to(query.dtype)
+    add = band.positions.start > 0
+    band.sum(scatter, weights, upstream, value_gradient, add=add)
+    band.sum(gather, slopes, key, query_gradient[band.positions])
+    band.sum(scatter, slopes, query, key_gradient, add=add)
+
+
+def _slopes(
+    band: _Band, upstream: Tensor, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Computes the attention weights of a band and the gradients of its energies."""
+    scores = band.multiply(energies, query, key, padding=-math.inf)
+    weights = scores.softmax(dim=-1)
+    # The copy of the values is gone before more weights are allocated.
+    slopes = band.multiply(products, upstream, value.contiguous(), padding=0, out=scores)
+    return weights, torch._softmax_backward_data(slopes, weights, -1, weights.dtype)
 
 
 def _samples(*batch: Tensor) -> Iterator[list[Tensor]]:
@@ -137,10 +195,11 @@ def _samples(*batch: Tensor) -> Iterator[list[Tensor]]:
         yield [tensor.squeeze(single).movedim(1, -1).transpose(0, 1) for tensor in tensors]
 
 
-def _buffer(target: Tensor, operand: Tensor) -> Tensor:
-    """Returns where a product like the operand is written: the target itself, if it is like it."""
-    is_like = target.is_contiguous() and target.dtype == operand.dtype
-    return target if is_like else torch.empty_like(operand)
+def _bands(sample: Tensor) -> Iterator[_Band]:
+    length, *others = sample.shape[:-1]
+    step = max(1, LIMIT // (math.prod(others) * (length + sum(others[1:]))))
+    for start in range(0, length, step):
+        yield _Band(sample, slice(start, min(start + step, length)))
 
 
 def _lines(tensor: Tensor, axis: int, positions: slice = slice(None)) -> Tensor:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ccnet.attention_kernel.lines import Block, energies, gather, pull_back
+from ccnet.attention_kernel.lines import Block, energies, gather, products, scatter
+from ccnet.attention_kernel.multiplication import has_instructions
+from ccnet.attention_kernel.results import buffer
 
 _BLOCK_WEIGHTS = 2**18
 """Attention weights per block: what fits the cache of a core."""
@@ -24,26 +26,44 @@ _STASH_WEIGHTS = 2**24
 """Attention weights per sample up to which a pass keeps rather than recomputes them."""
 
 
-def blockwise_forward(query: Tensor, key: Tensor, value: Tensor, statistics: Tensor) -> Tensor:
-    """Computes the output and fills the softmax statistics (N, 2, *spatial)."""
-    queries, keys, values = (_channels_last(tensor) for tensor in (query, key, value))
-    output = torch.empty_like(values)
+def blockwise_forward(
+    query: Tensor, key: Tensor, value: Tensor, statistics: Tensor, output: Tensor
+) -> None:
+    """Fills the softmax statistics (N, 2, *spatial) and the output (N, Cv, *spatial)."""
+    queries, keys = _channels_last(query), _channels_last(key)
+    targets = output.movedim(1, -1)
+    if targets.is_contiguous():
+        values = _channels_last(value)
+    else:
+        # An output in another order lends its memory to the values until it is written.
+        values = output.view(targets.shape).copy_(value.movedim(1, -1))
     samples = _samples(queries, keys, values, statistics)
-    for sample, target in zip(samples, output, strict=True):
-        _attend(sample, target)
-    return _like(value, output, spare=values)
+    for sample, target in zip(samples, targets, strict=True):
+        result = buffer(target, sample.value.dtype)
+        _attend(sample, result)
+        if target.is_contiguous():
+            _copy(result, target)
+        else:
+            _transpose(result.flatten(0, -2), target.movedim(-1, 0).flatten(1))
 
 
 def blockwise_backward(
-    upstream: Tensor, query: Tensor, key: Tensor, value: Tensor, statistics: Tensor
-) -> tuple[Tensor, ...]:
-    """Computes the gradients of query, key and value, in channels-last order."""
+    upstream: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    statistics: Tensor,
+    gradients: Sequence[Tensor],
+) -> None:
+    """Fills the gradients of query, key and value, given that of the output."""
     inputs = [_channels_last(tensor) for tensor in (query, key, value)]
-    gradients = [torch.empty_like(tensor) for tensor in inputs]
-    samples = _samples(*inputs, statistics)
-    for sample, above, *targets in zip(samples, _channels_last(upstream), *gradients, strict=True):
-        _differentiate(sample, above, targets)
-    return tuple(tensor.movedim(-1, 1) for tensor in gradients)
+    batches = [_channels_last(upstream), *(tensor.movedim(1, -1) for tensor in gradients)]
+    for sample, above, *targets in zip(_samples(*inputs, statistics), *batches, strict=True):
+        dtypes = [tensor.dtype for tensor in sample[:3]]
+        results = [buffer(*pair) for pair in zip(targets, dtypes, strict=True)]
+        _differentiate(sample, above.to(sample.value.dtype), results)
+        for result, target in zip(results, targets, strict=True):
+            _copy(result, target)
 
 
 class _Sample(NamedTuple):
@@ -57,10 +77,11 @@ class _Sample(NamedTuple):
 
 
 def _samples(*batch: Tensor) -> Iterator[_Sample]:
-    """Yields the samples of a batch, with query and key in the dtype of the statistics."""
+    """Yields the samples of a batch, each tensor in the dtype in which it is multiplied."""
     for query, key, value, statistics in zip(*batch, strict=True):
         wide = statistics.dtype
-        yield _Sample(query.to(wide), key.to(wide), value, *statistics)
+        narrow = value.dtype if has_instructions(value.dtype) else wide
+        yield _Sample(query.to(wide), key.to(wide), value.to(narrow), *statistics)
 
 
 def _attend(sample: _Sample, output: Tensor) -> None:
@@ -120,8 +141,7 @@ def _differentiate(sample: _Sample, upstream: Tensor, gradients: Sequence[Tensor
         weights = energies(block, query, key)
         weights.sub_(block.queries(maximum)[..., None]).exp_()
         weights.div_(block.queries(total)[..., None])
-        gathered = torch.bmm(block.queries(upstream), block.keys(value).transpose(1, 2))
-        return weights, gathered.to(weights.dtype)
+        return weights, products(block, upstream, value).to(weights.dtype)
 
     stash = []
     for axis in axes:
@@ -131,16 +151,14 @@ def _differentiate(sample: _Sample, upstream: Tensor, gradients: Sequence[Tensor
             if keep:
                 stash.append((weights, gathered))
     stash.reverse()
-    inputs = query, key, upstream
-    results = torch.empty_like(query), torch.empty_like(key), value_gradient
     for axis in axes:
         for block in _blocks(maximum, axis, masked=axis != axes[0]):
             weights, gathered = stash.pop() if keep else weigh(block)
             slopes = gathered.sub_(block.queries(mean)[..., None]).mul_(weights)
             weights = weights.to(value.dtype)
-            pull_back(block, weights, slopes, inputs, results, add=block.masked)
-    query_gradient.copy_(results[0])
-    key_gradient.copy_(results[1])
+            scatter(block, weights, upstream, value_gradient, add=block.masked)
+            gather(block, slopes, key, query_gradient, add=block.masked)
+            scatter(block, slopes, query, key_gradient, add=block.masked)
 
 
 def _axes(statistic: Tensor) -> list[int]:
@@ -180,17 +198,9 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.movedim(1, -1).contiguous()
 
 
-def _like(original: Tensor, result: Tensor, spare: Tensor) -> Tensor:
-    """Returns the channels-last result (N, *spatial, C) in the shape and layout of the original.
-
-    `spare` is the original in channels-last order; if it is a copy, its memory is reused.
-    """
-    if original.movedim(1, -1).is_contiguous():
-        return result.movedim(-1, 1)
-    copy = spare.view(original.shape)
-    for target, source in zip(copy.flatten(2), result.flatten(1, -2), strict=True):
-        _transpose(source, target)
-    return copy
+def _copy(result: Tensor, target: Tensor) -> None:
+    if result is not target:
+        target.copy_(result)
 
 
 def _transpose(source: Tensor, target: Tensor) -> None:

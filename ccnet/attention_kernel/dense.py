@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ccnet.attention_kernel.lines import wide
+from ccnet.attention_kernel.multiplication import wide
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

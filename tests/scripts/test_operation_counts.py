@@ -7,7 +7,7 @@ import pytest
 import torch
 from operation_counts import OperationCount, operator_counts, step_counts
 
-from ccnet.attention_kernel.lines import widens
+from ccnet.attention_kernel.multiplication import widens
 
 MOST_OPERATIONS = (20, 36)
 """Forward, backward."""
