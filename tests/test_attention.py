@@ -232,6 +232,20 @@ def test_autocast_computes_energies_in_float32():
     assert torch.equal(inside, criss_cross_attention(query, key, value))
 
 
+def test_autocast_changes_no_gradient_that_is_differentiated_again(schedule):
+    inputs = random_inputs((6, 5), channels=(8, 8), dtype=torch.float32)
+    upstream = torch.randn_like(inputs[2])
+
+    def gradients():
+        output = criss_cross_attention(*inputs)
+        return torch.autograd.grad(output, inputs, upstream, create_graph=True)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = gradients()
+    for actual, expected in zip(inside, gradients(), strict=True):
+        assert torch.equal(actual, expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

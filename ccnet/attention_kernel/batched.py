@@ -19,8 +19,9 @@ from ccnet.attention_kernel.results import buffer
 LIMIT = 2**27
 """Attention weights at a time. Above it the batch is cut, then the first axis.
 
-Forward holds them at most twice in float32 at once, backward three times; beside them, at most the
-inputs and results of the samples at hand, each once again.
+Forward holds those of half-precision inputs at most twice in float32, others once; backward holds
+three such tensors; of axes between the first and the last, each has copies of its own weights.
+Beside them, each input and result of the samples at hand is held at most once again.
 """
 _ALIGNMENT = 16
 """The weights of each position and axis begin at a multiple of these bytes."""
@@ -152,7 +153,8 @@ def _exponentials(
     weights = band.multiply(energies, query, operand(key), padding=-math.inf)
     if dtype != weights.dtype:
         # Divided at once: sums of halves could overflow.
-        return weights.softmax(dim=-1).to(dtype), None
+        weights = weights.softmax(dim=-1)
+        return weights.to(dtype), None
     # Divided after the product: equal values come out exactly.
     weights.sub_(weights.amax(dim=-1, keepdim=True)).exp_()
     return weights, weights.sum(dim=-1, keepdim=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 BLOCKWISE = {"cpu"}
-"""Types of devices that compute in blocks, and where a product into a view costs more than its copy.
+"""Types of devices that compute in blocks; there, a product into a view costs more than its copy.
 
 All others take the batched schedule, and write products where they belong.
 """
