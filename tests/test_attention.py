@@ -102,8 +102,9 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch, shape, block, stash):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_limit_of_weights_at_a_time_changes_nothing(monkeypatch, shape, limit, dtype):
     monkeypatch.setattr(batched, "LIMIT", limit)
-    inputs = random_inputs(shape, dtype=dtype)
-    assert_equals_reference(inputs, TOLERANCES[dtype], ["batched", "half operands"])
+    for channels_last in (False, True):
+        inputs = random_inputs(shape, dtype=dtype, channels_last=channels_last)
+        assert_equals_reference(inputs, TOLERANCES[dtype], ["batched", "half operands"])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
