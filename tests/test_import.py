@@ -28,7 +28,8 @@ ORDERS = {
         *("model", "zoo", "evaluation", "training", "commands", "__main__"),
     ],
     "attention_kernel": [
-        *("multiplication", "lines", "results", "dense", "batched", "blockwise", "autograd"),
+        *("multiplication", "lines", "results", "dense"),
+        *("batched", "blockwise", "small_maps", "autograd"),
     ],
     "images": [
         *(

@@ -11,6 +11,7 @@ from ccnet.attention_kernel.blockwise import blockwise_backward, blockwise_forwa
 from ccnet.attention_kernel.dense import dense
 from ccnet.attention_kernel.multiplication import is_blockwise, without_autocast
 from ccnet.attention_kernel.results import empty_gradients, empty_outputs
+from ccnet.attention_kernel.small_maps import is_small, small_backward, small_forward
 
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 """Before PyTorch 2.7, compiling and exporting cannot be told apart: both get plain operations."""
@@ -77,10 +78,13 @@ def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]
     """Returns output and softmax statistics, as `empty_outputs` describes them."""
     output, statistics = empty_outputs(query, key, value)
     with without_autocast(query.device):
-        if is_blockwise(query):
-            blockwise_forward(query, key, value, statistics, output)
-        else:
+        if not is_blockwise(query):
             batched_forward(query, key, value, output)
+        elif is_small(value):
+            small_forward(query, key, value, output)
+            statistics.zero_()
+        else:
+            blockwise_forward(query, key, value, statistics, output)
     return output, statistics
 
 
@@ -89,10 +93,12 @@ def _backward(upstream: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
     query, key, value, statistics = kept
     gradients = empty_gradients(query, key, value)
     with without_autocast(query.device):
-        if is_blockwise(query):
-            blockwise_backward(upstream, query, key, value, statistics, gradients)
-        else:
+        if not is_blockwise(query):
             batched_backward(upstream, query, key, value, *gradients)
+        elif is_small(value):
+            small_backward(upstream, query, key, value, *gradients)
+        else:
+            blockwise_backward(upstream, query, key, value, statistics, gradients)
     return gradients
 
 
