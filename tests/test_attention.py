@@ -10,7 +10,7 @@ from reference import random_inputs
 from schedules import SCHEDULES, computed
 
 from ccnet import CrissCrossAttention2d, attention_kernel, criss_cross_attention
-from ccnet.attention_kernel import batched, blockwise
+from ccnet.attention_kernel import batched, blockwise, small_maps
 
 SHAPES = [(5, 7), (4, 3), (1, 6), (6, 1), (1, 1), (2, 2), (7,), (1,)]
 SHAPES += [(3, 4, 2), (1, 3, 4), (3, 1, 2)]
@@ -107,10 +107,21 @@ def test_the_limit_of_weights_at_a_time_changes_nothing(monkeypatch, shape, limi
         assert_equals_reference(inputs, TOLERANCES[dtype], ["batched", "half operands"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_parts_of_a_batch_of_small_maps_change_nothing(monkeypatch, dtype):
+    monkeypatch.setattr(small_maps, "_WEIGHTS", 1)
+    inputs = random_inputs((5, 7), batch=3, dtype=dtype)
+    assert_equals_reference(inputs, TOLERANCES[dtype], ["small maps"])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_halves_are_multiplied_in_float32_where_that_is_faster(monkeypatch, dtype, channels_last):
-    monkeypatch.setattr(blockwise, "has_instructions", lambda dtype: False)
+@pytest.mark.parametrize("schedule", ["blockwise", "small maps"], indirect=True)
+def test_halves_are_multiplied_in_float32_where_that_is_faster(
+    monkeypatch, dtype, channels_last, schedule
+):
+    module = small_maps if schedule == "small maps" else blockwise
+    monkeypatch.setattr(module, "has_instructions", lambda dtype: False)
     inputs = random_inputs((5, 7), dtype=dtype, channels_last=channels_last)
     wide = [tensor.detach().float().requires_grad_() for tensor in inputs]
     actual, expected = criss_cross_attention(*inputs), criss_cross_attention(*wide)
@@ -197,7 +208,7 @@ def test_constant_inputs_come_out_exactly(schedule):
 def test_nothing_but_the_inputs_and_two_numbers_a_position_is_kept_for_backward(schedule):
     inputs = random_inputs((97, 97), batch=1, channels=(4, 8), dtype=torch.float32)
     extra = kept_for_backward(lambda: criss_cross_attention(*inputs), inputs)
-    assert extra == (2 * 4 * 97 * 97 if schedule == "blockwise" else 0)
+    assert extra == (2 * 4 * 97 * 97 if schedule in ("blockwise", "small maps") else 0)
 
 
 def test_vmap_and_functional_gradients(schedule):
