@@ -40,12 +40,14 @@ def make_row(network: str, weights: WeightsEnum, *, is_default: bool) -> str:
     if meta["protocol"].box:
         long, short = meta["protocol"].box
         protocol += f", fit {long}x{short}"
-    if meta["hub"]:
+    if meta["sha256"]:
+        place = "this repository"
+    elif meta["hub"]:
         place = f"Hugging Face Hub, {meta['hub']['repo_id']}"
     elif meta["origin"]:
         place = "its origin, converted"
     else:
-        place = "a file that you fetch" if "by_hand" in meta else "this repository"
+        place = "a file that you fetch"
     cells = [
         f"`{network}`",
         f"`{weights.name}`{' (default)' if is_default else ''}",

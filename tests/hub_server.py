@@ -1,8 +1,6 @@
 """A local server that speaks the Hugging Face Hub's protocol, with faults on demand."""
 
-import base64
 import hashlib
-import json
 import re
 import threading
 from dataclasses import dataclass, field
@@ -10,13 +8,18 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
 import torch
+from hub_uploads import Uploads
 from torchvision.models import Weights, WeightsEnum
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 NOWHERE = "http://127.0.0.1:9"
 """An address where no server answers."""
+
+uploads = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+"""For tests that upload: the Hub's client sends large files in a deprecated way."""
 
 assert_equal = partial(torch.testing.assert_close, rtol=0, atol=0)
 
@@ -26,11 +29,30 @@ class Repository:
     """What the server holds under one name, and how it misbehaves there."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    revisions: tuple[str, ...] = ("main", COMMIT)  # of its one commit
+    revisions: tuple[str, ...] = ("main", COMMIT)  # names of its last commit, which is the last
+    history: dict[str, dict[str, bytes]] = field(default_factory=dict)  # files of earlier commits
     token: str = ""  # if not empty, what a request must be authorised with
     failures: list[int] = field(default_factory=list)  # statuses of the next answers
     cuts: list[int] = field(default_factory=list)  # bytes of the next downloads that break off
     continues: bool = True  # gives the rest of a file to those who ask for it
+
+    @property
+    def head(self) -> str:
+        return self.revisions[-1]
+
+    def commit(self, changed: dict[str, bytes]) -> str:
+        """Makes a commit of changed files, and returns its name."""
+        self.history[self.head] = self.files
+        self.files = {**self.files, **changed}
+        name = hashlib.sha1(repr((self.head, sorted(changed))).encode()).hexdigest()
+        self.revisions = (*self.revisions[:-1], name)
+        return name
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes] | None]:
+        """The commit of a revision, and its files; None if there is no such revision."""
+        if revision in self.revisions:
+            return self.head, self.files
+        return revision, self.history.get(revision)
 
 
 class HubServer:
@@ -56,12 +78,15 @@ class HubServer:
     def reset(self) -> None:
         """Forgets all repositories and requests."""
         self.repositories: dict[str, Repository] = {"": Repository()}
+        self.large: dict[str, bytes] = {}  # uploaded files by their SHA-256
+        self.new_repository = Repository
+        self.before_commit = lambda repository: None
         self.asked: list[tuple[str, str, str | None]] = []
 
     def environment(self, home: Path) -> dict[str, str]:
         """Variables for a process of its own whose client takes this server for the Hub."""
         places = {"HF_ENDPOINT": self.address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
-        return {**places, "HF_TOKEN": "", "CCNET_WEIGHTS_DIR": ""}
+        return {**places, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "", "CCNET_WEIGHTS_DIR": ""}
 
     def requests(self, method: str, part: str) -> list[tuple[str, str, str | None]]:
         """The requests of this method whose path contains `part`."""
@@ -75,7 +100,9 @@ def connect(monkeypatch, address, home, *, offline=False):
         "HUGGINGFACE_CO_URL_TEMPLATE": f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
         "HF_HOME": str(home),
         "HF_HUB_CACHE": str(home / "hub"),
+        "HF_TOKEN_PATH": str(home / "token"),
         "HF_HUB_OFFLINE": offline,
+        "HF_HUB_DISABLE_XET": True,
     }.items():
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     for name in ("HF_TOKEN", "CCNET_WEIGHTS_DIR"):
@@ -92,7 +119,7 @@ def registered(**meta):
     return Own.OWN
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Uploads, BaseHTTPRequestHandler):
     server_state: HubServer
 
     def log_message(self, *_: object) -> None:
@@ -107,37 +134,46 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def _json(self, content: object) -> None:
-        self._answer(200, json.dumps(content).encode(), Content_Type="application/json")
-
     def do_HEAD(self) -> None:
         state = self.server_state
         path = self.path.partition("?")[0]
         state.asked.append((self.command, path, self.headers.get("Range")))
+        if path.startswith("/api/"):
+            return self.answer_question(path)
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         name, revision, filename = found.groups() if found else ("", "main", path[len("/files/") :])
-        repository = state.repositories.get(name)
+        repository = self.find(name)
         if repository is None:
-            return self._answer(404, X_Error_Code="RepoNotFound")
+            return None
         if repository.failures:
             return self._answer(repository.failures.pop(0))
-        if repository.token and self.headers.get("Authorization") != f"Bearer {repository.token}":
-            return self._answer(401, X_Error_Code="RepoNotFound")
-        if revision not in repository.revisions:
+        commit, files = repository.at(revision)
+        if files is None:
             return self._answer(404, X_Error_Code="RevisionNotFound")
-        if filename not in repository.files:
-            return self._answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
-        return self._send_file(repository, repository.files[filename])
+        if filename not in files:
+            return self._answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+        return self._send_file(repository, commit, files[filename])
+
+    def find(self, name: str) -> Repository | None:
+        """The repository; None after an answer that says why not."""
+        repository = self.server_state.repositories.get(name)
+        if repository is None:
+            self._answer(404, X_Error_Code="RepoNotFound")
+        elif repository.token and self.headers.get("Authorization") != f"Bearer {repository.token}":
+            self._answer(401, X_Error_Code="RepoNotFound")
+        else:
+            return repository
+        return None
 
     do_GET = do_HEAD  # noqa: N815 - the names that http.server calls
 
-    def _send_file(self, repository: Repository, content: bytes) -> None:
+    def _send_file(self, repository: Repository, commit: str, content: bytes) -> None:
         etag = hashlib.sha256(content).hexdigest()
         span = re.fullmatch(r"bytes=(\d+)-\d*", self.headers.get("Range", ""))
         span = span if repository.continues else None
         begin = int(span[1]) if span else 0
         self.send_response(206 if span else 200)
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", commit)
         self.send_header("ETag", f'"{etag}"')
         self.send_header("Accept-Ranges", "bytes")
         if span:
@@ -151,38 +187,3 @@ class _Handler(BaseHTTPRequestHandler):
             end = begin + repository.cuts.pop(0)
             self.close_connection = True
         self.wfile.write(content[begin:end])
-
-    def do_POST(self) -> None:
-        state = self.server_state
-        path = self.path.partition("?")[0]
-        state.asked.append(("POST", path, None))
-        if "chunked" in self.headers.get("Transfer-Encoding", ""):
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if path == "/api/validate-yaml":
-            return self._json({"warnings": [], "errors": []})
-        if path == "/api/repos/create":
-            asked = json.loads(body)
-            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
-            state.repositories.setdefault(name, Repository())
-            return self._json({"url": f"{state.address}/{name}", "name": name, "id": name})
-        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", path)
-        if not found:
-            return self._answer(404)
-        name, action = found.groups()
-        if action == "preupload":
-            usual = {"uploadMode": "regular", "shouldIgnore": False}
-            files = [{"path": file["path"], **usual} for file in json.loads(body)["files"]]
-            return self._json({"files": files})
-        for line in body.splitlines():
-            operation = json.loads(line)
-            if operation["key"] == "file":
-                content = base64.b64decode(operation["value"]["content"])
-                state.repositories[name].files[operation["value"]["path"]] = content
-        address = f"{state.address}/{name}/commit/{COMMIT}"
-        return self._json({"commitUrl": address, "commitOid": COMMIT, "pullRequestUrl": None})

@@ -63,7 +63,7 @@ ORDERS = {
         ),
     ],
     "weights": [
-        *("file_kinds", "tensors", "pickles", "families", "entries", "registry"),
+        *("file_kinds", "tensors", "pickles", "families", "entries", "pins", "registry"),
         *("serialization", "assumptions", "conversion", "hashes", "retries", "timed_requests"),
         *("fetching", "hub", "origins", "imagenet", "downloads", "sources", "backbones"),
         *("model_card", "hub_mixin"),

@@ -43,6 +43,7 @@ def test_wheel_holds_package_weights_and_licence(wheel, repository):
     assert {str(path.relative_to(repository)) for path in sources} <= names
     assert {
         "ccnet/py.typed",
+        "ccnet/weights/pins.json",
         "ccnet/bundled/ccnet_resnet18_camvid.safetensors",
         "ccnet/bundled/ccnet_resnet18_camvid.md",
     } <= names

@@ -11,7 +11,7 @@ from torch import Tensor
 from ccnet.backbones.timm_network import TIMM, TimmBackbone, create
 from ccnet.files import user_path
 from ccnet.weights.file_kinds import check_no_url, is_safetensors
-from ccnet.weights.hub import cure_of, fetch_file
+from ccnet.weights.hub import cure_of, fetch_file, in_one_line
 from ccnet.weights.pickles import read_pickle
 from ccnet.weights.serialization import load_strictly, read_files, read_weights
 
@@ -85,7 +85,7 @@ def _from_hub(
         )
     except OSError as error:
         raise FileNotFoundError(
-            f"{address} could not be loaded: {error}\n{cure_of(error)}"
+            f"{address} could not be loaded: {in_one_line(error)}\n{cure_of(error)}"
         ) from error
     folders = path.parts[:-1]  # .../snapshots/COMMIT/...
     if "snapshots" in folders:

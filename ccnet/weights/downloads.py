@@ -1,7 +1,8 @@
 """Downloads of registered weights: bundled files, a local folder, the Hugging Face Hub, the origin.
 
 Weights are taken from the first of these places that has them. Files with a published hash are
-checked against it.
+checked against it. Weights that are pinned on the Hub are not asked for at their origin, where less
+of the hash is known.
 """
 
 import logging
@@ -12,7 +13,7 @@ from torchvision.models import WeightsEnum
 
 from ccnet.files import sha256_of, user_path
 from ccnet.weights.hashes import verify
-from ccnet.weights.hub import fetch_file, is_cached
+from ccnet.weights.hub import fetch_file, in_one_line, is_cached
 from ccnet.weights.origins import convert_registered, load_from_origin
 from ccnet.weights.registry import details_of
 from ccnet.weights.serialization import ModelWeights, read_files
@@ -63,13 +64,26 @@ def _in_folders(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
             if weights.meta["sha256"] is None:
                 logger.warning("%s is taken unverified: it has no published hash", path)
             return read_files(path, None, str(path), details_of(weights))
-    origin = weights.meta["origin"]
-    if own and origin:
-        path = user_path(own) / Path(origin["url"]).name
-        if path.is_file():
-            verify(path, origin["sha256_prefix"])
-            return convert_registered(path, weights)
+    path = checkpoint_at_hand(weights)
+    if path:
+        return convert_registered(path, weights)
     raise FileNotFoundError("\n".join(f"{folder / weights.meta['file']}" for folder in folders))
+
+
+def checkpoint_at_hand(weights: WeightsEnum) -> Path | None:
+    """Returns the verified checkpoint of an origin in the user's own folder, if it is there.
+
+    Raises:
+        ValueError: if it does not have the published hash.
+    """
+    own, origin = os.environ.get(WEIGHTS_DIR_VARIABLE), weights.meta["origin"]
+    if not own or not origin:
+        return None
+    path = user_path(own) / Path(origin["url"]).name
+    if not path.is_file():
+        return None
+    verify(path, origin["sha256_prefix"])
+    return path
 
 
 def _on_the_hub(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
@@ -86,7 +100,7 @@ def _on_the_hub(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
             _discard(path)
             path = fetch_file(*file, progress=progress)
     except OSError as error:
-        raise FileNotFoundError(f"{place}: {error}") from error
+        raise FileNotFoundError(f"{place}: {in_one_line(error)}") from error
     try:
         verify(path, hub["sha256"])
     except ValueError:
@@ -102,7 +116,7 @@ def _discard(path: Path) -> None:
 
 
 def _at_the_origin(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
-    if weights.meta["origin"] is None:
+    if weights.meta["origin"] is None or weights.meta["hub"]:
         return None
     return load_from_origin(weights, progress=progress)
 

@@ -20,6 +20,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError i
     HTTPError,
     LocalEntryNotFoundError,
     RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
@@ -113,6 +115,18 @@ def is_cached(
     return isinstance(found, str) and not force_download
 
 
+def in_one_line(error: Exception) -> str:
+    """Says what the Hub's answer means, or else what went wrong, in one line."""
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repository, or a private one, which needs HF_TOKEN or `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return "the repository does not have this revision, or no longer"
+    if isinstance(error, RemoteEntryNotFoundError):
+        return "the repository does not have this file at this revision"
+    said = getattr(error, "server_message", None)
+    return f"{reason(error)}: {' '.join(said.split())}" if said else reason(error)
+
+
 def _answers(
     url: str, repo_id: str, filename: str, revision: str | None, options: Mapping[str, Any]
 ) -> bool:
@@ -197,7 +211,7 @@ def cure_of(error: OSError) -> str:
     """Says what to do about an error of `fetch_file`."""
     if isinstance(error, LocalEntryNotFoundError):
         return _OFFLINE if constants.HF_HUB_OFFLINE else _AWAY
-    return "Check the name and the revision; a private repository needs HF_TOKEN."
+    return "Check the name and the revision."
 
 
 def _read_repository(

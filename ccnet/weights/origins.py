@@ -57,13 +57,12 @@ def load_from_origin(weights: WeightsEnum, *, progress: bool = True) -> ModelWei
 
 def convert_registered(path: Path, weights: WeightsEnum) -> ModelWeights:
     """Converts the checkpoint of registered weights, of which the registry knows the options."""
-    return replace(
-        read_foreign(path),
-        config=weights.meta["config"],
-        details=details_of(weights),
-        source=str(path),
-        assumed={},
-    )
+    return replace(as_registered(read_foreign(path), weights), source=str(path))
+
+
+def as_registered(found: ModelWeights, weights: WeightsEnum) -> ModelWeights:
+    """Returns what was read from a checkpoint with all that the registry knows of it."""
+    return replace(found, config=weights.meta["config"], details=details_of(weights), assumed={})
 
 
 def _fetch(weights: WeightsEnum, kept: Path, progress: bool) -> ModelWeights:

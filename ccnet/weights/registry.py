@@ -1,6 +1,7 @@
 """Registry of pretrained weights: configuration, files, hashes, licence, protocol, metrics.
 
-`whose` names who measured the metrics: "this project" or others.
+`whose` names who measured the metrics: "this project" or others. `hub` is the pin of the weights,
+from pins.json, or None.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from torchvision.models import Weights, WeightsEnum
 from ccnet.classes import CAMVID
 from ccnet.transforms import Preprocessing
 from ccnet.weights.entries import WHOLE, authors_entry, entry, openmmlab_entry
+from ccnet.weights.pins import read_pins
 
 _DETAILS = ("dataset", "metrics", "whose", "protocol", "recipe", "license", "source")
 
@@ -35,12 +37,7 @@ class BackboneWeights(_RegisteredWeights):
             "license": "Apache-2.0",
             "file": "resnet101s_gluon_in1k.safetensors",
             "sha256": "71b3a168cb34fe67abf5e19d1f80f7f893675d7ef7006b6561f2e536cb07b924",
-            "hub": {
-                "repo_id": "timm/resnet101s.gluon_in1k",
-                "revision": "d22a5724a07d2e87b1491825c635150f993b9d97",
-                "filename": "model.safetensors",
-                "sha256": "71b3a168cb34fe67abf5e19d1f80f7f893675d7ef7006b6561f2e536cb07b924",
-            },
+            "hub": None,
             "origin": None,
         },
     )
@@ -143,6 +140,11 @@ REGISTRY: dict[str, type[WeightsEnum]] = {
     "resnet101": CCNet_ResNet101_Weights,
 }
 """Registered CCNet weights by the name of the backbone."""
+
+_pins = read_pins()
+_choices: list[type[WeightsEnum]] = [*REGISTRY.values(), BackboneWeights]
+for _member in (one for choice in _choices for one in choice):
+    _member.meta["hub"] = _pins.get(str(_member))
 
 
 def details_of(weights: WeightsEnum) -> dict[str, Any]:

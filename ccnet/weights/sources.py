@@ -16,7 +16,7 @@ from ccnet.files import user_path
 from ccnet.weights.conversion import complete, read_foreign
 from ccnet.weights.downloads import load_registered
 from ccnet.weights.file_kinds import check_no_url, is_safetensors
-from ccnet.weights.hub import cure_of, read_repository
+from ccnet.weights.hub import cure_of, in_one_line, read_repository
 from ccnet.weights.registry import REGISTRY
 from ccnet.weights.serialization import ModelWeights, read_weights
 
@@ -86,17 +86,9 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
     if name.startswith("hf://"):
         return _from_hub(name, progress=progress)
     check_no_url(name)
-    path, entry = split_entry(name)
-    if name and path.is_dir():
-        return _from_folder(path)
-    if entry is None and (
-        path.suffix == ".safetensors" or (path.is_file() and is_safetensors(path))
-    ):
-        return read_weights(name)
-    if path.suffix in (*CHECKPOINT_SUFFIXES, ".safetensors") or path.is_file():
-        converted = read_foreign(path, entry)
-        logger.warning("%s is a checkpoint of %s", name, converted.source)
-        return replace(converted, source=name)
+    found = read_path(name)
+    if found is not None:
+        return found
     owners = [f"ccnet_{key}" for key, enum in REGISTRY.items() if name in enum.__members__]
     if owners and name != "DEFAULT":
         raise ValueError(f"{name} are weights of {' and '.join(owners)}: use that network")
@@ -109,6 +101,22 @@ def _load(weights: WeightsLike, choice: type[WeightsEnum], progress: bool) -> Mo
         "CCNet-Pure-Pytorch or OpenMMLab, or hf://owner/name "
         "(weights=None builds an untrained network)"
     )
+
+
+def read_path(name: str) -> ModelWeights | None:
+    """Reads a file or folder of weights as in `load_weights`; None if the name is of neither."""
+    path, entry = split_entry(name)
+    if name and path.is_dir():
+        return _from_folder(path)
+    if entry is None and (
+        path.suffix == ".safetensors" or (path.is_file() and is_safetensors(path))
+    ):
+        return read_weights(name)
+    if path.suffix in (*CHECKPOINT_SUFFIXES, ".safetensors") or path.is_file():
+        converted = read_foreign(path, entry)
+        logger.warning("%s is a checkpoint of %s", name, converted.source)
+        return replace(converted, source=name)
+    return None
 
 
 def _from_folder(folder: Path) -> ModelWeights:
@@ -139,7 +147,7 @@ def _from_hub(address: str, *, progress: bool) -> ModelWeights:
         return read_repository(repo_id, revision or None, progress=progress)
     except OSError as error:
         is_told = isinstance(error, LocalEntryNotFoundError)  # by `read_repository`
-        cure = "" if is_told else f"\n{cure_of(error)}"
+        said = error if is_told else f"{in_one_line(error)}\n{cure_of(error)}"
         raise FileNotFoundError(
-            f"hf://{repo_id}@{revision or 'main'} could not be loaded: {error}{cure}"
+            f"hf://{repo_id}@{revision or 'main'} could not be loaded: {said}"
         ) from error

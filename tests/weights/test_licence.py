@@ -7,6 +7,7 @@ from dataclasses import replace
 import convert_checkpoint
 import publish_weights
 import pytest
+from hub_server import uploads
 from small_runs import Scenes
 
 from ccnet import CCNet, ccnet_resnet18
@@ -102,6 +103,7 @@ def test_published_file_has_the_licence(run, monkeypatch, tmp_path, capsys):
     assert ccnet_resnet18(weights=path).card_details == DETAILS
 
 
+@uploads
 def test_pushed_model_has_the_licence(run, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     run[1].push_to_hub("us/model")

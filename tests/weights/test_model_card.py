@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from hub_server import uploads
 from PIL import Image
 from small_runs import small_backbones, small_model
 
@@ -52,6 +53,7 @@ def test_example_for_a_folder_runs(model, tmp_path, monkeypatch, folder):
         assert torch.equal(loaded.state_dict()[name], value)
 
 
+@uploads
 def test_example_for_a_repository_runs(model, hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     model.push_to_hub("us/model")

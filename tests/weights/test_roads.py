@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hub_server import COMMIT, NOWHERE, Repository, assert_equal, connect
+from hub_server import NOWHERE, Repository, assert_equal, connect, uploads
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import save_file
 
@@ -92,13 +92,15 @@ def test_repository_that_does_not_exist_is_an_error(hub):
         CCNet.from_pretrained("us/nothing")
 
 
+@uploads
 def test_pushed_model_comes_back(hub, weights_file, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     model = ccnet_resnet18(weights=weights_file)
     card = {"license": "CC-BY-NC-4.0", "metrics": {"CamVid val": {"mIoU": 12.25}}}
     url = model.push_to_hub("us/model", model_card_kwargs=card)
-    assert url == f"{hub.address}/us/model/commit/{COMMIT}"
-    files = hub.repositories["us/model"].files
+    repository = hub.repositories["us/model"]
+    assert url == f"{hub.address}/us/model/commit/{repository.head}"
+    files = repository.files
     assert files.keys() == {"config.json", "model.safetensors", "README.md"}
     assert json.loads(files["config.json"])["label_set"]["categories"][0] == "sky"
     text = files["README.md"].decode()
