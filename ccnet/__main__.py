@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = import_module(f"ccnet.commands.{given[0]}")
         command.main(given[1:], f"{prog} {given[0]}")
         return
-    listing = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    listing = "\n".join(f"  {name:<11} {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog=prog,
         usage="%(prog)s COMMAND [arguments]",

@@ -25,7 +25,7 @@ ORDERS = {
         *("baselines", "norm", "class_tables", "class_fields", "classes", "losses"),
         *("images", "transforms", "visualization"),
         *("datasets", "inference", "weights", "backbones", "freezing", "heads", "reconfiguration"),
-        *("model", "zoo", "evaluation", "training", "commands", "__main__"),
+        *("model", "zoo", "evaluation", "training", "publishing", "commands", "__main__"),
     ],
     "attention_kernel": [
         *("multiplication", "lines", "results", "dense"),
@@ -68,6 +68,7 @@ ORDERS = {
         *("fetching", "hub", "origins", "imagenet", "downloads", "sources", "backbones"),
         *("model_card", "hub_mixin"),
     ],
+    "publishing": ["preparation", "upload", "zoo"],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
     "weights.conversion": [
         *("state_dicts", "measurement", "python_config", "recorded_classes"),
@@ -101,7 +102,16 @@ ORDERS = {
         *("optimization", "objective", "setup", "summary", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],
-    "commands": ["attention", "convert", "evaluate", "predict", "pretrain", "publish", "train"],
+    "commands": [
+        "attention",
+        "convert",
+        "evaluate",
+        "predict",
+        "pretrain",
+        "publish",
+        "publish_zoo",
+        "train",
+    ],
 }
 """By package, its modules and packages: each may import those before it."""
 

@@ -102,7 +102,7 @@ def test_commands_take_them(home, monkeypatch, given):
 
 @pytest.mark.parametrize(
     "name",
-    ["predict", "train", "pretrain", "attention", "convert"],
+    ["predict", "train", "pretrain", "attention", "convert", "publish_zoo"],
 )
 def test_every_path_option_is_expanded(home, name):
     given = {
@@ -111,6 +111,7 @@ def test_every_path_option_is_expanded(home, name):
         "pretrain": ["~/images.zip", "--run-dir=~/run"],
         "attention": ["~/a.png", "--output=~/out/a.png"],
         "convert": ["~/a.pth", "--output=~/out"],
+        "publish_zoo": ["--owner=us", "--name=a", "--file=~/a.pth", "--output=~/out", "--pins=~/b"],
     }
     parsed = import_module(f"ccnet.commands.{name}").parse_arguments(given[name])
     values = vars(parsed[0] if isinstance(parsed, tuple) else parsed).values()

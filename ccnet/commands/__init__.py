@@ -11,5 +11,6 @@ COMMANDS = {
     "convert": "convert a checkpoint of another code base",
     "pretrain": "pre-train a backbone on a folder or archive of classes",
     "publish": "make a small file of trained weights, to pass on",
+    "publish_zoo": "publish networks on the Hugging Face Hub, and pin them",
 }
 """What each does, by its name, which is that of its module: `main(argv, prog)` runs it."""

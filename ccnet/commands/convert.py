@@ -6,7 +6,7 @@ r"""Converts a checkpoint of another code base to safetensors, config.json and a
 
 With --registered, configuration and model card come from the registry, and the file must have the
 hash in the registry (the entries of the authors have none). --push uploads to the Hugging Face Hub
-and prints the registry entry that pins the upload.
+and prints the pin of the upload; `ccnet publish_zoo` also writes it into the registry's.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # its client's
 from torch import Tensor
 from torchvision.models import WeightsEnum
@@ -25,6 +24,7 @@ from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console
 from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
+from ccnet.publishing.upload import upload
 from ccnet.weights.conversion import read_foreign
 from ccnet.weights.hashes import verify
 from ccnet.weights.registry import details_of, find_member
@@ -93,12 +93,9 @@ def convert_and_write(arguments: argparse.Namespace) -> None:
     if not torch.equal(logits_of(CCNet.from_pretrained(arguments.output)), logits):
         raise ValueError(f"{arguments.output} does not reproduce the logits of the checkpoint")
     path = arguments.output / "model.safetensors"
-    sha256 = sha256_of(path)
     print(f"written     {arguments.output} ({path.stat().st_size / 1e6:.1f} MB)")
-    print(f"sha256      {sha256}")
+    print(f"sha256      {sha256_of(path)}")
     if arguments.push:
-        api = HfApi()
-        api.create_repo(arguments.push, exist_ok=True)
-        commit = api.upload_folder(repo_id=arguments.push, folder_path=arguments.output)
-        pin = {"repo_id": arguments.push, "revision": commit.oid, "filename": path.name}
-        print(f"for the registry: hub={json.dumps({**pin, 'sha256': sha256})}")
+        names = (path.name, "config.json", "README.md")
+        pin = upload({name: arguments.output / name for name in names}, arguments.push)
+        print(f"pin         {json.dumps(pin)}")

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from families import DEFINITIONS, mmseg_checkpoint, random_state
-from hub_server import COMMIT, HubServer, connect
+from hub_server import HubServer, connect, uploads
 
 from ccnet import CCNet, ccnet_resnet18
 
@@ -74,17 +74,19 @@ def test_unregistered_file_is_refused(convert, tmp_path, capsys, member, message
     assert not (tmp_path / "out").exists()
 
 
+@uploads
 def test_pushed_repository_is_pinned(convert, tmp_path, monkeypatch):
     with HubServer() as server:
         connect(monkeypatch, server.address, tmp_path / "home")
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         output = convert("--push", "someone/model")
-        files = server.repositories["someone/model"].files
-    pin = json.loads(re.search(r"for the registry: hub=(.*)", output)[1])
+        repository = server.repositories["someone/model"]
+    files = repository.files
+    pin = json.loads(re.search(r"^pin +(.*)", output, re.MULTILINE)[1])
     sha256 = hashlib.sha256(files["model.safetensors"]).hexdigest()
     assert pin == {
         "repo_id": "someone/model",
-        "revision": COMMIT,
+        "revision": repository.head,
         "filename": "model.safetensors",
         "sha256": sha256,
     }
@@ -96,5 +98,5 @@ def test_pushing_needs_a_server_that_answers(convert, tmp_path, monkeypatch, cap
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(SystemExit, match="error: "):
         convert("--push", "someone/model")
-    assert "for the registry" not in capsys.readouterr().out
+    assert "pin  " not in capsys.readouterr().out
     assert 'from_pretrained("someone/model")' in (tmp_path / "out" / "README.md").read_text()

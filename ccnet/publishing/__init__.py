@@ -1,0 +1,1 @@
+"""Publishing on the Hugging Face Hub: prepare, check, upload, read back, pin."""
