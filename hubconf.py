@@ -137,8 +137,8 @@ def ccnet_resnet18(*, weights="DEFAULT", **config):
 def ccnet_resnet50(*, weights="DEFAULT", **config):
     """CCNet on ResNet-50, with Cityscapes weights of OpenMMLab: 79.29 mIoU on val, as they report.
 
-    The first call downloads the weights from download.openmmlab.com, checks their hash, converts
-    and caches them; later calls need no network. Input and output are as in `ccnet_resnet18`.
+    The first call downloads the weights, checks their hash and caches them; later calls need no
+    network. Input and output are as in `ccnet_resnet18`.
 
     Args:
         weights (str): a member of `ccnet.CCNet_ResNet50_Weights`, its name, the path of a
@@ -168,8 +168,8 @@ def ccnet_resnet101(*, weights="DEFAULT", **config):
 
     OpenMMLab report 79.45 mIoU on Cityscapes val for the default weights (windows of 769, stride
     513); the authors report 79.74, 79.22 and 78.40 for three of their runs. The first call
-    downloads the weights from download.openmmlab.com, checks their hash, converts and caches them;
-    later calls need no network. Input and output are as in `ccnet_resnet18`.
+    downloads the weights, checks their hash and caches them; later calls need no network. Input and
+    output are as in `ccnet_resnet18`.
 
     Args:
         weights (str): a member of `ccnet.CCNet_ResNet101_Weights`, its name, the path of a
