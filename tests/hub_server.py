@@ -32,7 +32,7 @@ class Repository:
     revisions: tuple[str, ...] = ("main", COMMIT)  # names of its last commit, which is the last
     history: dict[str, dict[str, bytes]] = field(default_factory=dict)  # files of earlier commits
     token: str = ""  # if not empty, what a request must be authorised with
-    failures: list[int] = field(default_factory=list)  # statuses of the next answers
+    failures: list[int] = field(default_factory=list)  # statuses of the next answers, instead
     cuts: list[int] = field(default_factory=list)  # bytes of the next downloads that break off
     continues: bool = True  # gives the rest of a file to those who ask for it
 
@@ -80,7 +80,7 @@ class HubServer:
         self.repositories: dict[str, Repository] = {"": Repository()}
         self.large: dict[str, bytes] = {}  # uploaded files by their SHA-256
         self.new_repository = Repository
-        self.before_commit = lambda repository: None
+        self.before_commit = self.after_commit = lambda repository: None
         self.asked: list[tuple[str, str, str | None]] = []
 
     def environment(self, home: Path) -> dict[str, str]:
@@ -145,8 +145,6 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         repository = self.find(name)
         if repository is None:
             return None
-        if repository.failures:
-            return self._answer(repository.failures.pop(0))
         commit, files = repository.at(revision)
         if files is None:
             return self._answer(404, X_Error_Code="RevisionNotFound")
@@ -161,6 +159,8 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             self._answer(404, X_Error_Code="RepoNotFound")
         elif repository.token and self.headers.get("Authorization") != f"Bearer {repository.token}":
             self._answer(401, X_Error_Code="RepoNotFound")
+        elif repository.failures:
+            self._answer(repository.failures.pop(0))
         else:
             return repository
         return None

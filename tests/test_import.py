@@ -68,7 +68,7 @@ ORDERS = {
         *("fetching", "hub", "origins", "imagenet", "downloads", "sources", "backbones"),
         *("model_card", "hub_mixin"),
     ],
-    "publishing": ["preparation", "upload", "zoo"],
+    "publishing": ["preparation", "upload", "pinning", "zoo"],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
     "weights.conversion": [
         *("state_dicts", "measurement", "python_config", "recorded_classes"),

@@ -24,12 +24,13 @@ from fnmatch import fnmatchcase
 from torchvision.models import WeightsEnum
 
 from ccnet.command_line import ArgumentParser
-from ccnet.console import prepare_console
+from ccnet.console import ending_on_signals, prepare_console
 from ccnet.files import user_path
 from ccnet.publishing.upload import check_account
 from ccnet.publishing.zoo import Options, Outcome, Subject, publish_all, table
+from ccnet.training.termination import ENDS
 from ccnet.weights.hub import in_one_line
-from ccnet.weights.pins import PINS, REPO_ID
+from ccnet.weights.pins import PINS, REPO_ID, read_pins
 from ccnet.weights.registry import REGISTRY
 
 
@@ -61,7 +62,9 @@ def parse_arguments(
         arguments.subjects = choose(arguments)
         if arguments.yes and not os.access(arguments.pins.parent, os.W_OK):
             raise ValueError(f"--pins {arguments.pins}: its folder cannot be written to")
-    except ValueError as error:
+        if arguments.pins.exists():
+            read_pins(arguments.pins)
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     return arguments
 
@@ -131,10 +134,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
             raise SystemExit(f"error: {in_one_line(error)}") from error
     outcomes: list[Outcome] = []
     try:
-        for outcome in publish_all(subjects, options):
-            outcomes.append(outcome)
-            if outcome.state != "planned":
-                print(f"{len(outcomes)} of {len(subjects)}: {outcome.subject}: {outcome.state}")
+        with ending_on_signals(ENDS):
+            for outcome in publish_all(subjects, options):
+                outcomes.append(outcome)
+                if outcome.state != "planned":
+                    print(f"{len(outcomes)} of {len(subjects)}: {outcome.subject}: {outcome.state}")
     finally:  # also when interrupted
         if outcomes:
             print(f"\n{table(outcomes)}")

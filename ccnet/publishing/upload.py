@@ -1,12 +1,16 @@
 """Upload: one commit on the Hugging Face Hub, read back and held against what was sent."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from huggingface_hub import (
     CommitOperationAdd,
     HfApi,
+    constants,
     get_hf_file_metadata,
     get_token,
     hf_hub_url,
@@ -20,24 +24,29 @@ from huggingface_hub.errors import (
 )
 
 from ccnet.files import sha256_of
-from ccnet.weights.hub import fetch_file
+from ccnet.weights.hub import fetch_file, in_one_line
 from ccnet.weights.pins import Pin, check_pin
-from ccnet.weights.retries import status_of
+from ccnet.weights.retries import FAILURES, Patience, status_of
+
+Answer = TypeVar("Answer")
 
 
 def check_account(owner: str) -> None:
-    """Checks that the Hub knows this token, and that it belongs to an owner of repositories.
+    """Checks that the Hub knows this token, and that it may write to what an owner has.
 
     Raises:
         OSError: if the Hub cannot be asked, or refuses the token.
-        ValueError: if there is no token, or it is of somebody else.
+        ValueError: if there is no token, or it is of somebody else, or may only read.
     """
     if get_token() is None:
         raise ValueError("no token: set HF_TOKEN, or run `hf auth login`")
-    account = HfApi().whoami()
+    with _named(constants.ENDPOINT):
+        account = _patiently(constants.ENDPOINT, HfApi().whoami)
     names = [account["name"], *(one["name"] for one in account.get("orgs", []))]
-    if owner.lower() not in map(str.lower, names):
+    if owner not in names:
         raise ValueError(f"the token is of {' and '.join(names)}, not of {owner}")
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise ValueError("the token may only read: make one that may write")
 
 
 def upload(
@@ -46,7 +55,7 @@ def upload(
     """Uploads files as one commit, and reads them back.
 
     A repository is created if need be. What it has already is not sent again; where that is
-    everything, there is no new commit.
+    everything, there is no new commit. What a busy server may do better next time is retried.
 
     Args:
         files: by their names in the repository, model.safetensors among them.
@@ -58,8 +67,49 @@ def upload(
         The pin of the weights.
 
     Raises:
-        OSError: if the Hub cannot be reached, refuses, or the branch moved meanwhile.
+        OSError: if the Hub cannot be reached, refuses, or the branch moved meanwhile; in one line.
         ValueError: if the Hub gives something else than what was sent.
+    """
+    with _named(f"hf://{repo_id}"):
+        revision = _patiently(f"hf://{repo_id}", partial(_commit, files, repo_id, private))
+    pin = {
+        "repo_id": repo_id,
+        "revision": revision,
+        "filename": SAFETENSORS_SINGLE_FILE,
+        "sha256": sha256_of(files[SAFETENSORS_SINGLE_FILE]),
+    }
+    check_pin(pin)
+    with tempfile.TemporaryDirectory() as cache:
+        for name, path in files.items():
+            place = f"hf://{repo_id}@{revision}/{name}"
+            with _named(place):
+                received = fetch_file(repo_id, name, revision, cache_dir=cache, progress=progress)
+            found, sent = sha256_of(received), sha256_of(path)
+            if found != sent:
+                raise ValueError(
+                    f"{place} is not what was uploaded: its SHA-256 is {found}, not {sent}"
+                )
+    return pin
+
+
+def is_published(pin: Pin) -> bool:
+    """Asks the Hub whether it still has the file of a pin; downloads nothing.
+
+    Raises:
+        OSError: if the Hub cannot be asked; in one line.
+    """
+    url = hf_hub_url(pin["repo_id"], pin["filename"], revision=pin["revision"])
+    with _named(url):
+        try:
+            return _patiently(url, partial(get_hf_file_metadata, url)).etag == pin["sha256"]
+        except (RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError):
+            return False
+
+
+def _commit(files: Mapping[str, Path], repo_id: str, private: bool) -> str:
+    """Makes a commit of files, unless the last one has them all; returns its name.
+
+    Safe to be tried again after any answer: the commit may have been made all the same.
     """
     api = HfApi()
     api.create_repo(repo_id, exist_ok=True, private=private or None)
@@ -74,36 +124,28 @@ def upload(
     except HfHubHTTPError as error:
         if status_of(error) != 412:
             raise
-        raise OSError(
-            f"somebody else committed to {repo_id} meanwhile: look at it, and run this again"
-        ) from error
-    pin = {
-        "repo_id": repo_id,
-        "revision": commit.oid,
-        "filename": SAFETENSORS_SINGLE_FILE,
-        "sha256": sha256_of(files[SAFETENSORS_SINGLE_FILE]),
-    }
-    check_pin(pin)
-    with tempfile.TemporaryDirectory() as cache:
-        for name, path in files.items():
-            received = fetch_file(repo_id, name, commit.oid, cache_dir=cache, progress=progress)
-            found, sent = sha256_of(received), sha256_of(path)
-            if found != sent:
-                raise ValueError(
-                    f"hf://{repo_id}@{commit.oid}/{name} is not what was uploaded: "
-                    f"its SHA-256 is {found}, not {sent}"
-                )
-    return pin
+        raise OSError("somebody else committed meanwhile: look at it, and run this again") from (
+            error
+        )
+    return commit.oid
 
 
-def is_published(pin: Pin) -> bool:
-    """Asks the Hub whether it still has the file of a pin; downloads nothing.
+def _patiently(place: str, ask: Callable[[], Answer]) -> Answer:
+    """Asks again where that may help."""
+    patience = Patience(place)
+    while True:
+        try:
+            return ask()
+        except FAILURES as error:
+            patience.wait(error)
 
-    Raises:
-        OSError: if the Hub cannot be asked.
-    """
-    url = hf_hub_url(pin["repo_id"], pin["filename"], revision=pin["revision"])
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Makes an error of the Hub's client one of one line, which says where it was."""
     try:
-        return get_hf_file_metadata(url).etag == pin["sha256"]
-    except (RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError):
-        return False
+        yield
+    except FAILURES as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else None  # of an upload
+        reasons = [in_one_line(one) for one in (error, cause) if isinstance(one, Exception)]
+        raise OSError(f"{place}: {': '.join(reasons)}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torchvision.models import WeightsEnum
 
+from ccnet.publishing.pinning import write_pin
 from ccnet.publishing.preparation import (
     ByHandError,
     by_hand,
@@ -19,7 +20,7 @@ from ccnet.publishing.preparation import (
 )
 from ccnet.publishing.upload import is_published, upload
 from ccnet.weights.hub import in_one_line
-from ccnet.weights.pins import PINS, Pin, read_pins, write_pin
+from ccnet.weights.pins import PINS, Pin, read_pins
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +90,7 @@ def publish_all(subjects: Iterable[Subject], options: Options) -> Iterator[Outco
             yield Outcome(subject, "by hand", in_one_line(error))
         except Exception as error:  # the next one may succeed, hours later and unattended
             logger.debug("%s", subject, exc_info=True)
-            cause = error.__cause__ if isinstance(error, RuntimeError) else None  # of an upload
-            reasons = [in_one_line(one) for one in (error, cause) if isinstance(one, Exception)]
-            yield Outcome(subject, "failed", ": ".join(reasons))
+            yield Outcome(subject, "failed", in_one_line(error))
 
 
 def _publish(subject: Subject, options: Options) -> Outcome:
@@ -121,8 +120,16 @@ def _publish(subject: Subject, options: Options) -> Outcome:
             prepared.files, subject.repo_id, private=options.private, progress=options.progress
         )
     if subject.member:
-        write_pin(str(subject), pin, options.pins)
+        _keep(str(subject), pin, options.pins)
     return Outcome(subject, "published", f"{_address(pin)}; {checked}")
+
+
+def _keep(name: str, pin: Pin, path: Path) -> None:
+    """Writes a pin, or says which one could not be written."""
+    try:
+        write_pin(name, pin, path)
+    except (OSError, ValueError) as error:
+        raise OSError(f"{_address(pin)} is uploaded, but not pinned: {error}") from error
 
 
 def _plan(subject: Subject) -> Outcome:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ccnet.files import atomic_write
-
 PINS = Path(__file__).with_name("pins.json")
 
 Pin: TypeAlias = dict[str, str]
@@ -18,7 +16,7 @@ Pin: TypeAlias = dict[str, str]
 
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
-_FORMS = {
+FIELDS = {
     "repo_id": (REPO_ID, '"owner/name"'),
     "revision": (re.compile("[0-9a-f]{40}"), "a commit: 40 hexadecimal digits, no branch"),
     "filename": (re.compile(r"[\w./-]+\.safetensors", re.ASCII), "a .safetensors file"),
@@ -47,27 +45,11 @@ def read_pins(path: Path = PINS) -> dict[str, Pin]:
     return content
 
 
-def write_pin(name: str, pin: Mapping[str, str], path: Path = PINS) -> None:
-    """Adds a pin to a file, which may be a new one, or replaces the one of these weights.
-
-    Raises:
-        OSError: if the file cannot be written; the older one stays.
-        ValueError: if this is no pin, or the file has none.
-    """
-    check_pin(pin)
-    pins = {
-        **(read_pins(path) if path.exists() else {}),
-        name: {field: pin[field] for field in _FORMS},
-    }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def check_pin(pin: Any) -> None:
     """Raises a ValueError, with the wrong value and the right form, unless this is a pin."""
-    if not isinstance(pin, Mapping) or pin.keys() != _FORMS.keys():
-        raise ValueError(f"a pin has {', '.join(_FORMS)}, not {pin!r}")
-    for field, (form, words) in _FORMS.items():
+    if not isinstance(pin, Mapping) or pin.keys() != FIELDS.keys():
+        raise ValueError(f"a pin has {', '.join(FIELDS)}, not {pin!r}")
+    for field, (form, words) in FIELDS.items():
         value = pin[field]
         if not isinstance(value, str) or not form.fullmatch(value):
             raise ValueError(f"{field} must be {words}, not {value!r}")
