@@ -95,17 +95,20 @@ def _on_the_hub(weights: WeightsEnum, progress: bool) -> ModelWeights | None:
     was_cached = is_cached(*file)
     try:
         path = fetch_file(*file, progress=progress)
-        if was_cached and not sha256_of(path).startswith(hub["sha256"]):
+        found = sha256_of(path)
+        if was_cached and not found.startswith(hub["sha256"]):
             logger.warning("downloading again: %s is not the published file", path)
             _discard(path)
             path = fetch_file(*file, progress=progress)
+            found = sha256_of(path)
     except OSError as error:
         raise FileNotFoundError(f"{place}: {in_one_line(error)}") from error
-    try:
-        verify(path, hub["sha256"])
-    except ValueError:
+    if not found.startswith(hub["sha256"]):
         _discard(path)
-        raise
+        raise ValueError(
+            f"{place} is not the published file: its SHA-256 is {found}, not {hub['sha256']}. "
+            f"{_remedy(weights)}"
+        )
     return read_files(path, None, place, details_of(weights))
 
 

@@ -93,7 +93,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
         if push_to_hub_options and not push_to_hub:
             raise TypeError(f"options of an upload without one: {', '.join(push_to_hub_options)}")
         card_options = dict(model_card_kwargs or {})
-        card = self.generate_model_card(**{"location": os.fspath(save_directory), **card_options})
+        card = self.generate_model_card(**{"location": Path(save_directory), **card_options})
         write_folder(folder, self.to_weights())
         if not (folder / "README.md").exists():
             with atomic_write(folder / "README.md") as temporary:

@@ -37,7 +37,13 @@ model = ccnet.CCNet.from_pretrained({location})  # this folder, or "owner/name" 
 
 `model(x)` takes a normalised batch (N, {channels}, H, W), as `model.transforms()` makes it, and
 returns `{{"out": logits}}` of (N, {num_classes}, H, W).
+{training}
+## Classes
 
+{classes}
+"""
+
+_TRAINING = """
 ## Fine-tune
 
 `my-data` has the folders `images` and `masks`, and `classes.json` with the names of your classes:
@@ -46,11 +52,8 @@ returns `{{"out": logits}}` of (N, {num_classes}, H, W).
 ccnet train finetune --root my-data --run-dir runs/mine \\
     --backbone {backbone} --weights {address}
 ```
-
-## Classes
-
-{classes}
 """
+"""For networks of pictures in colour, which the command reads."""
 
 _DATASETS = {
     "ADE20K": "scene_parse_150",
@@ -84,9 +87,9 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
     Args:
         config: the arguments of `CCNet`.
         details: facts about the weights. The card shows `weights`, `dataset`, `metrics`, `whose`,
-            `protocol`, `recipe`, `license` (an SPDX name) and `source`. `location` is the folder or
-            "owner/name" that the example loads from, `picture` the name of a picture beside the
-            card.
+            `protocol`, `recipe`, `license` (an SPDX name) and `source`. `location` is what the
+            example loads from, the `Path` of a folder or "owner/name", `picture` the name of a
+            picture beside the card.
 
     Returns:
         Markdown with front matter: what the Hub searches by, and the results as its evaluation
@@ -121,8 +124,12 @@ def write_model_card(config: Mapping[str, Any], details: Mapping[str, Any]) -> s
         picture=f"![Segmentation by this network]({picture})\n\n" if picture else "",
         facts="\n".join(rows),
         location=json.dumps(location),
-        address=f"hf://{location}" if _is_on_the_hub(details) else shlex.quote(location),
-        backbone=config["backbone"],
+        training=_TRAINING.format(
+            backbone=config["backbone"],
+            address=f"hf://{location}" if _is_on_the_hub(details) else shlex.quote(location),
+        )
+        if channels == 3
+        else "",
         package='"PATH_OF_THE_CLONE[timm]"' if is_timm else "PATH_OF_THE_CLONE",
         imports="import ccnet" if is_picture else "import ccnet\nimport numpy",
         prediction=(_OF_A_PICTURE if is_picture else _OF_AN_ARRAY).format(
@@ -208,7 +215,8 @@ def _place_of(details: Mapping[str, Any]) -> str | None:
 
 
 def _is_on_the_hub(details: Mapping[str, Any]) -> bool:
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(details.get("location", ""))))
+    location = details.get("location")
+    return isinstance(location, str) and bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", location))
 
 
 def _slug(name: str) -> str:

@@ -78,6 +78,18 @@ def test_folder_that_is_saved_again_elsewhere_names_the_new_one(model, tmp_path)
     assert 'from_pretrained("us/third")' in (tmp_path / "third" / "README.md").read_text()
 
 
+def test_folder_named_as_a_repository_is_none(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.card_details["metrics"] = {"Town val": {"mIoU": 61.5}}
+    model.save_pretrained("runs/mine")
+    card = (tmp_path / "runs" / "mine" / "README.md").read_text()
+    assert "--weights runs/mine\n" in card
+    assert "huggingface.co" not in card
+    pushed = str(model.generate_model_card(location="us/mine"))
+    assert "--weights hf://us/mine\n" in pushed
+    assert "url: https://huggingface.co/us/mine" in pushed
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_example_for_other_channels_runs(channels, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -85,6 +97,7 @@ def test_example_for_other_channels_runs(channels, tmp_path, monkeypatch):
     card = (tmp_path / "saved" / "README.md").read_text()
     assert f"| channels | {channels} |" in card
     assert f"a normalised batch (N, {channels}, H, W)" in card
+    assert "ccnet train" not in card  # which reads pictures in colour
     Image.new("RGB", (40, 30)).save("street.jpg")
     np.save("street.npy", np.zeros((30, 40, channels), np.uint8))
     exec(example(card), {})
@@ -99,5 +112,6 @@ def test_card_says_what_to_install(model):
     assert "| channels |" not in plain
     of_timm = write_model_card({**model.config, "backbone": "timm:resnet10t"}, {})
     assert 'pip install "PATH_OF_THE_CLONE[timm]"  #' in of_timm
+    assert "--backbone timm:resnet10t --weights folder-or-owner/name" in of_timm
     assert 'from_pretrained("folder-or-owner/name")' in plain
     assert "license:" not in plain
