@@ -1,10 +1,8 @@
 """The file of pins: what is none is refused, and nothing is lost."""
 
-import json
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
+from ccnet.locks import FolderLock
 from ccnet.publishing.pinning import write_pin
 from ccnet.weights.pins import read_pins
 
@@ -42,20 +40,9 @@ def test_damaged_file_of_pins_is_named(tmp_path, text):
     assert (tmp_path / "pins.json").read_text() == text
 
 
-WRITE = """
-import json, sys
-from pathlib import Path
-from ccnet.publishing.pinning import write_pin
-for number in range(12):
-    write_pin(f"{sys.argv[1]}{number}", json.loads(sys.argv[2]), Path("pins.json"))
-"""
-
-
-def test_programs_that_write_at_once_lose_no_pin(run_forked, tmp_path):
-    def write(name):
-        run_forked("-c", WRITE, name, json.dumps(GOOD), cwd=tmp_path)
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(write, "ab"))
-    assert len(read_pins(tmp_path / "pins.json")) == 2 * 12
-    assert [path.name for path in tmp_path.iterdir()] == ["pins.json"]
+def test_programs_that_write_at_once_wait_for_one_another(tmp_path):
+    path = tmp_path / "pins.json"
+    with FolderLock(tmp_path), pytest.raises(BlockingIOError, match="is in use by another object"):
+        write_pin("a", GOOD, path)  # which would wait for another program
+    write_pin("a", GOOD, path)
+    assert list(tmp_path.iterdir()) == [path]
