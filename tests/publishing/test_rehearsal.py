@@ -103,6 +103,7 @@ def test_it_goes_on_where_it_stopped(rehearsal, printed):
     assert json.loads(before).items() < read_pins(rehearsal.pins).items()
 
 
+@pytest.mark.slow
 def test_other_families_go_the_same_way(rehearsal, printed):
     for key, definition, recurrence, options in (
         (BY_HAND, AUTHORS, 1, ("--only", BY_HAND)),
