@@ -11,6 +11,8 @@ if TYPE_CHECKING:
         attention_map,
         criss_cross_attention,
     )
+    from ccnet.deployment.export import export_network
+    from ccnet.deployment.exported import load_exported
     from ccnet.inference import InferenceProtocol, Segmentation
     from ccnet.model import CCNet
     from ccnet.weights import (
@@ -37,9 +39,14 @@ __all__ = [
     "ccnet_resnet50",
     "ccnet_resnet101",
     "criss_cross_attention",
+    "export_network",
+    "load_exported",
 ]
 
-_HOMES = ("attention", "inference", "model", "weights", "zoo")
+_HOMES = (
+    *("attention", "inference", "model", "weights", "zoo"),
+    *("deployment.export", "deployment.exported"),
+)
 """The modules that have these names."""
 
 

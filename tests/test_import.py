@@ -25,7 +25,7 @@ ORDERS = {
         *("baselines", "norm", "class_tables", "class_fields", "classes", "losses"),
         *("images", "transforms", "visualization"),
         *("datasets", "inference", "weights", "backbones", "freezing", "heads", "reconfiguration"),
-        *("model", "zoo", "evaluation", "training", "publishing", "commands", "__main__"),
+        *("model", "zoo", "deployment", "evaluation", "training", "publishing", "commands", "__main__"),
     ],
     "attention_kernel": [
         *("multiplication", "lines", "results", "dense"),
@@ -92,6 +92,10 @@ ORDERS = {
         *("case", "colors", "judgement", "meaning", "dataset"),
     ],
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
+    "deployment": [
+        *("contract", "programs", "onnx_files", "torch_files", "formats", "comparison"),
+        *("export", "exported"),
+    ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *("recipe_fields", "recipes", "termination", "run_log", "command_line", "precision"),
@@ -106,6 +110,7 @@ ORDERS = {
         "attention",
         "convert",
         "evaluate",
+        "export",
         "predict",
         "pretrain",
         "publish",
@@ -124,6 +129,7 @@ EXTRAS = {
     "training": {"tqdm", "wandb"},
     "evaluation": {"matplotlib"},
     "commands": {"tqdm"},
+    "deployment": {"onnxruntime"},
 }
 """What a package may import beyond that."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -102,7 +103,7 @@ class Backbone(nn.Module):
             if in_channels != 3:
                 resnet.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             stem = [resnet.conv1, resnet.bn1, resnet.relu]
-        pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=ceil_mode)
+        pool = _Pool(kernel_size=3, stride=2, padding=1, ceil_mode=ceil_mode)
         self.stem = nn.Sequential(*stem, pool)
         self.layer1 = Stage(*resnet.layer1)
         self.layer2 = Stage(*resnet.layer2)
@@ -154,6 +155,22 @@ class Stage(nn.Sequential):
             else:
                 x = block(x)
         return x
+
+
+class _Pool(nn.MaxPool2d):
+    """Max-pool, 3x3 with stride 2, of which graphs for many sizes can be made in `ceil_mode` too.
+
+    There, PyTorch asks whether the last window begins in the padding, and does not find out that
+    none does: exporting a range of sizes fails. With the last row and column repeated, windows are
+    the same, and nothing is asked.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.ceil_mode and torch.compiler.is_compiling():
+            repeated = F.pad(x, (0, 1, 0, 1), mode="replicate")
+            return F.max_pool2d(repeated, self.kernel_size, self.stride, self.padding)
+        pooled: Tensor = super().forward(x)
+        return pooled
 
 
 def _contexts(

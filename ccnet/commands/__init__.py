@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluate": "measure mIoU on a data set, and confirm the published one",
     "attention": "draw which positions a pixel attends to",
     "convert": "convert a checkpoint of another code base",
+    "export": "export a network as ONNX or a program of PyTorch",
     "pretrain": "pre-train a backbone on a folder or archive of classes",
     "publish": "make a small file of trained weights, to pass on",
     "publish_zoo": "publish networks on the Hugging Face Hub, and pin them",

@@ -179,12 +179,13 @@ class PredictionMixin:
         images = images_of(image)
         if images is None:
             return segment_one(cast(ImageLike, image))
-        return _of_each(segment_one, images)
+        return of_each(segment_one, images)
 
 
-def _of_each(
+def of_each(
     segment_one: Callable[[Any], Segmentation], images: Iterable[Any]
 ) -> list[Segmentation]:
+    """Segments images one by one; errors say which of them they are of."""
     results = []
     for index, image in enumerate(images):
         try:

@@ -1,0 +1,83 @@
+"""Exports a network as one file that runs without this package, and compares the two.
+
+    ccnet export --output camvid.onnx
+    ccnet export --weights runs/mine --with-preprocessing --output mine.onnx
+    ccnet export --network ccnet_resnet101 --format aoti --output cityscapes.pt2
+
+The file takes any number of pictures of any size: by default normalised ones, of which it gives
+the logits; with --with-preprocessing the pictures themselves, of which it gives the labels. It is
+read back and compared with the network on three sizes before it replaces one at --output. Class
+names, colours, what it takes, licence and hash of the weights are in its metadata, which
+`ccnet.load_exported` reads.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from ccnet.command_line import ArgumentParser
+from ccnet.console import prepare_console, printable
+from ccnet.deployment.export import DTYPES, export_network
+from ccnet.deployment.formats import FORMATS
+from ccnet.files import sha256_of, user_path
+from ccnet.zoo import NETWORK_NAMES, find_builder
+
+
+def parse_arguments(
+    argv: Sequence[str] | None = None, prog: str | None = None
+) -> argparse.Namespace:
+    parser = ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", default="ccnet_resnet18", metavar="NAME", help=NETWORK_NAMES)
+    parser.add_argument("--weights", default="DEFAULT", help="name, path or hf:// address")
+    parser.add_argument(
+        "--output", type=user_path, required=True, metavar="FILE", help="ending in .onnx or .pt2"
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="ONNX; a program of torch.export; or one compiled for this machine by AOTInductor "
+        "(default: that of the file's name)",
+    )
+    parser.add_argument(
+        "--with-preprocessing", action="store_true", help="from pictures, uint8, to labels, uint8"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as they are)")
+    parser.add_argument(
+        "--size", type=_size, metavar="H,W", help="of all pictures (default: any from 33 to 8192)"
+    )
+    return parser.parse_args(argv)
+
+
+def _size(text: str) -> list[int]:
+    return [int(side) for side in text.split(",")]
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    prepare_console()
+    arguments = parse_arguments(argv, prog)
+    try:
+        export(arguments)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def export(arguments: argparse.Namespace) -> None:
+    path = arguments.output
+    model = find_builder(arguments.network)(weights=arguments.weights)
+    export_network(
+        model,
+        path,
+        format=arguments.format,
+        with_preprocessing=arguments.with_preprocessing,
+        dtype=arguments.dtype,
+        size=arguments.size,
+        tell=lambda line: print(line, flush=True),
+    )
+    print(f"written     {printable(path)} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"sha256      {sha256_of(path)}")
+    if arguments.with_preprocessing and (size := model.training_size) is not None:
+        print(
+            f"note        the network learnt from pictures like {size[1]} x {size[0]}: the file "
+            "sees them at their own size, so resize others"
+        )
