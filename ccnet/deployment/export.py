@@ -13,7 +13,7 @@ from ccnet.deployment.comparison import Comparison, compare, sizes_to_compare
 from ccnet.deployment.contract import ANY_SIZE, LABELS, LOGITS, Contract
 from ccnet.deployment.formats import FORMATS, check_version, open_file
 from ccnet.deployment.programs import program_of, trace
-from ccnet.files import atomic_write, user_path
+from ccnet.files import atomic_write, irregularity, user_path
 from ccnet.inference.replica import evaluation_replica
 from ccnet.model import CCNet
 from ccnet.options import named_options
@@ -78,6 +78,8 @@ def export_network(
     target = user_path(path)
     name = _format_name(format, target.suffix)
     check_version(name)
+    if fault := irregularity(target):
+        raise ValueError(f"{path} cannot be written: {fault}")
     if next(model.parameters()).is_meta:
         raise ValueError("the network has no values (it is on the meta device)")
     network = _on_cpu(model, dtype)
@@ -92,9 +94,9 @@ def export_network(
     )
     program, form = program_of(network, contract), FORMATS[name]
     precision = next(network.parameters()).dtype
-    tell("tracing")
-    exported = trace(program, contract)
     with atomic_write(target) as temporary:
+        tell("tracing")
+        exported = trace(program, contract)
         tell(f"writing {name}")
         form.write(exported, temporary, contract)
         del exported

@@ -1,0 +1,179 @@
+"""Exporting networks: what the files compute and hold, and what is refused."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+import ccnet
+from ccnet.commands.export import main
+from ccnet.deployment.contract import ANY_SIZE, LOGITS, Contract
+from ccnet.deployment.programs import TRACED, program_of, trace
+from ccnet.weights.serialization import fingerprint
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.skipif(
+    torch.__version__.startswith(("2.6.", "2.7.")), reason="this PyTorch cannot export"
+)
+
+
+def contract_of_onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    return json.loads(session.get_modelmeta().custom_metadata_map["ccnet"])
+
+
+def contract_of_program(path):
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/ccnet.json"))
+        return json.loads(archive.read(name))
+
+
+CONTRACTS = {".onnx": contract_of_onnx, ".pt2": contract_of_program}
+
+
+@pytest.mark.parametrize("suffix", CONTRACTS)
+@pytest.mark.parametrize("size", [(1, 33, 33), (3, 52, 85), (2, 64, 47)])
+def test_files_agree_with_the_network_on_any_size(exported, small, suffix, size):
+    opened = ccnet.load_exported(exported(suffix).path, trusted=True)
+    batch = torch.randn(size[0], 3, *size[1:])
+    with torch.no_grad():
+        expected = small(batch)["out"]
+    torch.testing.assert_close(opened(batch)["out"], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", CONTRACTS)
+def test_each_export_is_compared_on_untraced_sizes(exported, suffix):
+    file = exported(suffix)
+    sizes = [result.size for result in file.results]
+    assert len(sizes) == 3
+    assert {count for count, *_ in sizes} == {1, 2}
+    assert not {TRACED[1], TRACED[2]} & {side for _, *sides in sizes for side in sides}
+    assert any(side % 2 for _, *sides in sizes for side in sides)
+    assert all(result.difference < 1e-4 and result.equal > 0.999 for result in file.results)
+    assert any("100.00% of labels equal" in line for line in file.lines)
+    siblings = [path.name for path in file.path.parent.iterdir()]
+    assert not [name for name in siblings if name.startswith((".", f"{file.path.name}."))]
+
+
+@pytest.mark.parametrize("suffix", CONTRACTS)
+def test_metadata_tell_all_that_one_needs(exported, small, suffix, repository):
+    path = exported(suffix).path
+    content = CONTRACTS[suffix](path)
+    assert content["label_set"]["categories"] == list(small.label_set.categories)
+    assert content["label_set"]["colors"][0] == list(small.label_set.colors[0])
+    taken = content["input"]
+    assert (taken["name"], taken["layout"], taken["dtype"]) == ("image", "NCHW", "float32")
+    assert (taken["batch"], taken["height"], taken["width"]) == ([1, 1024], [33, 8192], [33, 8192])
+    assert content["preprocessing"]["mean"] == list(small.preprocessing.mean)
+    origin = content["origin"]
+    assert origin["ccnet"] == ccnet.__version__
+    assert origin["license"] == "CC-BY-NC-4.0"
+    assert origin["weights_sha256"] == fingerprint(small.to_weights())
+    if suffix == ".onnx":
+        assert str(repository).encode() not in path.read_bytes()
+    else:
+        with zipfile.ZipFile(path) as archive:
+            assert str(repository).encode() not in b"".join(map(archive.read, archive.namelist()))
+
+
+def test_network_is_traced_for_the_named_sizes(small):
+    contract = Contract(LOGITS, small.label_set, small.preprocessing)
+    exported = trace(program_of(small, contract), contract)
+    ranges = sorted((each.lower, each.upper) for each in exported.range_constraints.values())
+    assert ranges == sorted(ANY_SIZE)
+
+
+def test_labels_are_those_of_the_network(exported, small):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported(".onnx", True).path)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 50, 61, 3), np.uint8)
+    (labels,) = session.run(None, {"image": pictures})
+    assert (labels.dtype, labels.shape) == (np.uint8, (2, 50, 61))
+    for picture, found in zip(pictures, labels, strict=True):
+        expected = small.predict(picture, fit=None).labels.numpy()
+        assert (found == expected).mean() > 0.999
+
+
+def test_a_file_for_one_size_takes_that_alone(small, tmp_path):
+    path = tmp_path / "one.pt2"
+    ccnet.export_network(small, path, size=(40, 57))
+    opened = ccnet.load_exported(path, trusted=True)
+    batch = torch.randn(3, 3, 40, 57)
+    with torch.no_grad():
+        torch.testing.assert_close(opened(batch)["out"], small(batch)["out"], rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="57 pixels wide and 40 high, not 1 of 57 x 41"):
+        opened(torch.randn(1, 3, 41, 57))
+
+
+def test_a_file_that_disagrees_is_not_left_behind(small, tmp_path, monkeypatch):
+    def of_noise(network, contract):
+        program = program_of(network, contract)
+        program.register_forward_hook(lambda *given: given[-1] + torch.rand_like(given[-1]))
+        return program
+
+    monkeypatch.setattr("ccnet.deployment.export.program_of", of_noise)
+    kept = tmp_path / "model.pt2"
+    kept.write_bytes(b"an older file")
+    for name in ("model.pt2", "new.pt2"):
+        with pytest.raises(ValueError, match=r"does not agree with the network: 1 x 131x65: diff"):
+            ccnet.export_network(small, tmp_path / name)
+    assert list(tmp_path.iterdir()) == [kept]
+    assert kept.read_bytes() == b"an older file"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("model.tflite", {}, r"must end in \.onnx or \.pt2, not '\.tflite'"),
+        ("model", {}, r"must end in \.onnx or \.pt2, not ''"),
+        ("model.onnx", {"format": "torch"}, r"format torch must end in \.pt2, not '\.onnx'"),
+        ("model.onnx", {"format": "coreml"}, "format must be one of 'onnx', 'torch', 'aoti'"),
+        ("model.onnx", {"dtype": "int8"}, "dtype must be None or one of 'float32', 'float16'"),
+        ("model.onnx", {"size": (0, 3)}, "size must be None or a list of 2, each an integer in 1"),
+        ("model.onnx", {"size": 33}, "size must be None or a list of 2"),
+        ("file/model.onnx", {}, "file"),
+        ("folder.onnx", {}, r"folder\.onnx cannot be written: it is a folder"),
+    ],
+)
+def test_wrong_requests_are_refused_in_one_line(
+    small, tmp_path, monkeypatch, name, options, message
+):
+    monkeypatch.setattr("ccnet.deployment.export.trace", lambda *_: None)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises((ValueError, OSError), match=message) as error:
+        ccnet.export_network(small, tmp_path / name, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_missing_is_named(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("ccnet.deployment.export.trace", lambda *_: None)
+    monkeypatch.setattr("ccnet.console.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r'must be installed .*"ccnet-pytorch\[export\]"'):
+        ccnet.export_network(small, tmp_path / "model.onnx")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match=r"format aoti needs a C\+\+ compiler, such as g\+\+"):
+        ccnet.export_network(small, tmp_path / "model.pt2", format="aoti")
+    monkeypatch.setattr("torch.__version__", "2.6.0+cpu")
+    with pytest.raises(ValueError, match=r"onnx takes PyTorch 2\.8 or newer, and this is 2\.6\.0"):
+        ccnet.export_network(small, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_exports_and_says_what_it_does(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ccnet.commands.export.find_builder", lambda _: lambda weights: small)
+    path = tmp_path / "new" / "model.pt2"
+    main(["--output", str(path), "--with-preprocessing"])
+    printed = capsys.readouterr().out
+    for text in ("tracing", "writing torch", "comparing", "written", "sha256", "like 64 x 48"):
+        assert text in printed
+    assert path.exists()
+    with pytest.raises(SystemExit, match=r"^error: the name of the file must end in"):
+        main(["--output", str(tmp_path / "model.txt")])

@@ -1,0 +1,136 @@
+"""Exported files read back: the same results, for threads too, and files that are refused."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import ccnet
+from ccnet.weights import write_weights
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.skipif(
+    torch.__version__.startswith(("2.6.", "2.7.")), reason="this PyTorch cannot export"
+)
+
+
+@pytest.fixture
+def opened(exported):
+    return ccnet.load_exported(exported(".onnx").path)
+
+
+@pytest.fixture
+def picture():
+    return torch.randint(0, 256, (3, 50, 71), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"fit": None},
+        {"scales": (1.0, 1.5), "flip": True},
+        {"mode": "slide", "crop": 40, "fit": None},
+    ],
+)
+def test_predict_is_that_of_the_network(opened, small, picture, options):
+    expected = small.predict(picture, return_probabilities=True, **options)
+    found = opened.predict(picture, return_probabilities=True, **options)
+    assert isinstance(found, ccnet.Segmentation)
+    assert found.label_set == expected.label_set
+    assert found.view_size == expected.view_size
+    assert (found.labels == expected.labels).float().mean() > 0.999
+    torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=0, atol=1e-4)
+
+
+def test_labels_are_those_of_the_network_at_the_pictures_size(exported, small, picture, caplog):
+    opened = ccnet.load_exported(exported(".onnx", True).path)
+    expected = small.predict(picture, fit=None)
+    found = opened.predict(picture)
+    assert (found.labels == expected.labels).float().mean() > 0.999
+    assert found.categories == expected.categories
+    assert torch.equal(found.image, expected.image)
+    assert "at its own size, 71 x 50, and the network learnt from images like" in caplog.text
+    caplog.clear()
+    first, second = opened.predict([picture, picture[:, :48, :64]], fit=None)
+    assert first.labels.equal(found.labels)
+    assert second.labels.shape == (48, 64)
+    assert not caplog.records
+    with pytest.raises(TypeError, match="gives labels at the image's own size: export logits"):
+        opened.predict(picture, flip=True)
+
+
+@pytest.mark.parametrize("with_preprocessing", [False, True])
+def test_sizes_that_a_file_does_not_take_are_refused(exported, with_preprocessing):
+    opened = ccnet.load_exported(exported(".onnx", with_preprocessing).path)
+    picture = torch.zeros(3, 32, 50, dtype=torch.uint8)
+    message = "33 to 8192 pixels wide and 33 to 8192 high, not 1 of 50 x 32"
+    with pytest.raises(ValueError, match=message):
+        opened.predict(picture, fit=None)
+    with pytest.raises(ValueError, match=r"images\[0\]: .* not 1 of 50 x 32"):
+        opened.predict([picture], fit=None)
+
+
+def test_threads_share_a_file(opened, picture):
+    expected = opened.predict(picture)
+    with ThreadPoolExecutor(4) as threads:
+        assert all(found == expected for found in threads.map(opened.predict, [picture] * 12))
+
+
+def test_a_program_of_pytorch_has_to_be_trusted(exported):
+    with pytest.raises(ValueError, match=r"can run code when it is read, .* trusted=True"):
+        ccnet.load_exported(exported(".pt2").path)
+
+
+def weights(path, small, content):
+    write_weights(path, small.to_weights())
+
+
+def checkpoint(path, small, content):
+    torch.save({}, path)
+
+
+def foreign(path, small, content):
+    from onnx import TensorProto, helper, save
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    opset = [helper.make_opsetid("", 18)]
+    graph = helper.make_graph(nodes, "other", ends[:1], ends[1:])
+    save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+
+
+def broken_metadata(path, small, content):
+    path.write_bytes(content.replace(b'"label_set"', b'"label_get"'))
+
+
+REFUSED = {
+    "nothing": (lambda *_: None, "no exported file at"),
+    "folder": (lambda path, *_: path.mkdir(), "it is a folder"),
+    "empty": (lambda path, *_: path.touch(), "it is an empty file"),
+    "page": (lambda path, *_: path.write_text("<html>"), "an HTML page"),
+    "noise": (lambda path, *_: path.write_bytes(b"\x01" * 999), "onnxruntime cannot load it"),
+    "half": (lambda path, _, content: path.write_bytes(content[:9999]), "onnxruntime cannot load"),
+    "weights": (weights, "holds weights, it is no exported file: ccnet export --weights PATH"),
+    "checkpoint": (checkpoint, "is a checkpoint of PyTorch, no exported file: ccnet export"),
+    "foreign": (foreign, "its metadata has no 'ccnet': ccnet export did not write it"),
+    "metadata": (broken_metadata, "its metadata 'ccnet' is damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_other_files_are_refused_in_one_line(exported, small, tmp_path, kind):
+    make, message = REFUSED[kind]
+    path = tmp_path / "model.onnx"
+    make(path, small, exported(".onnx").path.read_bytes())
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        ccnet.load_exported(path)
+    assert "\n" not in str(error.value)
+
+
+def test_without_onnxruntime_the_extra_is_named(exported, monkeypatch):
+    path = exported(".onnx").path
+    monkeypatch.setattr("ccnet.console.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r'onnxruntime must be .*"ccnet-pytorch\[export\]"'):
+        ccnet.load_exported(path)
