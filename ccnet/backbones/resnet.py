@@ -39,6 +39,10 @@ _RULES = {
 }
 
 
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""Before PyTorch 2.7, compiling and exporting cannot be told apart."""
+
+
 class Backbone(nn.Module):
     """ResNet without classifier, whose last two stages keep the resolution by dilation.
 
@@ -158,15 +162,14 @@ class Stage(nn.Sequential):
 
 
 class _Pool(nn.MaxPool2d):
-    """Max-pool, 3x3 with stride 2, of which graphs for many sizes can be made in `ceil_mode` too.
+    """Max-pool, 3x3 with stride 2, that can be exported for a range of sizes in `ceil_mode` too.
 
     There, PyTorch asks whether the last window begins in the padding, and does not find out that
-    none does: exporting a range of sizes fails. With the last row and column repeated, windows are
-    the same, and nothing is asked.
+    none does. With the last row and column repeated, maxima are the same, and nothing is asked.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.ceil_mode and torch.compiler.is_compiling():
+        if self.ceil_mode and _is_exporting():
             repeated = F.pad(x, (0, 1, 0, 1), mode="replicate")
             return F.max_pool2d(repeated, self.kernel_size, self.stride, self.padding)
         pooled: Tensor = super().forward(x)

@@ -30,6 +30,7 @@ _RULES = {
 
 
 @named_options()
+@torch.inference_mode(False)
 def export_network(
     model: CCNet,
     path: str | os.PathLike[str],

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,12 +92,13 @@ class ExportedSegmenter:
         if options != {"fit": None}:
             hint = "this file gives labels at the image's own size: export logits for options"
             check_options("predict", options, [], dict.fromkeys(options, hint))
+        segment_one = partial(self._segment, warns="fit" not in options)
         images = images_of(image)
         if images is not None:
-            return of_each(self._segment, images)
-        return self._segment(cast(ImageLike, image), warns="fit" not in options)
+            return of_each(segment_one, images)
+        return segment_one(cast(ImageLike, image))
 
-    def _segment(self, image: ImageLike, warns: bool = True) -> Segmentation:
+    def _segment(self, image: ImageLike, warns: bool) -> Segmentation:
         pixels = self.preprocessing.decode(image).cpu().contiguous()
         height, width = pixels.shape[1:]
         self.contract.check_size(1, height, width)

@@ -1,4 +1,4 @@
-"""A network of a few layers, and the files that it is exported to, each made once."""
+"""A network of a few layers, and the files that it is exported to, each made and opened once."""
 
 import functools
 from types import SimpleNamespace
@@ -14,13 +14,13 @@ from ccnet.backbones.resnet import Stage
 @pytest.fixture(scope="session")
 def small(make_model):
     """A network with few layers, which is soon traced; it learnt from pictures of 48 x 64."""
-    network = make_model(11, label_set="camvid", training_size=[48, 64], aux_channels=0)
+    options = {"label_set": "camvid", "training_size": [48, 64], "aux_channels": 0}
+    network = make_model(11, recurrence=1, **options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        layers = (None, (64, 128, 2), (128, 256, 1), (256, 512, 1))
-        for number, layer in enumerate(layers, start=1):
-            stage = Stage(nn.Conv2d(layer[0], layer[1], 3, layer[2], 1)) if layer else Stage()
-            setattr(network.backbone, f"layer{number}", stage)
+        for name in ("layer1", "layer2", "layer3"):
+            setattr(network.backbone, name, Stage())
+        network.backbone.layer4 = Stage(nn.Conv2d(64, 512, 3, 2, 1))
     network.card_details = {"license": "CC-BY-NC-4.0", "source": "a test"}
     return network
 
@@ -31,7 +31,7 @@ def exported(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
 
     @functools.cache
-    def export(suffix, with_preprocessing=False):
+    def export(suffix, with_preprocessing):
         path = folder / f"{'labels' if with_preprocessing else 'logits'}{suffix}"
         lines = []
         results = ccnet.export_network(
@@ -39,4 +39,15 @@ def exported(small, tmp_path_factory):
         )
         return SimpleNamespace(path=path, lines=lines, results=results)
 
-    return export
+    return lambda suffix, with_preprocessing=False: export(suffix, with_preprocessing)
+
+
+@pytest.fixture(scope="session")
+def opened(exported):
+    """Opens the file of the small network."""
+
+    @functools.cache
+    def load(suffix, with_preprocessing):
+        return ccnet.load_exported(exported(suffix, with_preprocessing).path, trusted=True)
+
+    return lambda suffix, with_preprocessing=False: load(suffix, with_preprocessing)

@@ -1,7 +1,9 @@
 """Exporting networks: what the files compute and hold, and what is refused."""
 
+import copy
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import torch
 
 import ccnet
 from ccnet.commands.export import main
-from ccnet.deployment.contract import ANY_SIZE, LOGITS, Contract
-from ccnet.deployment.programs import TRACED, program_of, trace
+from ccnet.deployment.contract import ANY_SIZE
+from ccnet.deployment.formats import FORMATS
+from ccnet.deployment.programs import TRACED
 from ccnet.weights.serialization import fingerprint
 
 pytest.importorskip("onnxruntime")
@@ -38,12 +41,11 @@ CONTRACTS = {".onnx": contract_of_onnx, ".pt2": contract_of_program}
 
 @pytest.mark.parametrize("suffix", CONTRACTS)
 @pytest.mark.parametrize("size", [(1, 33, 33), (3, 52, 85), (2, 64, 47)])
-def test_files_agree_with_the_network_on_any_size(exported, small, suffix, size):
-    opened = ccnet.load_exported(exported(suffix).path, trusted=True)
+def test_files_agree_with_the_network_on_any_size(opened, small, suffix, size):
     batch = torch.randn(size[0], 3, *size[1:])
     with torch.no_grad():
         expected = small(batch)["out"]
-    torch.testing.assert_close(opened(batch)["out"], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(opened(suffix)(batch)["out"], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("suffix", CONTRACTS)
@@ -81,10 +83,9 @@ def test_metadata_tell_all_that_one_needs(exported, small, suffix, repository):
             assert str(repository).encode() not in b"".join(map(archive.read, archive.namelist()))
 
 
-def test_network_is_traced_for_the_named_sizes(small):
-    contract = Contract(LOGITS, small.label_set, small.preprocessing)
-    exported = trace(program_of(small, contract), contract)
-    ranges = sorted((each.lower, each.upper) for each in exported.range_constraints.values())
+def test_network_is_traced_for_the_named_sizes(exported):
+    program = torch.export.load(exported(".pt2").path)
+    ranges = sorted((each.lower, each.upper) for each in program.range_constraints.values())
     assert ranges == sorted(ANY_SIZE)
 
 
@@ -100,6 +101,7 @@ def test_labels_are_those_of_the_network(exported, small):
         assert (found == expected).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_a_file_for_one_size_takes_that_alone(small, tmp_path):
     path = tmp_path / "one.pt2"
     ccnet.export_network(small, path, size=(40, 57))
@@ -111,20 +113,21 @@ def test_a_file_for_one_size_takes_that_alone(small, tmp_path):
         opened(torch.randn(1, 3, 41, 57))
 
 
-def test_a_file_that_disagrees_is_not_left_behind(small, tmp_path, monkeypatch):
-    def of_noise(network, contract):
-        program = program_of(network, contract)
-        program.register_forward_hook(lambda *given: given[-1] + torch.rand_like(given[-1]))
-        return program
-
-    monkeypatch.setattr("ccnet.deployment.export.program_of", of_noise)
-    kept = tmp_path / "model.pt2"
+def test_a_file_that_disagrees_is_not_left_behind(exported, small, tmp_path, monkeypatch):
+    content = exported(".pt2").path.read_bytes()
+    form = replace(FORMATS["torch"], write=lambda _, path, __: path.write_bytes(content))
+    monkeypatch.setitem(FORMATS, "torch", form)
+    monkeypatch.setattr("ccnet.deployment.export.trace", lambda *_: None)
+    kept, new = tmp_path / "kept.pt2", tmp_path / "new.pt2"
     kept.write_bytes(b"an older file")
-    for name in ("model.pt2", "new.pt2"):
-        with pytest.raises(ValueError, match=r"does not agree with the network: 1 x 131x65: diff"):
-            ccnet.export_network(small, tmp_path / name)
-    assert list(tmp_path.iterdir()) == [kept]
+    other = copy.deepcopy(small)
+    torch.nn.init.normal_(other.head.classifier.weight)
+    with pytest.raises(ValueError, match=r"does not agree with the network: 1 x 131x65: diff"):
+        ccnet.export_network(other, kept)
     assert kept.read_bytes() == b"an older file"
+    assert list(tmp_path.iterdir()) == [kept]
+    ccnet.export_network(small, new)
+    assert new.read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -167,13 +170,18 @@ def test_what_is_missing_is_named(small, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_command_exports_and_says_what_it_does(small, tmp_path, monkeypatch, capsys):
+def test_command_exports_and_says_what_it_does(exported, small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ccnet.commands.export.find_builder", lambda _: lambda weights: small)
-    path = tmp_path / "new" / "model.pt2"
+    monkeypatch.setattr("ccnet.deployment.export.trace", lambda *_: None)
+    content = exported(".onnx", True).path.read_bytes()
+    form = replace(FORMATS["onnx"], write=lambda _, path, __: path.write_bytes(content))
+    monkeypatch.setitem(FORMATS, "onnx", form)
+    path = tmp_path / "new" / "model.onnx"
     main(["--output", str(path), "--with-preprocessing"])
     printed = capsys.readouterr().out
-    for text in ("tracing", "writing torch", "comparing", "written", "sha256", "like 64 x 48"):
+    for text in ("tracing", "writing onnx", "comparing", "written", "sha256", "like 64 x 48"):
         assert text in printed
+    assert printed.count("x 131x65: 100.00% of labels equal") == 1
     assert path.exists()
     with pytest.raises(SystemExit, match=r"^error: the name of the file must end in"):
         main(["--output", str(tmp_path / "model.txt")])

@@ -16,11 +16,6 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def opened(exported):
-    return ccnet.load_exported(exported(".onnx").path)
-
-
-@pytest.fixture
 def picture():
     return torch.randint(0, 256, (3, 50, 71), dtype=torch.uint8)
 
@@ -36,7 +31,7 @@ def picture():
 )
 def test_predict_is_that_of_the_network(opened, small, picture, options):
     expected = small.predict(picture, return_probabilities=True, **options)
-    found = opened.predict(picture, return_probabilities=True, **options)
+    found = opened(".onnx").predict(picture, return_probabilities=True, **options)
     assert isinstance(found, ccnet.Segmentation)
     assert found.label_set == expected.label_set
     assert found.view_size == expected.view_size
@@ -44,38 +39,39 @@ def test_predict_is_that_of_the_network(opened, small, picture, options):
     torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=0, atol=1e-4)
 
 
-def test_labels_are_those_of_the_network_at_the_pictures_size(exported, small, picture, caplog):
-    opened = ccnet.load_exported(exported(".onnx", True).path)
+def test_labels_are_those_of_the_network_at_the_pictures_size(opened, small, picture, caplog):
+    network = opened(".onnx", True)
     expected = small.predict(picture, fit=None)
-    found = opened.predict(picture)
+    found = network.predict(picture)
     assert (found.labels == expected.labels).float().mean() > 0.999
     assert found.categories == expected.categories
     assert torch.equal(found.image, expected.image)
     assert "at its own size, 71 x 50, and the network learnt from images like" in caplog.text
     caplog.clear()
-    first, second = opened.predict([picture, picture[:, :48, :64]], fit=None)
+    first, second = network.predict([picture, picture[:, :48, :64]], fit=None)
     assert first.labels.equal(found.labels)
     assert second.labels.shape == (48, 64)
     assert not caplog.records
     with pytest.raises(TypeError, match="gives labels at the image's own size: export logits"):
-        opened.predict(picture, flip=True)
+        network.predict(picture, flip=True)
 
 
 @pytest.mark.parametrize("with_preprocessing", [False, True])
-def test_sizes_that_a_file_does_not_take_are_refused(exported, with_preprocessing):
-    opened = ccnet.load_exported(exported(".onnx", with_preprocessing).path)
+def test_sizes_that_a_file_does_not_take_are_refused(opened, with_preprocessing):
+    network = opened(".onnx", with_preprocessing)
     picture = torch.zeros(3, 32, 50, dtype=torch.uint8)
     message = "33 to 8192 pixels wide and 33 to 8192 high, not 1 of 50 x 32"
     with pytest.raises(ValueError, match=message):
-        opened.predict(picture, fit=None)
+        network.predict(picture, fit=None)
     with pytest.raises(ValueError, match=r"images\[0\]: .* not 1 of 50 x 32"):
-        opened.predict([picture], fit=None)
+        network.predict([picture], fit=None)
 
 
 def test_threads_share_a_file(opened, picture):
-    expected = opened.predict(picture)
+    predict = opened(".onnx").predict
+    expected = predict(picture)
     with ThreadPoolExecutor(4) as threads:
-        assert all(found == expected for found in threads.map(opened.predict, [picture] * 12))
+        assert all(found == expected for found in threads.map(predict, [picture] * 12))
 
 
 def test_a_program_of_pytorch_has_to_be_trusted(exported):
