@@ -127,8 +127,10 @@ def _format_name(name: str | None, suffix: str) -> str:
 
 
 def _on_cpu(model: CCNet, dtype: str | None) -> nn.Module:
-    """Returns a copy in evaluation mode, without gradients."""
+    """Returns a copy in evaluation mode, without gradients and what is for training alone."""
     network = copy.deepcopy(evaluation_replica(model)).requires_grad_(False)
+    assert isinstance(network, CCNet)
+    network.aux_head = None
     return network.to("cpu", None if dtype is None else DTYPES[dtype])
 
 

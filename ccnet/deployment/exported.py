@@ -19,7 +19,7 @@ from ccnet.inference.prediction import PredictionMixin, of_each
 from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.result import Segmentation
 from ccnet.options import check_options, named_options
-from ccnet.transforms import Preprocessing
+from ccnet.transforms import Preprocessing, check_batch
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +46,14 @@ class ExportedNetwork(PredictionMixin, nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Computes the logits: as `CCNet.forward` in evaluation mode.
+        """Computes the logits: as `CCNet.forward` in evaluation mode, without gradients.
 
         Raises:
-            ValueError: if the file does not take a batch of this size.
+            ValueError: if x is not such a batch, or the file does not take its size.
         """
+        check_batch(x, self.preprocessing.channels)
         self.contract.check_size(x.shape[0], *x.shape[-2:])
-        return {"out": self._run(x.contiguous())}
+        return {"out": self._run(x.detach().float().contiguous())}
 
     def transforms(self) -> Preprocessing:
         """Returns the preprocessing of an image to the input (N, C, H, W)."""
