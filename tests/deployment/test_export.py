@@ -11,9 +11,9 @@ import torch
 
 import ccnet
 from ccnet.commands.export import main
-from ccnet.deployment.contract import ANY_SIZE
+from ccnet.deployment.contract import ANY_SIZE, LABELS, Contract
 from ccnet.deployment.formats import FORMATS
-from ccnet.deployment.programs import TRACED
+from ccnet.deployment.programs import TRACED, program_of
 from ccnet.weights.serialization import fingerprint
 
 pytest.importorskip("onnxruntime")
@@ -87,6 +87,24 @@ def test_network_is_traced_for_the_named_sizes(exported):
     program = torch.export.load(exported(".pt2").path)
     ranges = sorted((each.lower, each.upper) for each in program.range_constraints.values())
     assert ranges == sorted(ANY_SIZE)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"preprocessing": {"channel_order": "BGR", "mean": [104, 117, 123], "std": [1, 2, 3]}},
+        {"in_channels": 1},
+        {"in_channels": 4},
+    ],
+)
+def test_preprocessing_of_a_file_is_that_of_the_network(make_model, config):
+    network = make_model(recurrence=0, **config)
+    channels = network.preprocessing.channels
+    program = program_of(network, Contract(LABELS, network.label_set, network.preprocessing))
+    picture = torch.randint(0, 256, (channels, 40, 51), dtype=torch.uint8)
+    with torch.no_grad():
+        (labels,) = program(picture.movedim(0, -1)[None])
+    assert labels.equal(network.predict(picture, fit=None).labels)
 
 
 def test_labels_are_those_of_the_network(exported, small):
