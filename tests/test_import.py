@@ -94,7 +94,7 @@ ORDERS = {
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "deployment": [
         *("contract", "programs", "onnx_files", "torch_files", "formats", "comparison"),
-        *("export", "exported"),
+        *("calibration", "quantization", "openvino_runtime", "export", "exported"),
     ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
@@ -126,6 +126,7 @@ EXTRAS = {
     "images": {"pillow_heif"},
     "backbones": {"timm"},
     "datasets": {"tqdm"},
+    "deployment": {"onnx", "onnxruntime", "openvino"},
     "training": {"tqdm", "wandb"},
     "evaluation": {"matplotlib"},
     "commands": {"tqdm"},

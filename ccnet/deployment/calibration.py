@@ -1,0 +1,74 @@
+"""Calibration: pictures of a folder, as a network sees them, to learn the ranges of its values."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ccnet.inference.image_files import find_jobs
+from ccnet.inference.prediction import PredictionMixin
+from ccnet.inference.protocol import Size
+
+MOST_PICTURES = 64
+"""More of them hardly change the ranges."""
+
+MOST_PIXELS = 1024
+"""Of a side. Of larger pictures the middle is taken: ranges do not need all pixels, but time."""
+
+
+def calibration_pictures(
+    folder: str | os.PathLike[str], most: int = MOST_PICTURES
+) -> Sequence[Path]:
+    """Chooses pictures of a folder and its subfolders, evenly over their sorted paths.
+
+    Args:
+        folder: of pictures like those that the network will see; or a file, or a glob pattern.
+        most: the number of pictures, or all if there are fewer.
+
+    Raises:
+        ValueError: if there are none, or a folder cannot be read.
+    """
+    found = find_jobs([os.fspath(folder)], Path())
+    if found.failures:
+        raise ValueError(found.failures[0])
+    paths = sorted(job.picture for job in found.jobs)
+    if not paths:
+        raise ValueError(f"no images in {folder} but results of this program")
+    count = min(most, len(paths))
+    return [paths[index * len(paths) // count] for index in range(count)]
+
+
+def seen_pixels(network: PredictionMixin, picture: Path) -> Tensor:
+    """Returns a picture as `predict` shows it to a network: at the size that it learnt from.
+
+    Args:
+        network: one with `predict`.
+        picture: path of the picture.
+
+    Returns:
+        (1, C, H, W), uint8, of `MOST_PIXELS` at most in height and width.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        ValueError: if it cannot be read or is no picture; names it.
+    """
+    try:
+        pixels = network.preprocessing.decode(picture)[None]
+    except ValueError as error:
+        if str(picture) in str(error):
+            raise
+        raise ValueError(f"{picture}: {error}") from error
+    own: Size = (pixels.shape[2], pixels.shape[3])
+    size = network.default_protocol.view_size(own)
+    if size != own:
+        pixels = _resized(pixels, size)
+    top, left = (max(0, (side - MOST_PIXELS) // 2) for side in size)
+    return pixels[..., top : top + MOST_PIXELS, left : left + MOST_PIXELS].contiguous()
+
+
+def _resized(pixels: Tensor, size: Size) -> Tensor:
+    options = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    resized = F.interpolate(pixels.float(), size, **options)  # type: ignore[arg-type]
+    return resized.round().clamp(0, 255).to(pixels.dtype)
