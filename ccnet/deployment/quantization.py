@@ -1,8 +1,6 @@
 """Quantisation: ONNX files whose convolutions compute in 8-bit integers, calibrated on pictures."""
 
-import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,18 +43,18 @@ def quantize(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
             cannot be run.
     """
     require_extra("int8", ("onnx", "onnxruntime"))
-    # Ranges of the attention, which are not used, are infinite.
-    with _own_logging(), np.errstate(invalid="ignore"):
-        import onnx
-        from onnxruntime import quantization
+    import onnx
+    from onnxruntime import quantization
 
-        network = onnx.load(source)
-        metadata = {entry.key: entry.value for entry in network.metadata_props}
-        names = quantized_nodes(network.graph)
-        if not names:
-            raise ValueError(f"{source} has no convolution to quantise")
-        onnx.helper.set_model_props(network, dict([_PREPARED]))
-        try:
+    network = onnx.load(source)
+    metadata = {entry.key: entry.value for entry in network.metadata_props}
+    names = quantized_nodes(network.graph)
+    if not names:
+        raise ValueError(f"{source} has no convolution to quantise")
+    onnx.helper.set_model_props(network, dict([_PREPARED]))
+    try:
+        # Ranges of the attention, which are not used, are infinite.
+        with np.errstate(invalid="ignore"):
             quantization.quantize_static(
                 network,
                 target,
@@ -69,11 +67,11 @@ def quantize(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=True,
             )
-        except (OSError, ValueError):
-            raise
-        except Exception as error:
-            raise ValueError(f"onnxruntime cannot quantise it: {reason_of(error)}") from error
-        quantized = onnx.load(target)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"onnxruntime cannot quantise it: {reason_of(error)}") from error
+    quantized = onnx.load(target)
     quantized.producer_name = network.producer_name
     onnx.helper.set_model_props(quantized, metadata)
     onnx.save(quantized, target)
@@ -114,14 +112,3 @@ class _Reader:
         """Returns the next batch under the name of the input; None at the end."""
         batch = next(self.batches, None)
         return None if batch is None else {self.name: batch.cpu().numpy()}
-
-
-@contextmanager
-def _own_logging() -> Iterator[None]:
-    """Keeps onnxruntime from setting up the program's log, which it does where there is none."""
-    handler, root = logging.NullHandler(), logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
