@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     )
     from ccnet.deployment.export import export_network
     from ccnet.deployment.exported import load_exported
+    from ccnet.deployment.optimization import optimize_for_inference
     from ccnet.inference import InferenceProtocol, Segmentation
     from ccnet.model import CCNet
     from ccnet.weights import (
@@ -41,11 +42,12 @@ __all__ = [
     "criss_cross_attention",
     "export_network",
     "load_exported",
+    "optimize_for_inference",
 ]
 
 _HOMES = (
     *("attention", "inference", "model", "weights", "zoo"),
-    *("deployment.export", "deployment.exported"),
+    *("deployment.optimization", "deployment.export", "deployment.exported"),
 )
 """The modules that have these names."""
 

@@ -25,9 +25,9 @@ _once = RLock()
 """Held so that threads neither disturb a measurement nor repeat it."""
 
 
-def fast_precision(device: torch.device) -> str:
-    """Returns the precision to train in: "bfloat16" where it is faster than "float32"."""
-    return "bfloat16" if slowdown("bfloat16", device, training=True) < 1 else "float32"
+def fast_precision(device: torch.device, *, training: bool = True) -> str:
+    """Returns the precision to compute in: "bfloat16" where it is faster than "float32"."""
+    return "bfloat16" if slowdown("bfloat16", device, training=training) < 1 else "float32"
 
 
 def slowdown(precision: str, device: torch.device, *, training: bool) -> float:

@@ -93,6 +93,7 @@ ORDERS = {
     ],
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "deployment": [
+        *("data_flow", "folding", "fusion", "optimization", "command_line"),
         *("contract", "programs", "onnx_files", "torch_files", "formats", "comparison"),
         *("calibration", "quantization", "openvino_runtime", "export", "exported"),
     ],

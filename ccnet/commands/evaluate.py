@@ -28,6 +28,8 @@ from tqdm import tqdm
 import ccnet
 from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console, require_extra
+from ccnet.deployment.command_line import add_optimize_option, optimized, settle_precision
+from ccnet.deployment.optimization import OptimizedCCNet
 from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
 from ccnet.evaluation import Scores, evaluate, own_indices, prepare_label_ids, save_label_ids
 from ccnet.evaluation.candidates import Candidate, find_candidates
@@ -66,6 +68,7 @@ def parse_arguments(
     add("--save-label-ids", type=user_path, metavar="DIR", help=label_ids)
     add("--confirm", action="store_true", help="exit with 1 unless mIoU is as published")
     add("--tolerance", type=float, default=0.1, help="for --confirm, in percent of mIoU")
+    add_optimize_option(parser)
     add_protocol_options(parser, "inference (default: the protocol of the published mIoU)")
     parsed = parser.parse_args(argv)
     return parsed, given_options(parsed)
@@ -131,6 +134,9 @@ def measure(
     mious = {index: miou for part in all_gather(mious) for index, miou in part.items()}
     sizes = {size for part in all_gather(sizes) for size in part}
     device = next(model.parameters()).device
+    environment = {"device": str(device), "torch": torch.__version__, "ccnet": ccnet.__version__}
+    if isinstance(model, OptimizedCCNet):
+        environment["network"] = "optimised for inference"
     return Report(
         weights=str(candidate),
         dataset=data.title,
@@ -139,7 +145,7 @@ def measure(
         images=[(name, mious[index]) for index, name in enumerate(data.names)],
         published=candidate.published(data.title, protocol),
         misfit=data.misfit(sizes, int(scores.confusion.sum())),
-        environment={"device": str(device), "torch": torch.__version__, "ccnet": ccnet.__version__},
+        environment=environment,
     )
 
 
@@ -157,6 +163,7 @@ def worst_samples(report: Report, model: ccnet.CCNet, data: Data) -> list[Sample
 def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.device) -> list[str]:
     """Evaluates all requested weights; returns the failures on rank 0."""
     data = choose_data(arguments)
+    given = settle_precision(arguments, given, device)
     candidates = find_candidates(arguments.weights, data.label_set, arguments.network)
     is_first = rank() == 0
     failures = []
@@ -167,6 +174,7 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
             protocol = choose_protocol(candidate, data, given, confirm=arguments.confirm)
             with rank_zero_first():
                 model = candidate.load(data.label_set).to(device)
+            model = optimized(arguments, model, protocol.precision)
             numbered = data.numbered_as(model.label_set)
             if arguments.save_label_ids and numbered.classes is not None:
                 raise ValueError(

@@ -43,6 +43,7 @@ from ccnet.classes import CAMVID
 from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
+from ccnet.deployment.command_line import add_optimize_option, optimized, settle_precision
 from ccnet.distributed import usable_device
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import user_path
@@ -97,6 +98,7 @@ def parse_arguments(
         metavar="GIB",
         help="what one image may take, as estimated from its size (default: %(default)s)",
     )
+    add_optimize_option(parser)
     add_protocol_options(parser, "inference (default: the whole image, at the size learnt at)")
     arguments = parser.parse_args(argv)
     try:
@@ -120,10 +122,12 @@ class Segmenter:
 
     def __init__(self, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
         network: ccnet.CCNet = find_builder(arguments.network)(weights=arguments.weights)
-        self.model = network.to(usable_device(arguments.device))
+        device = usable_device(arguments.device)
+        options = settle_precision(arguments, options, device)
         self.protocol = network.default_protocol.replace(**options)
+        self.model = optimized(arguments, network.to(device), self.protocol.precision)
         self.memory_limit = arguments.memory_limit
-        recorded = self.protocol.to_config()
+        recorded = self.protocol.to_config() | ({"optimized": True} if arguments.optimize else {})
         if self.protocol.windows is None:
             recorded["memory_limit"] = arguments.memory_limit  # which may turn it into windows
         self.maker = Origin("", fingerprint(network.to_weights()), json.dumps(recorded))

@@ -1,1 +1,1 @@
-"""Deployment: networks as files that run without this package, and reading these back."""
+"""Deployment: faster networks, exported files, and reading those back."""

@@ -1,0 +1,200 @@
+"""Fusion: activations and residual sums in the pass of the convolution before them.
+
+oneDNN applies both to what a convolution has in the registers, so that the map is not read and
+written again for each. Where there is no oneDNN, where gradients are asked for and in graphs that
+are compiled or exported, the same modules compute the same in plain operations.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from ccnet.backbones.resnet import Stage
+from ccnet.deployment.data_flow import sole_readers
+from ccnet.deployment.folding import is_observed, replace_modules
+
+_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
+
+
+class FusedConv2d(nn.Conv2d):
+    """Convolution, then an optional sum, then an optional activation.
+
+    Attributes:
+        negative_slope: of the activation; 0 is ReLU, 1 is none.
+    """
+
+    negative_slope: float = 1.0
+
+    @classmethod
+    def convert(cls, convolution: nn.Conv2d, negative_slope: float) -> None:
+        """Turns a convolution, in place, into one that its activation follows."""
+        convolution.__class__ = cls
+        convolution.negative_slope = negative_slope  # type: ignore[assignment]
+
+    def extra_repr(self) -> str:
+        """Returns the arguments that the module's repr shows."""
+        inherited: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{inherited}, negative_slope={self.negative_slope:g}"
+
+    def forward(self, x: Tensor, term: Tensor | None = None, *, overwrite: bool = False) -> Tensor:
+        """Convolves, adds and activates.
+
+        Args:
+            x: (N, C, H, W), floating point.
+            term: (N, C', H', W'), of the same dtype, which is added to the convolution.
+            overwrite: whether the result may be written over the term.
+
+        Returns:
+            (N, C', H', W').
+        """
+        if _can_fuse(x, self.weight):
+            return self._fused(x, term, overwrite)
+        out = super().forward(x)
+        return _activated(out if term is None else out.add_(term), self.negative_slope)
+
+    def _fused(self, x: Tensor, term: Tensor | None, overwrite: bool) -> Tensor:
+        operands = (x, self.weight, self.bias)
+        geometry = (self.padding, self.stride, self.dilation, self.groups)
+        slope = self.negative_slope
+        if term is None:
+            kind, numbers = ("none", []) if slope == 1 else ("leaky_relu", [slope])
+            kind, numbers = ("relu", []) if slope == 0 else (kind, numbers)
+            fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                *operands, *geometry, kind, numbers, ""
+            )
+            return fused
+        total = term if overwrite else term.clone()
+        then = "relu" if slope == 0 else None  # leaky ReLU it does not know after a sum
+        total = torch.ops.mkldnn._convolution_pointwise_.binary(
+            total, *operands, *geometry, "add", 1.0, then, [], None
+        )
+        return total if slope == 0 else _activated(total, slope)
+
+
+class FusedBasicBlock(BasicBlock):
+    """Residual block of two convolutions that have taken up everything but the shortcut."""
+
+    def forward(self, x: Tensor, *, overwrite: bool = False) -> Tensor:
+        """Maps (N, C, H, W) to (N, C', H', W'); the result may be written over x."""
+        out = self.conv1(x)
+        return _add_shortcut(self.conv2, out, x, self.downsample, overwrite)
+
+
+class FusedBottleneck(Bottleneck):
+    """Residual block of three convolutions that have taken up everything but the shortcut."""
+
+    def forward(self, x: Tensor, *, overwrite: bool = False) -> Tensor:
+        """Maps (N, C, H, W) to (N, C', H', W'); the result may be written over x."""
+        out = self.conv2(self.conv1(x))
+        return _add_shortcut(self.conv3, out, x, self.downsample, overwrite)
+
+
+_FUSED: dict[Any, Any] = {BasicBlock: FusedBasicBlock, Bottleneck: FusedBottleneck}
+
+
+class FusedStage(Stage):
+    """Residual blocks of one resolution, each of which writes over the output of the one before."""
+
+    def forward(self, x: Tensor, *, checkpointed: bool = False) -> Tensor:
+        """Maps (N, C, H, W) to (N, C', H', W')."""
+        is_own = False
+        for block in self:
+            is_fused = isinstance(block, FusedBasicBlock | FusedBottleneck)
+            has_hooks = is_observed(block)  # which may keep its input and its output
+            x = block(x, overwrite=is_own and not has_hooks) if is_fused else block(x)
+            is_own = is_fused and not has_hooks
+        return x
+
+
+def fuse_activations(network: nn.Module, run: Callable[[], object]) -> None:
+    """Fuses residual blocks of torchvision, and activations that alone read a convolution.
+
+    Args:
+        network: changed in place, after its norms were folded; in evaluation mode.
+        run: calls it.
+    """
+    for module in list(network.modules()):
+        if type(module) in _FUSED:
+            _fuse_block(module)
+        elif type(module) is Stage:
+            module.__class__ = FusedStage
+    modules = [one for one in network.modules() if _can_follow(one) or _is_plain(one)]
+    taken_up: dict[nn.Module, nn.Module] = {}
+    for convolution, activation in sole_readers(modules, run).items():
+        if isinstance(convolution, nn.Conv2d) and _can_follow(activation):
+            FusedConv2d.convert(convolution, _slope(activation))
+            taken_up[activation] = nn.Identity()
+    replace_modules(network, taken_up)
+
+
+def _fuse_block(block: Any) -> None:
+    numbers = [number for number in (1, 2, 3) if hasattr(block, f"conv{number}")]
+    convolutions = [getattr(block, f"conv{number}") for number in numbers]
+    norms = [getattr(block, f"bn{number}") for number in numbers]
+    is_folded = all(type(norm) is nn.Identity and not is_observed(norm) for norm in norms)
+    if is_folded and all(map(_is_plain, convolutions)) and _can_follow(block.relu):
+        for convolution in convolutions:
+            FusedConv2d.convert(convolution, _slope(block.relu))
+        block.__class__ = _FUSED[type(block)]
+        block.relu = nn.Identity()
+
+
+def _is_plain(module: nn.Module) -> bool:
+    is_plain = type(module) is nn.Conv2d and module.padding_mode == "zeros"
+    return is_plain and not isinstance(module.padding, str) and not is_observed(module)
+
+
+def _can_follow(module: nn.Module) -> bool:
+    return type(module) in _ACTIVATIONS and not is_observed(module)
+
+
+def _slope(activation: nn.Module) -> float:
+    return float(getattr(activation, "negative_slope", 0.0))
+
+
+def _activated(x: Tensor, negative_slope: float) -> Tensor:
+    """Activates in place."""
+    if negative_slope == 0:
+        return F.relu_(x)
+    return x if negative_slope == 1 else F.leaky_relu_(x, negative_slope)
+
+
+def _add_shortcut(
+    last: FusedConv2d, out: Tensor, x: Tensor, downsample: nn.Module | None, overwrite: bool
+) -> Tensor:
+    total: Tensor
+    if downsample is None:
+        total = last(out, x, overwrite=overwrite)
+    else:
+        is_own = not any(map(is_observed, downsample.modules()))
+        total = last(out, downsample(x), overwrite=is_own)
+    return total
+
+
+def _can_fuse(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN is there, and nothing looks at the operations that it does not know."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    differentiates = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    is_watched = differentiates or torch._C._are_functorch_transforms_active()
+    is_plain = x.device.type == "cpu" and type(x) is Tensor and x.dtype == weight.dtype
+    is_plain = is_plain and not torch.is_autocast_enabled("cpu") and x.numel() > 0
+    return is_plain and not is_watched and _is_fast(x.dtype)
+
+
+@cache
+def _is_fast(dtype: torch.dtype) -> bool:
+    """Whether oneDNN convolves in a dtype on this processor."""
+    is_there = torch.backends.mkldnn.is_available()
+    if not (is_there and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")):
+        return False
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    if dtype not in names:
+        return dtype == torch.float32
+    is_supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{names[dtype]}_supported", None)
+    return is_supported is not None and bool(is_supported())

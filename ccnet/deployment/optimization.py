@@ -1,0 +1,211 @@
+"""Optimisation: a copy of a network that computes the same faster, for inference alone."""
+
+import copy
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ccnet.deployment.folding import fold_norms
+from ccnet.deployment.fusion import fuse_activations
+from ccnet.model import CCNet
+from ccnet.norm import restore_batchnorm
+from ccnet.options import named_options
+from ccnet.precision import HALVES, describe_slowness, fast_precision, warn_of_slow_inference
+from ccnet.schema import reason_of, shown
+from ccnet.transforms import check_batch
+from ccnet.weights.serialization import ModelWeights
+
+logger = logging.getLogger(__name__)
+
+Self = TypeVar("Self", bound="OptimizedCCNet")
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""The dtypes of weights that there may be."""
+
+_SIDE = 64
+"""Side of the pictures on which networks that take any are tried."""
+
+_NO_WEIGHTS = (
+    "a network from optimize_for_inference has no weights to save: its norms are part of its "
+    "convolutions; save the network that it was made of"
+)
+
+
+class OptimizedCCNet(CCNet):
+    """What `optimize_for_inference` makes of a `CCNet`.
+
+    Attributes:
+        output_dtype: dtype of the parameters of the network that it was made of, in which it
+            returns what that would.
+    """
+
+    output_dtype: torch.dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that it computes in: that of its weights."""
+        return next(self.parameters()).dtype
+
+    def forward(self, x: Tensor, *, return_rcca: bool = False) -> dict[str, Tensor]:
+        """Computes the logits of every pixel, as `CCNet.forward` does in evaluation mode.
+
+        Args:
+            x: (N, C, H, W), of any floating-point dtype and in any memory format.
+            return_rcca: also return the output of the recurrent attention.
+
+        Raises:
+            ValueError: if x is not such a batch, or its size is none that the backbone takes.
+        """
+        check_batch(x, self.preprocessing.channels)
+        with self._own_dtype(x.device):
+            x = x.to(self.dtype)
+            if not torch._C._are_functorch_transforms_active():  # which may hide an axis
+                x = x.contiguous(memory_format=torch.channels_last)
+            outputs = super().forward(x, return_rcca=return_rcca)
+        given = self.output_dtype
+        dtypes = {"out": torch.promote_types(given, torch.float32), "rcca": given}
+        return {name: tensor.to(dtypes[name]) for name, tensor in outputs.items()}
+
+    def _own_dtype(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Keeps autocast, which would cast for nothing, from weights in half precision."""
+        if self.dtype in HALVES.values() and torch.is_autocast_enabled(device.type):
+            return torch.autocast(device.type, enabled=False)
+        return nullcontext()
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Stays in evaluation mode.
+
+        Raises:
+            ValueError: if training mode is asked for.
+        """
+        if mode:
+            raise ValueError(
+                "a network from optimize_for_inference cannot be trained: it has no norms and no "
+                "auxiliary head; train the network that it was made of"
+            )
+        return super().train(False)
+
+    def to_weights(self) -> ModelWeights:
+        """Raises ValueError: there are none that a `CCNet` could load."""
+        raise ValueError(_NO_WEIGHTS)
+
+    def save_pretrained(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Raises ValueError, as `to_weights` does."""
+        raise ValueError(_NO_WEIGHTS)
+
+    def push_to_hub(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Raises ValueError, as `to_weights` does."""
+        raise ValueError(_NO_WEIGHTS)
+
+
+@named_options()
+@torch.inference_mode(False)  # whose tensors could not be changed later
+def optimize_for_inference(model: CCNet, dtype: torch.dtype | None = None) -> OptimizedCCNet:
+    """Returns a copy of a network that computes the same faster, for inference alone.
+
+    Its norms are folded into the convolutions before them, wherever those are read by nothing else;
+    activations and residual sums are computed along with the convolutions; there is no auxiliary
+    head; weights are in channels-last order and without gradients. `predict` and calls are those of
+    the network, and so are the dtypes of what it returns. It stays in evaluation mode and cannot be
+    saved as weights; `copy.deepcopy`, `pickle`, `torch.compile` and `torch.export` work.
+
+    Args:
+        model: stays as it is. Hooks go along to the copy; norms with hooks are not folded.
+        dtype: of the weights: `torch.float32`, `bfloat16`, `float16` or `float64`. None for
+            float32 or bfloat16, whichever convolutions are faster in on the network's device,
+            measured once per process; a line in the log says which.
+
+    Returns:
+        The copy, on the same device.
+
+    Raises:
+        TypeError: if the model is no `CCNet`.
+        ValueError: if there is no such dtype, the network has no values, or it cannot compute in
+            this dtype.
+
+    Example:
+        >>> model = ccnet.optimize_for_inference(ccnet.ccnet_resnet18(weights="DEFAULT"))
+        >>> model.predict("street.jpg").save("labels.png")
+    """
+    _check(model, dtype)
+    parameter = next(model.parameters())
+    given, device = parameter.dtype, parameter.device
+    chosen = dtype
+    if chosen is None:
+        chosen = HALVES.get(fast_precision(device, training=False), torch.float32)
+    else:
+        warn_of_slow_inference(_name(chosen), device)
+    with torch.device(device):
+        optimized = _without_gradients(copy.deepcopy(model))
+        folded = fold_norms(optimized, lambda: _try(optimized))
+        fuse_activations(optimized, lambda: _try(optimized))
+    optimized.__class__ = OptimizedCCNet
+    assert isinstance(optimized, OptimizedCCNet)
+    optimized.output_dtype = model.output_dtype if isinstance(model, OptimizedCCNet) else given
+    _convert(optimized, chosen)
+    try:
+        _try(optimized)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"the network cannot compute in {_name(chosen)} ({reason_of(error)}): "
+            f"give another dtype, such as {given}"
+        ) from error
+    why = describe_slowness("bfloat16", device, training=False) if dtype is None else ""
+    if dtype is None and not why:
+        why = f"in which this {device.type} device is faster than in float32"
+    told = f"{_name(chosen)} ({why})" if why else _name(chosen)
+    logger.info("optimised for inference: weights in %s, %d norms folded", told, folded)
+    return optimized
+
+
+def _check(model: Any, dtype: Any) -> None:
+    if not isinstance(model, CCNet):
+        inner = next((name for name in ("module", "_orig_mod") if hasattr(model, name)), None)
+        hint = f": give its .{inner}" if inner and isinstance(model, nn.Module) else ""
+        raise TypeError(f"model must be a CCNet, not {type(model).__name__}{hint}")
+    if type(model) not in (CCNet, OptimizedCCNet):
+        raise TypeError(
+            f"model must be a CCNet itself, not {type(model).__name__}, which is derived from it "
+            "and may compute something else"
+        )
+    if dtype is not None and dtype not in DTYPES:
+        names = ", ".join(map(str, DTYPES))
+        raise ValueError(f"dtype must be None or one of {names}, not {shown(dtype)}")
+    if any(tensor.is_meta for tensor in model.parameters()):
+        raise ValueError(
+            "the network has no values (it is on the meta device): "
+            'call to_empty(device="cpu") and load weights first'
+        )
+
+
+def _without_gradients(model: CCNet) -> CCNet:
+    model.aux_head = None
+    model.eval().requires_grad_(False)
+    restore_batchnorm(model)
+    return model
+
+
+@torch.no_grad()
+def _convert(model: nn.Module, dtype: torch.dtype) -> None:
+    """Casts parameters and buffers; kernels of two axes become channels-last."""
+    model.to(dtype)
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _try(model: CCNet) -> None:
+    parameter = next(model.parameters())
+    size = model.backbone.image_size or (_SIDE, _SIDE)
+    shape = (1, model.preprocessing.channels, *size)
+    with torch.autocast(parameter.device.type, enabled=False):
+        model(torch.zeros(shape, dtype=parameter.dtype, device=parameter.device))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
