@@ -52,13 +52,13 @@ class FusedConv2d(nn.Conv2d):
         Returns:
             (N, C', H', W').
         """
-        if _can_fuse(x, self.weight):
+        if _can_fuse(x, self.weight) and (term is None or (_has_order(x) and _has_order(term))):
             return self._fused(x, term, overwrite)
         out = super().forward(x)
         return _activated(out if term is None else out.add_(term), self.negative_slope)
 
     def _fused(self, x: Tensor, term: Tensor | None, overwrite: bool) -> Tensor:
-        operands = (x, self.weight, self.bias)
+        operands = (_channels_last(x), self.weight, self.bias)
         geometry = (self.padding, self.stride, self.dilation, self.groups)
         slope = self.negative_slope
         if term is None:
@@ -68,7 +68,8 @@ class FusedConv2d(nn.Conv2d):
                 *operands, *geometry, kind, numbers, ""
             )
             return fused
-        total = term if overwrite else term.clone()
+        total = _channels_last(term)
+        total = total.clone() if total is term and not overwrite else total
         then = "relu" if slope == 0 else None  # leaky ReLU it does not know after a sum
         total = torch.ops.mkldnn._convolution_pointwise_.binary(
             total, *operands, *geometry, "add", 1.0, then, [], None
@@ -162,6 +163,15 @@ def _activated(x: Tensor, negative_slope: float) -> Tensor:
     if negative_slope == 0:
         return F.relu_(x)
     return x if negative_slope == 1 else F.leaky_relu_(x, negative_slope)
+
+
+def _has_order(x: Tensor) -> bool:
+    """Whether channels-last is another order than any other, which oneDNN's sum needs."""
+    return x.shape[1] > 1 and x.shape[2:].numel() > 1
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _add_shortcut(

@@ -71,7 +71,8 @@ class OptimizedCCNet(CCNet):
 
     def _own_dtype(self, device: torch.device) -> AbstractContextManager[Any]:
         """Keeps autocast, which would cast for nothing, from weights in half precision."""
-        if self.dtype in HALVES.values() and torch.is_autocast_enabled(device.type):
+        has_autocast = torch.amp.is_autocast_available(device.type)
+        if self.dtype in HALVES.values() and has_autocast:
             return torch.autocast(device.type, enabled=False)
         return nullcontext()
 
