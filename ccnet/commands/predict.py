@@ -126,6 +126,8 @@ class Segmenter:
         options = settle_precision(arguments, options, device)
         self.protocol = network.default_protocol.replace(**options)
         self.model = optimized(arguments, network.to(device), self.protocol.precision)
+        if arguments.optimize:
+            print(f"network optimised for inference, in {self.protocol.precision}")
         self.memory_limit = arguments.memory_limit
         recorded = self.protocol.to_config() | ({"optimized": True} if arguments.optimize else {})
         if self.protocol.windows is None:

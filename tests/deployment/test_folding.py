@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import ccnet
+from ccnet.backbones.resnet import Stage
 from ccnet.deployment.folding import fold_norms
 from ccnet.deployment.fusion import FusedConv2d, fuse_activations
 from ccnet.norm import InPlaceABN
@@ -168,6 +170,29 @@ def test_fused_convolutions_take_any_layout(convolution, size, slope, dtype):
             tolerance = 1e-5 if dtype == torch.float32 else 3e-2
             torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
             assert overwrite or given is None or torch.equal(given, added)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01])
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_residual_blocks_are_fused(block, slope):
+    width = 4 * block.expansion
+    shortcut = nn.Sequential(nn.Conv2d(6, width, 1, 2, bias=False), nn.BatchNorm2d(width))
+    stage = Stage(block(6, 4, 2, shortcut), block(width, 4), block(width, 4)).eval()
+    for one in stage:
+        one.relu = nn.LeakyReLU(slope) if slope else nn.ReLU()
+    for name, values in stage.state_dict().items():
+        if values.is_floating_point():
+            values.uniform_(0.5, 1.5) if name.endswith("var") else values.normal_(std=0.5)
+    x = torch.randn(2, 6, 11, 9)
+    with torch.no_grad():
+        expected, given = stage(x), x.clone()
+        assert fold_norms(stage, lambda: stage(x)) == 3 * (3 if block is Bottleneck else 2) + 1
+        fuse_activations(stage, lambda: stage(x))
+        assert len([one for one in stage.modules() if isinstance(one, FusedConv2d)]) > 5
+        for layout in (torch.channels_last, torch.contiguous_format):
+            found = stage(x.contiguous(memory_format=layout))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(x, given)
 
 
 def test_hooks_keep_what_they_saw(make_model):

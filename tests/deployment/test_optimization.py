@@ -110,7 +110,9 @@ def test_norms_of_all_kinds_fold(leaky, convert):
     assert not norms_of(optimized)
 
 
-@pytest.mark.parametrize("config", [SLOPES, {"backbone": "resnet50"}], ids=str)
+@pytest.mark.parametrize(
+    "config", [SLOPES, pytest.param({"backbone": "resnet50"}, marks=pytest.mark.slow)], ids=str
+)
 def test_fused_convolutions_compute_the_same(make_model, config):
     model = negated(make_model(3, **config))
     optimized = ccnet.optimize_for_inference(model, torch.float32)
