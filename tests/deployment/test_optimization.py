@@ -117,6 +117,7 @@ def test_fused_convolutions_compute_the_same(make_model, config):
     model = negated(make_model(3, **config))
     optimized = ccnet.optimize_for_inference(model, torch.float32)
     assert sum(isinstance(one, FusedConv2d) for one in optimized.modules()) >= 20
+    assert isinstance(optimized.backbone.stem[0], FusedConv2d), "its activation is in place"
     for side in (25, 4):  # of which the last maps are a single point
         assert difference(model, optimized, side=side) < 1e-4
 
@@ -127,6 +128,7 @@ def test_weights_have_the_dtype_and_outputs_that_of_the_network(make_model, dtyp
     optimized = ccnet.optimize_for_inference(model, dtype)
     assert {parameter.dtype for parameter in optimized.parameters()} == {dtype}
     assert optimized.dtype == dtype
+    assert difference(optimized, ccnet.optimize_for_inference(optimized, dtype)) == 0
     assert difference(model, optimized) < (0.1 if dtype == torch.bfloat16 else 1e-4)
 
 
