@@ -128,6 +128,7 @@ def optimize_for_inference(model: CCNet, dtype: torch.dtype | None = None) -> Op
             this dtype.
 
     Example:
+        >>> import ccnet
         >>> model = ccnet.optimize_for_inference(ccnet.ccnet_resnet18(weights="DEFAULT"))
         >>> model.predict("street.jpg").save("labels.png")
     """
