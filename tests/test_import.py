@@ -25,7 +25,16 @@ ORDERS = {
         *("baselines", "norm", "class_tables", "class_fields", "classes", "losses"),
         *("images", "transforms", "visualization"),
         *("datasets", "inference", "weights", "backbones", "freezing", "heads", "reconfiguration"),
-        *("model", "zoo", "deployment", "evaluation", "training", "publishing", "commands", "__main__"),
+        *(
+            "model",
+            "zoo",
+            "deployment",
+            "evaluation",
+            "training",
+            "publishing",
+            "commands",
+            "__main__",
+        ),
     ],
     "attention_kernel": [
         *("multiplication", "lines", "results", "dense"),
@@ -94,8 +103,8 @@ ORDERS = {
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "deployment": [
         *("data_flow", "folding", "fusion", "optimization", "command_line"),
-        *("contract", "programs", "onnx_files", "torch_files", "formats", "comparison"),
-        *("calibration", "quantization", "openvino_runtime", "export", "exported"),
+        *("contract", "programs", "onnx_files", "torch_files", "openvino_runtime", "formats"),
+        *("comparison", "calibration", "quantization", "export", "exported"),
     ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
@@ -127,11 +136,10 @@ EXTRAS = {
     "images": {"pillow_heif"},
     "backbones": {"timm"},
     "datasets": {"tqdm"},
-    "deployment": {"onnx", "onnxruntime", "openvino"},
+    "deployment": {"onnx", "onnxruntime", "openvino", "tqdm"},
     "training": {"tqdm", "wandb"},
     "evaluation": {"matplotlib"},
     "commands": {"tqdm"},
-    "deployment": {"onnxruntime"},
 }
 """What a package may import beyond that."""
 

@@ -3,6 +3,7 @@
     ccnet export --output camvid.onnx
     ccnet export --weights runs/mine --with-preprocessing --output mine.onnx
     ccnet export --network ccnet_resnet101 --format aoti --output cityscapes.pt2
+    ccnet export --weights runs/mine --int8 pictures/ --output mine.int8.onnx
 
 The file takes any number of pictures of any size: by default normalised ones, of which it gives
 the logits; with --with-preprocessing the pictures themselves, of which it gives the labels. It is
@@ -46,6 +47,13 @@ def parse_arguments(
     parser.add_argument(
         "--size", type=_size, metavar="H,W", help="of all pictures (default: any from 33 to 8192)"
     )
+    parser.add_argument(
+        "--int8",
+        type=user_path,
+        metavar="FOLDER",
+        help="compute in 8-bit integers, with ranges of pictures in this folder, like those that "
+        "the file will see; a quarter of the size, faster with OpenVINO",
+    )
     return parser.parse_args(argv)
 
 
@@ -72,6 +80,7 @@ def export(arguments: argparse.Namespace) -> None:
         with_preprocessing=arguments.with_preprocessing,
         dtype=arguments.dtype,
         size=arguments.size,
+        int8=arguments.int8,
         tell=lambda line: print(line, flush=True),
     )
     print(f"written     {printable(path)} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -1,12 +1,14 @@
 """Calibration: pictures of a folder, as a network sees them, to learn the ranges of its values."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
+from ccnet.deployment.contract import Contract
 from ccnet.inference.image_files import find_jobs
 from ccnet.inference.prediction import PredictionMixin
 from ccnet.inference.protocol import Size
@@ -38,6 +40,30 @@ def calibration_pictures(
         raise ValueError(f"no images in {folder} but results of this program")
     count = min(most, len(paths))
     return [paths[index * len(paths) // count] for index in range(count)]
+
+
+def calibration_batches(
+    pictures: Sequence[Path], network: PredictionMixin, contract: Contract
+) -> Iterator[Tensor]:
+    """Yields pictures as an exported file takes them, one at a time.
+
+    Raises:
+        ValueError: if one cannot be read, or the file does not take its size.
+    """
+    for picture in tqdm(pictures, "calibration", leave=False, disable=None):
+        pixels = seen_pixels(network, picture)
+        _, *ranges = contract.sizes
+        size = (_within(pixels.shape[-2], ranges[0]), _within(pixels.shape[-1], ranges[1]))
+        if size != pixels.shape[-2:]:
+            pixels = _resized(pixels, size)
+        if contract.takes_pictures:
+            yield pixels.movedim(1, -1).contiguous()
+        else:
+            yield contract.preprocessing(pixels)
+
+
+def _within(number: int, bounds: tuple[int, int]) -> int:
+    return min(max(number, bounds[0]), bounds[1])
 
 
 def seen_pixels(network: PredictionMixin, picture: Path) -> Tensor:

@@ -1,6 +1,6 @@
 """Comparison of an exported file with the network that it was made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,10 @@ LIMITS = {
     torch.bfloat16: (1e-1, 0.95),
 }
 """By precision: largest difference, relative to the largest logit; least share of equal labels."""
+
+
+LEAST_IN_INTEGERS = 0.9
+"""Least share of equal labels on pictures: the bundled network has more than 0.97 on each."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,34 @@ def sizes_to_compare(contract: Contract) -> list[tuple[int, ...]]:
         tuple(min(max(n, low), high) for n, (low, high) in zip(size, ranges, strict=True))
         for size in UNTRACED
     ]
+
+
+@torch.no_grad()
+def compare_labels(
+    run: Callable[[Tensor], Tensor],
+    program: Callable[[Tensor], Tensor],
+    batches: Iterable[Tensor],
+) -> Comparison:
+    """Compares the labels of a file in 8-bit integers with those of the network, on pictures.
+
+    Raises:
+        ValueError: if they do not agree.
+    """
+    equal, total, size = 0, 0, (0, 0, 0)
+    for batch in batches:
+        found, expected = run(batch), program(batch)
+        if expected.dim() == 4:
+            found, expected = found.argmax(1), expected.argmax(1)
+        equal += int((found == expected).sum())
+        total += expected.numel()
+        size = (size[0] + len(expected), *expected.shape[1:])
+    result = Comparison(size, None, equal / max(1, total))
+    if result.equal < LEAST_IN_INTEGERS:
+        raise ValueError(
+            "in 8-bit integers the file does not agree with the network on the pictures: "
+            f"{result.equal:.1%} of labels equal (limit {LEAST_IN_INTEGERS:.0%})"
+        )
+    return result
 
 
 @torch.no_grad()

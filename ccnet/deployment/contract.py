@@ -32,6 +32,9 @@ _LAYOUTS = {
 }
 """What the metadata says of input and output."""
 
+INT8 = "int8"
+"""The precision, in `origin`, of files whose convolutions compute in 8-bit integers."""
+
 AXES = ("batch", "height", "width")
 ANY_SIZE = ((1, 1024), (33, 8192), (33, 8192))
 """Smallest and largest number, height and width of pictures, unless a file is made for one size.
@@ -78,6 +81,11 @@ class Contract:
     def takes_pictures(self) -> bool:
         """Whether preprocessing is part of the file, which gives labels."""
         return self.output == LABELS
+
+    @property
+    def is_in_integers(self) -> bool:
+        """Whether convolutions compute in 8-bit integers."""
+        return self.origin.get("precision") == INT8
 
     def check_size(self, *size: int) -> None:
         """Checks number, height and width of the pictures in a batch.

@@ -3,16 +3,20 @@
 import copy
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ccnet import __version__
-from ccnet.deployment.comparison import Comparison, compare, sizes_to_compare
-from ccnet.deployment.contract import ANY_SIZE, LABELS, LOGITS, Contract
+from ccnet.console import require_extra
+from ccnet.deployment.calibration import calibration_batches, calibration_pictures
+from ccnet.deployment.comparison import Comparison, compare, compare_labels, sizes_to_compare
+from ccnet.deployment.contract import ANY_SIZE, INT8, LABELS, LOGITS, Contract
 from ccnet.deployment.formats import FORMATS, check_version, open_file
 from ccnet.deployment.programs import program_of, trace
+from ccnet.deployment.quantization import quantize
 from ccnet.files import atomic_write, irregularity, user_path
 from ccnet.inference.replica import evaluation_replica
 from ccnet.model import CCNet
@@ -21,6 +25,9 @@ from ccnet.schema import check, flag, integer, one_of, several
 from ccnet.weights.serialization import fingerprint
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
+
+COMPARED = 16
+"""The number of pictures at most on which labels in integers are compared."""
 
 _RULES = {
     "with_preprocessing": flag(),
@@ -39,6 +46,7 @@ def export_network(
     with_preprocessing: bool = False,
     dtype: str | None = None,
     size: Sequence[int] | None = None,
+    int8: str | os.PathLike[str] | None = None,
     tell: Callable[[str], object] = lambda _: None,
 ) -> list[Comparison]:
     """Exports a network as one file, which takes pictures of any size, in batches of any size.
@@ -64,10 +72,15 @@ def export_network(
             that of the network.
         size: height and width of all pictures, in pixels, for networks or runtimes that need one
             size; None for any from 33 to 8192.
+        int8: a folder of pictures like those that the file will see, of which 64 at most are read:
+            the convolutions of an ONNX file compute in 8-bit integers, whose ranges are those of
+            these pictures, see `quantization.quantize`. The file is compared before that; after it,
+            the labels of these pictures are. None for floating point.
         tell: called with a line of text at the beginning of each step.
 
     Returns:
-        How file and network agree, for each of the three sizes.
+        How file and network agree, for each of the three sizes; in integers, also on some of the
+        pictures.
 
     Raises:
         OSError: if the file cannot be written.
@@ -78,6 +91,7 @@ def export_network(
     check(options, _RULES)
     target = user_path(path)
     name = _format_name(format, target.suffix)
+    pictures = None if int8 is None else _calibration(int8, name, model, dtype)
     check_version(name)
     if fault := irregularity(target):
         raise ValueError(f"{path} cannot be written: {fault}")
@@ -91,7 +105,7 @@ def export_network(
         ANY_SIZE if size is None else (ANY_SIZE[0], (size[0],) * 2, (size[1],) * 2),
         model.training_size,
         model._numbers_per_pixel(),
-        _origin(model, network),
+        _origin(model, network, in_integers=pictures is not None),
     )
     program, form = program_of(network, contract), FORMATS[name]
     precision = next(network.parameters()).dtype
@@ -102,12 +116,34 @@ def export_network(
         form.write(exported, temporary, contract)
         del exported
         tell("comparing")
-        run, _ = open_file(temporary, form)
+        run, _ = form.open(temporary)
         results = []
         for one in sizes_to_compare(contract):
             results.append(compare(run, program, contract, one, precision))
             tell(f"  {results[-1]}")
+        if pictures is not None:
+            tell(f"calibrating on {len(pictures)} pictures")
+            quantize(temporary, temporary, calibration_batches(pictures, model, contract))
+            tell("comparing")
+            run, _ = open_file(temporary, form)
+            some = pictures[:: -(-len(pictures) // COMPARED)]
+            batches = calibration_batches(some, model, contract)
+            results.append(compare_labels(run, program, batches))
+            tell(f"  {results[-1]}")
     return results
+
+
+def _calibration(
+    folder: str | os.PathLike[str], name: str, model: CCNet, dtype: str | None
+) -> Sequence[Path]:
+    """Returns the pictures to calibrate on."""
+    if name != "onnx":
+        raise ValueError(f"int8 is for files of format onnx, not {name}")
+    given = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
+    if given != "float32":
+        raise ValueError(f'int8 is made of a network in float32, not {given}: give dtype "float32"')
+    require_extra("int8", ("onnx", "onnxruntime"))
+    return calibration_pictures(folder)
 
 
 def _format_name(name: str | None, suffix: str) -> str:
@@ -134,13 +170,14 @@ def _on_cpu(model: CCNet, dtype: str | None) -> nn.Module:
     return network.to("cpu", None if dtype is None else DTYPES[dtype])
 
 
-def _origin(model: CCNet, network: nn.Module) -> dict[str, Any]:
+def _origin(model: CCNet, network: nn.Module, *, in_integers: bool) -> dict[str, Any]:
+    dtype = next(network.parameters()).dtype
     details = {name: model.card_details.get(name) for name in ("license", "source", "weights")}
     return {
         "ccnet": __version__,
         "backbone": model.config["backbone"],
         "recurrence": model.config["recurrence"],
-        "precision": str(next(network.parameters()).dtype).removeprefix("torch."),
+        "precision": INT8 if in_integers else str(dtype).removeprefix("torch."),
         "weights_sha256": fingerprint(model.to_weights()),
         **{name: value for name, value in details.items() if value is not None},
     }

@@ -1,8 +1,10 @@
 """Formats of exported files: what writes and opens each, and of which format a file is."""
 
+import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -19,9 +21,12 @@ from ccnet.deployment.torch_files import (
     write_program,
 )
 from ccnet.files import irregularity
+from ccnet.deployment.openvino_runtime import open_with_openvino
 from ccnet.weights.file_kinds import foreign_kind, is_safetensors
 
 Run = Callable[[Tensor], Tensor]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,18 @@ def open_file(path: Path, form: Format) -> tuple[Run, Contract]:
         run, text = form.open(path)
         if text is None:
             raise ValueError(f"its metadata has no {KEY!r}: ccnet export did not write it")
-        return run, Contract.from_text(text)
+        contract = Contract.from_text(text)
+        return (_in_integers(path, run) if contract.is_in_integers else run), contract
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
+
+
+def _in_integers(path: Path, run: Run) -> Run:
+    """Returns what runs an ONNX file that is in 8-bit integers, fast where OpenVINO is there."""
+    if find_spec("openvino") is not None:
+        return open_with_openvino(path, KEY)[0]
+    logger.warning(
+        "onnxruntime may compute in 8-bit integers more slowly than in floating point: "
+        "pip install 'ccnet-pytorch[int8]' brings OpenVINO, which is faster"
+    )
+    return run

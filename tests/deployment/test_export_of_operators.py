@@ -19,7 +19,10 @@ pytestmark = [
     ("kind", "traced", "others"),
     [
         (CrissCrossAttention2d, (2, 5, 6), [(1, 7, 4), (3, 3, 8)]),
-        (CrissCrossAttention3d, (2, 4, 5, 6), [(1, 3, 7, 4), (3, 5, 2, 9)]),
+        pytest.param(
+            *(CrissCrossAttention3d, (2, 4, 5, 6), [(1, 3, 7, 4), (3, 5, 2, 9)]),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_module_computes_the_same_at_other_sizes(kind, traced, others, tmp_path):
