@@ -71,9 +71,11 @@ class RCCAHead(nn.Module):
         if self.cca is not None:
             for _ in range(self.recurrence):
                 context = self.cca(context)
-        fused = self.bottleneck(torch.cat([features, self.convb(context)], dim=1))
-        logits: Tensor = self.classifier(self.dropout(fused))
-        return (logits, context) if return_context else logits
+        both = torch.cat([features, self.convb(context)], dim=1)
+        contexts = [context] if return_context else []
+        del context  # so that its memory is freed before the bottleneck needs its own
+        logits: Tensor = self.classifier(self.dropout(self.bottleneck(both)))
+        return (logits, *contexts) if contexts else logits
 
 
 class FCNHead(nn.Module):

@@ -15,7 +15,7 @@ from ccnet.backbones import build_backbone, check_name
 from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
 from ccnet.freezing import Freezable
 from ccnet.heads import FCNHead, RCCAHead
-from ccnet.inference.memory import numbers_per_pixel
+from ccnet.inference.memory import Footprint, count_footprint
 from ccnet.inference.prediction import TRAINING_SIZE, PredictionMixin
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.options import ANY_SIZE, check_options, named_options, options_of
@@ -79,6 +79,8 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
         preprocessing: a `transforms.Preprocessing`.
         label_set: a `classes.LabelSet`.
         card_details: facts about the weights, for the model card.
+        resizes_logits: whether `forward` gives the logits of the pixels; if not, those of the
+            feature map, which `to_pixels` resizes. True unless set.
 
     Raises:
         ValueError: if an argument is out of range, or the label set does not have `num_classes`
@@ -87,6 +89,8 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
     Source:
         CCNet (https://arxiv.org/abs/1811.11721).
     """
+
+    resizes_logits = True
 
     @named_options(
         **dict.fromkeys(
@@ -235,7 +239,8 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
                 `losses.CategoryConsistentLoss`.
 
         Returns:
-            "out": (N, K, H, W), logits in float32 (float64 for a float64 network). In training
+            "out": (N, K, H, W), logits in float32 (float64 for a float64 network); (N, K, h, w)
+            unless `resizes_logits`. In training
             mode also "aux": logits of the auxiliary head, if any, likewise. With `return_rcca` also
             "rcca": (N, C, h, w).
 
@@ -243,23 +248,37 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
             ValueError: if x is not such a batch, or its size is none that the backbone takes.
         """
         check_batch(x, self.preprocessing.channels)
-        stage3, stage4 = self.backbone(x)
-        size = x.shape[-2:]
+        *stages, stage4 = self.backbone(x)
+        size = x.shape[-2:] if self.resizes_logits else None
+        aux_head = self.aux_head if self.training else None
+        if aux_head is None:
+            stages.clear()  # so that their memory is freed before the head needs its own
         if return_rcca:
             logits, context = self.head(stage4, return_context=True)
-            outputs = {"out": self._to_pixels(logits, size), "rcca": context}
+            outputs = {"out": self.to_pixels(logits, size), "rcca": context}
         else:
-            outputs = {"out": self._to_pixels(self.head(stage4), size)}
-        if self.training and self.aux_head is not None:
-            outputs["aux"] = self._to_pixels(self.aux_head(stage3), size)
+            outputs = {"out": self.to_pixels(self.head(stage4), size)}
+        if aux_head is not None:
+            outputs["aux"] = self.to_pixels(aux_head(stages[0]), size)
         return outputs
 
-    def _to_pixels(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+    def to_pixels(self, logits: Tensor, size: Sequence[int] | None) -> Tensor:
+        """Resizes logits as the network was trained.
+
+        Args:
+            logits: (N, K, h, w), floating point.
+            size: height and width of the result, in pixels; None for that of the logits.
+
+        Returns:
+            (N, K, *size), float32 (float64 for float64 logits).
+        """
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if size is None:
+            return wide
         return F.interpolate(wide, size, mode="bilinear", align_corners=self.align_corners)
 
-    def _numbers_per_pixel(self) -> float:
-        return numbers_per_pixel(CCNet, json.dumps(self.config), self.backbone.image_size)
+    def _footprint(self) -> Footprint:
+        return count_footprint(CCNet, json.dumps(self.config), self.backbone.image_size)
 
     def transforms(self) -> Preprocessing:
         """Returns the preprocessing of an image to the network's input (N, C, H, W)."""

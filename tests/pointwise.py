@@ -1,4 +1,4 @@
-"""Networks whose logits are known, for tests of inference protocols."""
+"""Small networks, some of known logits, for tests of inference protocols."""
 
 import torch
 from torch import nn
@@ -34,6 +34,34 @@ class Positional(Pointwise):
         y = torch.linspace(-2, 1, height).to(x)[:, None]
         ramp = (y + torch.linspace(0, 3, width).to(x) ** 2) * torch.arange(K).to(x)[:, None, None]
         return {"out": self.conv(x) + ramp + self.conv(x.mean((2, 3), keepdim=True))}
+
+
+class Wide(nn.Module):
+    """From 3 channels to 8, to K."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, classes, 1))
+
+    def forward(self, x):
+        return {"out": self.layers(x)}
+
+
+class Coarse(Wide):
+    """The same of every eighth pixel, and resized unless told otherwise."""
+
+    resizes_logits = True
+
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.layers[1].stride = (8, 8)
+
+    def forward(self, x):
+        logits = self.layers(x)
+        return {"out": self.to_pixels(logits, x.shape[2:]) if self.resizes_logits else logits}
+
+    def to_pixels(self, logits, size):
+        return nn.functional.interpolate(logits, size, mode="bilinear")
 
 
 def predict(model, pixels, *, return_probabilities=True, **options):

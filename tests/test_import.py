@@ -60,6 +60,7 @@ ORDERS = {
         *(
             "protocol",
             "command_line",
+            "logits",
             "windows",
             "memory",
             "replica",

@@ -3,20 +3,21 @@
 import json
 import logging
 import math
+import operator
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ccnet.inference.logits import column_bands
 from ccnet.inference.protocol import InferenceProtocol, Size
-from ccnet.inference.windows import band_rows
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +33,26 @@ MOST_PER_PIXEL = 2**15
 """Bytes per pixel that no network needs, whatever its stem: below, none is counted."""
 
 
-@lru_cache
-def numbers_per_pixel(
-    build: Callable[..., nn.Module], config: str, size: Size | None = None
-) -> float:
-    """Counts what a forward pass of one picture holds at its peak, in numbers per pixel.
+class Footprint(NamedTuple):
+    """What a forward pass of one picture takes.
 
-    These are the results of all operations for as long as they live, and the copies of input and
-    output in which a convolution computes. Nothing is computed here: the network is on the meta
+    Attributes:
+        numbers: that it holds at its peak, per pixel.
+        rows: of its logits, as a share of those of the picture.
+    """
+
+    numbers: float
+    rows: float = 1.0
+
+
+@lru_cache
+def count_footprint(
+    build: Callable[..., nn.Module], config: str, size: Size | None = None
+) -> Footprint:
+    """Counts what a forward pass of one picture takes, without the resize of its logits.
+
+    Its numbers are the results of all operations for as long as they live, and the copies of input
+    and output in which a convolution computes. Nothing is computed here: the network is on the meta
     device.
 
     Args:
@@ -51,10 +64,13 @@ def numbers_per_pixel(
     arguments = json.loads(config)
     with torch.device("meta"):
         network = build(**arguments).eval()
+    if hasattr(network, "resizes_logits"):
+        network.resizes_logits = False  # type: ignore[assignment]
     picture = torch.empty(1, arguments.get("in_channels", 3), *size, device="meta")
     with torch.no_grad(), _Ledger() as ledger:
-        network(picture)
-    return float(ledger.peak + picture.nbytes) / picture.element_size() / math.prod(size)
+        logits, *_ = tree_leaves(network(picture))
+    numbers = (ledger.peak + picture.nbytes) / picture.element_size() / math.prod(size)
+    return Footprint(float(numbers), logits.shape[-2] / size[0])
 
 
 class _Ledger(TorchDispatchMode):
@@ -95,7 +111,7 @@ def within_limit(
     limit: float,
     *,
     classes: int,
-    count: Callable[[], float],
+    count: Callable[[], Footprint],
     item_size: int = 4,
     with_probabilities: bool = False,
     name: str = "an image",
@@ -107,7 +123,7 @@ def within_limit(
         size: height and width of the picture, in pixels.
         limit: in GiB.
         classes: K.
-        count: gives `numbers_per_pixel` of the network; called if the estimate may matter.
+        count: gives the footprint of the network; called if the estimate may matter.
         item_size: bytes of a number in the network.
         with_probabilities: whether all probabilities are kept.
         name: of the picture, for messages.
@@ -118,18 +134,18 @@ def within_limit(
     if not (isinstance(limit, Real) and limit > 0):
         raise ValueError(f"memory_limit must be a positive number of GiB, not {limit!r}")
 
-    def needed(options: InferenceProtocol, numbers: float) -> float:
-        return estimate(options, size, classes, max(4, item_size), numbers, with_probabilities)
+    def needed(options: InferenceProtocol, footprint: Footprint) -> float:
+        return estimate(options, size, classes, max(4, item_size), footprint, with_probabilities)
 
-    if needed(protocol, MOST_PER_PIXEL / 4) <= limit * GIB:
+    if needed(protocol, Footprint(MOST_PER_PIXEL / 4)) <= limit * GIB:
         return protocol
-    numbers = count()
-    asked = needed(protocol, numbers)
+    footprint = count()
+    asked = needed(protocol, footprint)
     if asked <= limit * GIB:
         return protocol
     told = f"{name}: {size[1]} x {size[0]} pixels ({protocol}) take about {asked / GIB:.3g} GiB"
     windows = protocol.replace(mode="slide")
-    least = needed(windows, numbers)
+    least = needed(windows, footprint)
     if least > limit * GIB:
         # Windows of one's own choice are not replaced by others.
         found = "" if protocol.windows else f", and {least / GIB:.3g} GiB in windows"
@@ -146,7 +162,7 @@ def estimate(
     size: Size,
     classes: int,
     item_size: int,
-    numbers: float,
+    footprint: Footprint,
     with_probabilities: bool,
 ) -> float:
     """Estimates the peak of memory beside the network, in bytes.
@@ -159,7 +175,7 @@ def estimate(
         size: height and width of the picture, in pixels.
         classes: K.
         item_size: bytes of a number.
-        numbers: of the network, for each pixel of a view: see `numbers_per_pixel`.
+        footprint: of the network, for each pixel of a view.
         with_probabilities: whether all probabilities are kept.
     """
     pixels = math.prod(size)
@@ -167,21 +183,23 @@ def estimate(
     scores = classes * item_size
     held = pixels * (4 + 4 * classes * with_probabilities)  # with the picture and its labels
     held += 64 * sum(map(sum, views))  # coordinates
+    forward = item_size * footprint.numbers
     if protocol.windows is None:
         areas = [math.prod(view) for view in views]
-        largest = max(areas)
-        others = sum(view != size for view in views)
-        turned = protocol.flip * (len(views) - others) / 2  # views that are flipped back at once
-        logits = scores * (sum(areas) + turned * pixels)
-        forward = (item_size * numbers - scores) * largest
+        others = any(view != size for view in views)
+        # Maps of few values are resized at once, others in bands.
+        is_cut = [len(column_bands(classes * math.prod(view), view[1])) > 1 for view in views]
+        shares = [footprint.rows if cut else 1.0 for cut in is_cut]
+        logits = scores * sum(map(operator.mul, shares, areas))
+        computing = max(map(lambda area, share: area * (forward - scores * share), areas, shares))
         # Views of another size are made of the whole picture in floating point, and copies of it,
         # unless a filter reduces it; their logits are resized, and then all are averaged, in bands.
         is_reduced = protocol.antialias and all(math.prod(view) <= pixels for view in views)
-        reading = (2 if is_reduced else 9 * item_size) * pixels * (others > 0)
-        rows = min(size[0], band_rows(classes, size[1]) if others else size[0])
-        widest = max(width for _, width in (*views, size)) if others else size[1]
-        copies = _copies(protocol, len(views), with_probabilities) + (others and 4 + 2 * others)
-        return held + logits + max(forward, reading, rows * widest * (8 + copies * scores))
+        reading = (2 if is_reduced else 9 * item_size) * pixels * others
+        bands = len(column_bands(classes * max(pixels, *areas), size[1]))
+        copies = _copies(protocol, size, views, shares, with_probabilities)
+        averaging = pixels / bands * (8 + copies * scores)
+        return held + logits + max(computing, reading, averaging)
     crop, stride = protocol.windows
     bands = sum(min(crop[0], height) * width for height, width in views)
     count = max(
@@ -193,15 +211,37 @@ def estimate(
     )
     batch = min(protocol.window_batch, count)
     # Of a band there are sums, their average and what is moved on.
-    return held + 3.25 * scores * bands + batch * math.prod(crop) * item_size * numbers
+    return held + 3.25 * scores * bands + batch * math.prod(crop) * forward
 
 
-def _copies(protocol: InferenceProtocol, views: int, with_probabilities: bool) -> int:
-    """How many copies of scores live at once where views are averaged, beside theirs."""
-    summed = min(views, 3) - 1
+def _copies(
+    protocol: InferenceProtocol,
+    size: Size,
+    views: Sequence[Size],
+    shares: Sequence[float],
+    with_probabilities: bool,
+) -> float:
+    """How many copies of a band's scores live at once where views are resized and averaged.
+
+    Args:
+        protocol: the options of inference.
+        size: of the picture.
+        views: their sizes, those that are flipped last.
+        shares: which part of the rows of each there is beforehand.
+        with_probabilities: whether all probabilities are kept.
+    """
+    summed = min(len(views), 3) - 1
     if protocol.average == "probabilities":
-        summed = 1 if views == 1 else 3
-    return max(summed, 2 * with_probabilities)
+        summed = 1 if len(views) == 1 else 3
+    own, making = 0, 0.0
+    for index, (view, share) in enumerate(zip(views, shares, strict=True)):
+        is_mirrored = protocol.flip and index >= len(views) // 2
+        source = math.prod(view) / math.prod(size) * (share < 1)
+        across = view[1] / size[1]
+        taken = max(source + 2 * across, across + 2) if view != size else source + is_mirrored
+        own += taken > 0
+        making = max(making, taken - 1)
+    return own + max(summed, 2 * with_probabilities, making)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import FileLike, ImageLike, images_of
-from ccnet.inference.memory import DEFAULT_LIMIT
+from ccnet.inference.memory import DEFAULT_LIMIT, Footprint
 from ccnet.inference.protocol import InferenceProtocol, Size
 from ccnet.inference.result import Segmentation
 from ccnet.inference.segment import segment
@@ -69,8 +69,8 @@ class PredictionMixin:
             return InferenceProtocol()
         return InferenceProtocol(fit=self.training_size, antialias=True)
 
-    def _numbers_per_pixel(self) -> float:
-        """Returns `memory.numbers_per_pixel` of the network."""
+    def _footprint(self) -> Footprint:
+        """Returns what a forward pass takes."""
         raise NotImplementedError
 
     @overload
@@ -174,7 +174,7 @@ class PredictionMixin:
             protocol=(protocol or self.default_protocol).replace(**options),
             return_probabilities=return_probabilities,
             memory_limit=memory_limit,
-            count=self._numbers_per_pixel,
+            count=self._footprint,
         )
         images = images_of(image)
         if images is None:

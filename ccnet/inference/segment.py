@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import ImageLike
-from ccnet.inference.memory import refused_without_memory, within_limit
+from ccnet.inference.logits import leave_resizing
+from ccnet.inference.memory import Footprint, refused_without_memory, within_limit
 from ccnet.inference.protocol import InferenceProtocol, Size
 from ccnet.inference.replica import evaluation_replica
 from ccnet.inference.result import Segmentation
@@ -34,7 +35,7 @@ def segment(
     *,
     return_probabilities: bool = False,
     memory_limit: float | None = None,
-    count: Callable[[], float] | None = None,
+    count: Callable[[], Footprint] | None = None,
 ) -> Segmentation:
     """Segments one image on the device of the model; the result has the size of the image.
 
@@ -59,7 +60,7 @@ def segment(
             averaged logits, or the average of the softmaxes, according to `protocol.average`.
         memory_limit: GiB that the estimate for the whole image may reach; beyond, windows are taken
             instead, and a warning in the log says so. None for no limit.
-        count: gives `memory.numbers_per_pixel` of the model; without it nothing is estimated.
+        count: gives the footprint of the model; without it nothing is estimated.
 
     Raises:
         FileNotFoundError: if there is no file at the path.
@@ -114,12 +115,9 @@ def _classify(
     if return_probabilities:
         shape = len(label_set), height, width
         probabilities = torch.empty(shape, dtype=torch.float32, device="cpu")
-    row = 0
-    replica = evaluation_replica(model)
-    for views in together(_streams(replica, pixels, preprocessing, protocol)):
+    for (rows, columns), views in _parts(model, pixels, preprocessing, protocol):
         terms = (logits.softmax(0) for logits in views) if average_probabilities else views
         scores: Tensor = reduce(torch.add, terms)
-        rows = slice(row, row := row + scores.shape[1])
         best = scores.max(dim=0)  # faster than argmax
         if not best.values.isfinite().all():
             dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -127,46 +125,58 @@ def _classify(
                 f"the network of {dtype} gives values that are not finite ({protocol}): its "
                 "weights are damaged, or need another precision"
             )
-        labels[rows] = best.indices.to(torch.uint8)
+        labels[rows, columns] = best.indices.to(torch.uint8)
         if probabilities is not None:
             scores = scores / len(views)
-            probabilities[:, rows] = scores if average_probabilities else scores.softmax(0)
+            part = scores if average_probabilities else scores.softmax(0)
+            probabilities[:, rows, columns] = part
+            del part
+        del views, terms, scores, best  # so that they are freed before the next ones are made
     return labels, probabilities
 
 
-def _streams(
+def _parts(
     model: nn.Module, pixels: Tensor, preprocessing: Preprocessing, protocol: InferenceProtocol
-) -> list[Iterator[Tensor]]:
-    """Computes logits at the size of the image, unflipped: a stream per scale and flip."""
+) -> Iterator[tuple[tuple[slice, slice], list[Tensor]]]:
+    """Computes logits at the size of the image, unflipped: rows, columns, each scale and flip's."""
     parameter = next(model.parameters())
+    replica = evaluation_replica(model)
+    resize = leave_resizing(replica, model) or (lambda logits, size: logits)
 
     def prepare(region: Tensor) -> Tensor:
         return preprocessing(region.to(parameter.device)[None])[0]
 
     def classify(windows: Tensor) -> Tensor:
         with _precision(protocol.precision, parameter.device):
-            logits: Tensor = model(windows.to(parameter.dtype))["out"]
+            logits: Tensor = replica(windows.to(parameter.dtype))["out"]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     height, width = pixels.shape[1:]
-
-    def stream(source: Tensor, size: Size, mirrored: bool) -> Iterator[Tensor]:
-        view = View(source, prepare, size, mirrored)
-        if protocol.windows:
-            bands = sliding(view, classify, *protocol.windows, protocol.window_batch)
-        else:
-            bands = whole(view, classify)
-        bands = resized(bands, size, (height, width))
-        return (band.flip(-1) for band in bands) if mirrored else bands
 
     def scaled(scale: float) -> tuple[Tensor, Size]:
         size = protocol.view_size((height, width), scale)
         return _reduced(pixels, size) if protocol.antialias else pixels, size
 
     mirrors = (False, True) if protocol.flip else (False,)
-    return [
-        stream(*source, mirrored) for source in map(scaled, protocol.scales) for mirrored in mirrors
+    views = [
+        View(source, prepare, size, mirrored)
+        for source, size in map(scaled, protocol.scales)
+        for mirrored in mirrors
     ]
+    if protocol.windows is None:
+        yield from whole(views, classify, resize, (height, width))
+        return
+
+    def stream(view: View, crop: Size, stride: Size) -> Iterator[Tensor]:
+        bands = sliding(view, classify, resize, crop, stride, protocol.window_batch)
+        bands = resized(bands, view.size, (height, width))
+        return (band.flip(-1) for band in bands) if view.mirrored else bands
+
+    row = 0
+    for parts in together([stream(view, *protocol.windows) for view in views]):
+        rows = slice(row, row := row + parts[0].shape[1])
+        yield (rows, slice(None)), parts
+        del parts
 
 
 def _reduced(pixels: Tensor, size: Size) -> Tensor:

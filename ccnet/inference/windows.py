@@ -1,9 +1,11 @@
-"""Sliding-window inference in bands of rows, which bounds the memory for images of any size.
+"""Logits of a picture as a network sees it: whole, in bands of columns, or in sliding windows.
 
-A stream is an iterator of bands (K, h, W), which follow each other from the top of a map to its
-bottom. No stage holds more than a few bands, or a floating-point copy of the image.
+Windows make a stream: an iterator of bands of rows (K, h, W), which follow each other from the top
+of a map to its bottom. No stage holds more than a few bands, or a floating-point copy of the image,
+which bounds the memory for images of any size.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice, product
@@ -12,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ccnet.inference.logits import MAX_VALUES, PixelLogits, Resize, column_bands
 from ccnet.inference.protocol import Size
 
 Classify = Callable[[Tensor], Tensor]
-"""Forward pass: from normalised windows (N, C, h, w) to logits (N, K, h, w)."""
+"""Forward pass: from normalised windows (N, C, H, W) to logits (N, K, h, w) of any size."""
 
-MAX_ROWS, MAX_VALUES = 64, 2**22
-"""Maximum height and size of the bands from `resized`; they bound them at small scales."""
+MAX_ROWS = 64
+"""Maximum height of the bands from `resized`; it bounds them at small scales."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,55 @@ class View:
         return _interpolate(_interpolate(region, 1, y - top), 2, x - left)
 
 
-def whole(view: View, classify: Classify) -> Iterator[Tensor]:
-    """Computes the logits of a view in one forward pass: a stream of one band."""
-    yield classify(view.read(0, 0, view.size)[None])[0]
+def whole(
+    views: list[View], classify: Classify, resize: Resize, target: Size
+) -> Iterator[tuple[tuple[slice, slice], list[Tensor]]]:
+    """Computes the logits of views in one forward pass each, and brings them to one size.
+
+    Args:
+        views: of any sizes.
+        classify: forward pass of the network.
+        resize: from the logits of `classify` to those of the pixels.
+        target: the size of the result.
+
+    Yields:
+        Rows (all) and columns, and their logits (K, H, w) in each view, unflipped.
+    """
+    maps = [
+        PixelLogits.of(classify(view.read(0, 0, view.size)[None]), view.size, resize)
+        for view in views
+    ]
+    pixels = max(math.prod(size) for size in (target, *(view.size for view in views)))
+    for columns in column_bands(maps[0].wide.shape[1] * pixels, target[1]):
+        yield (
+            (slice(None), columns),
+            [_columns(*pair, target, columns) for pair in zip(views, maps, strict=True)],
+        )
+
+
+def _columns(view: View, logits: PixelLogits, target: Size, columns: slice) -> Tensor:
+    """Computes columns (K, H, w) of the unflipped logits of a view, at the target's size."""
+    start, stop = columns.start, columns.stop
+    if view.mirrored:
+        start, stop = target[1] - stop, target[1] - start
+    if view.size == target:
+        part = logits.columns(start, stop)
+    else:
+        y, x = (_positions(*sides) for sides in zip(view.size, target, strict=True))
+        x = x[start:stop]
+        left = int(x[0])
+        part = logits.columns(left, min(int(x[-1]) + 2, view.size[1]))
+        part = _interpolate(_interpolate(part, 1, y), 2, x - left)
+    return part.flip(-1) if view.mirrored else part
 
 
 def sliding(
-    view: View, classify: Classify, crop: Size, stride: Size, window_batch: int
+    view: View,
+    classify: Classify,
+    resize: Resize,
+    crop: Size,
+    stride: Size,
+    window_batch: int,
 ) -> Iterator[Tensor]:
     """Computes the logits of a view, averaged where windows overlap: a stream of bands.
 
@@ -75,6 +120,7 @@ def sliding(
     Args:
         view: of any size.
         classify: forward pass of the network.
+        resize: from the logits of `classify` to those of the pixels.
         crop: height and width of a window, in pixels.
         stride: distance between windows in pixels, at most `crop`.
         window_batch: batch size of windows; a batch may span several rows of windows.
@@ -97,9 +143,16 @@ def sliding(
                 total[:, :kept] = total[:, done:].clone()
                 total[:, kept:] = 0
                 first = top
-            inside = total[:, :, left : left + crop_width]
-            inside += logits[:, : inside.shape[1], : inside.shape[2]]
+            _add(total[:, :, left : left + crop_width], PixelLogits.of(logits[None], crop, resize))
     yield total / (down[first:, None] * across)
+
+
+def _add(total: Tensor, logits: PixelLogits) -> None:
+    """Adds what is inside of `total` (K, h, w) to it, in bands."""
+    height, width = logits.size
+    for columns in column_bands(len(total) * height * width, width):
+        part = total[:, :, columns]
+        part += logits.columns(columns.start, columns.stop)[:, : part.shape[1], : part.shape[2]]
 
 
 def resized(stream: Iterator[Tensor], source: Size, target: Size) -> Iterator[Tensor]:

@@ -5,13 +5,20 @@ import re
 
 import pytest
 import torch
-from pointwise import LABELS, PREPROCESSING, Pointwise
+from pointwise import LABELS, PREPROCESSING, Coarse, Pointwise, Wide
 from torch import nn
 
 from ccnet.classes import LabelSet
 from ccnet.evaluation import evaluate
 from ccnet.inference import InferenceProtocol
-from ccnet.inference.memory import DEFAULT_LIMIT, GIB, _Ledger, estimate, numbers_per_pixel
+from ccnet.inference.memory import (
+    DEFAULT_LIMIT,
+    GIB,
+    Footprint,
+    _Ledger,
+    count_footprint,
+    estimate,
+)
 from ccnet.inference.segment import segment
 
 
@@ -47,7 +54,7 @@ FREED = [(3, 8), (8, 2), (2, 12)]
 )
 def test_what_lives_at_the_same_time_is_counted(network, expected):
     state = torch.get_rng_state()
-    assert numbers_per_pixel(network, "{}") == pytest.approx(expected)
+    assert count_footprint(network, "{}").numbers == pytest.approx(expected)
     assert torch.equal(torch.get_rng_state(), state), "inference draws no random numbers"
 
 
@@ -69,20 +76,20 @@ SLIDE = InferenceProtocol("slide", crop=100, stride=100, window_batch=2)
     ],
 )
 def test_more_work_is_estimated_to_take_more(protocol, more):
-    for numbers in (60, 200):
-        less, greater = (estimate(one, WIDE, 19, 4, numbers, False) for one in (protocol, more))
+    for footprint in (Footprint(60), Footprint(200, 1 / 8)):
+        less, greater = (estimate(one, WIDE, 19, 4, footprint, False) for one in (protocol, more))
         assert less < greater
-        assert less < estimate(protocol, WIDE, 19, 4, numbers, True)
-        assert less < estimate(protocol, WIDE, 19, 8, numbers, False)
+        assert less < estimate(protocol, WIDE, 19, 4, footprint, True)
+        assert less < estimate(protocol, WIDE, 19, 8, footprint, False)
         if protocol.windows is None:
-            assert less == estimate(protocol, TALL, 19, 4, numbers, False)
+            assert less == estimate(protocol, TALL, 19, 4, footprint, False)
 
 
 def test_more_windows_than_there_are_take_no_more():
     all_at_once = SLIDE.replace(window_batch=96)
     endless = SLIDE.replace(window_batch=10**9)
-    assert estimate(all_at_once, WIDE, 19, 4, 200, False) == (
-        estimate(endless, WIDE, 19, 4, 200, False)
+    assert estimate(all_at_once, WIDE, 19, 4, Footprint(200), False) == (
+        estimate(endless, WIDE, 19, 4, Footprint(200), False)
     )
 
 
@@ -104,25 +111,15 @@ VIEWS = [
 ]
 
 
-class Wide(nn.Module):
-    """From 3 channels to 8, to K."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, classes, 1))
-
-    def forward(self, x):
-        return {"out": self.layers(x)}
-
-
 @pytest.mark.parametrize("with_probabilities", [False, True])
 @pytest.mark.parametrize("options", VIEWS)
 @pytest.mark.parametrize("classes", [11, 150])
-def test_estimate_is_what_lives_at_the_same_time(classes, options, with_probabilities):
-    model = Wide(classes)
-    numbers = numbers_per_pixel(Wide, f'{{"classes": {classes}}}')
+@pytest.mark.parametrize("network", [Wide, Coarse])
+def test_estimate_is_what_lives_at_the_same_time(network, classes, options, with_probabilities):
+    model = network(classes)
+    footprint = count_footprint(network, f'{{"classes": {classes}}}')
     protocol, size = InferenceProtocol(**options), (300, 400)
-    estimated = estimate(protocol, size, classes, 4, numbers, with_probabilities)
+    estimated = estimate(protocol, size, classes, 4, footprint, with_probabilities)
     with _Ledger() as ledger:
         segment(
             model,
@@ -136,10 +133,11 @@ def test_estimate_is_what_lives_at_the_same_time(classes, options, with_probabil
 
 
 def test_published_multi_scale_inference_is_within_the_default():
-    """ResNet-101 takes 160 numbers per pixel."""
+    """ResNet-101 takes 160 numbers per pixel, and its logits have an eighth of the rows."""
     scales = (0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)
-    needed = estimate(InferenceProtocol(scales=scales, flip=True), (1024, 2048), 19, 4, 160, False)
-    assert 0.9 * DEFAULT_LIMIT < needed / GIB < DEFAULT_LIMIT
+    protocol, footprint = InferenceProtocol(scales=scales, flip=True), Footprint(160, 1 / 8)
+    needed = estimate(protocol, (1024, 2048), 19, 4, footprint, False)
+    assert 0.6 * DEFAULT_LIMIT < needed / GIB < DEFAULT_LIMIT
 
 
 def run(pixels, limit, numbers=8000, **options):
@@ -151,7 +149,7 @@ def run(pixels, limit, numbers=8000, **options):
         LABELS,
         InferenceProtocol(**options),
         memory_limit=limit,
-        count=lambda: numbers,
+        count=lambda: Footprint(numbers),
     )
     return result, model.shapes
 
