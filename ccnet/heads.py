@@ -72,10 +72,10 @@ class RCCAHead(nn.Module):
             for _ in range(self.recurrence):
                 context = self.cca(context)
         both = torch.cat([features, self.convb(context)], dim=1)
-        contexts = [context] if return_context else []
+        asked = context if return_context else None
         del context  # so that its memory is freed before the bottleneck needs its own
         logits: Tensor = self.classifier(self.dropout(self.bottleneck(both)))
-        return (logits, *contexts) if contexts else logits
+        return logits if asked is None else (logits, asked)
 
 
 class FCNHead(nn.Module):

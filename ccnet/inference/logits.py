@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def column_bands(values: int, width: int) -> list[slice]:
     """
     count = max(1, min(values // MAX_VALUES, width // MIN_COLUMNS))
     edges = [index * width // count for index in range(count + 1)]
-    return [slice(*pair) for pair in zip(edges, edges[1:], strict=False)]
+    return [slice(*pair) for pair in pairwise(edges)]
 
 
 def leave_resizing(replica: nn.Module, model: nn.Module) -> Resize | None:

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,8 +189,10 @@ def estimate(
         # Maps of few values are resized at once, others in bands.
         is_cut = [len(column_bands(classes * math.prod(view), view[1])) > 1 for view in views]
         shares = [footprint.rows if cut else 1.0 for cut in is_cut]
-        logits = scores * sum(map(operator.mul, shares, areas))
-        computing = max(map(lambda area, share: area * (forward - scores * share), areas, shares))
+        logits = scores * sum(area * share for area, share in zip(areas, shares, strict=True))
+        computing = max(
+            area * (forward - scores * share) for area, share in zip(areas, shares, strict=True)
+        )
         # Views of another size are made of the whole picture in floating point, and copies of it,
         # unless a filter reduces it; their logits are resized, and then all are averaged, in bands.
         is_reduced = protocol.antialias and all(math.prod(view) <= pixels for view in views)
