@@ -43,8 +43,8 @@ def segment(
     share it. In mode "slide" the memory is bounded by the sum of the image and its labels (together
     4 bytes per pixel), one batch of windows, and a band of logits as high as a window and as wide
     as the image (about 13 K bytes per pixel of the band, times the sum of the scales, twice that
-    with flip). In mode "whole" the logits of all pixels exist at once, and so do the probabilities
-    if requested.
+    with flip). In mode "whole" the logits of all feature maps exist at once, and are brought to the
+    pixels in bands of columns; the probabilities of all pixels exist if requested.
 
     To the size of each scale and of `fit`, the image is resized bilinearly (as in the published
     protocols without a low-pass filter, unless `antialias` asks for one), and the logits are

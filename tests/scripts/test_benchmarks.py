@@ -4,6 +4,8 @@ import json
 import os
 import re
 
+import pytest
+
 
 def test_operator_benchmark_reports_every_case(repository, run_forked, tmp_path):
     script = repository / "scripts" / "benchmarks" / "attention_operator.py"
@@ -72,3 +74,20 @@ def test_input_sizes_are_rows_of_a_table(repository, run_forked, weights_file, t
     assert [line[0] for line in lines] == ["| images of", "| ---", "| 24 x 18", "| 48 x 36"]
     assert all(re.fullmatch(r"\d+\.\d", line[1]) for line in lines[2:])
     assert all(line[1] == line[2].rstrip(" |") for line in lines[2:]), "no size is known"
+
+
+def test_memory_of_inference_is_measured_beside_the_plain_network(repository, run_python, tmp_path):
+    pytest.importorskip("resource")
+    script = repository / "scripts" / "benchmarks" / "inference_memory.py"
+    options = [
+        "--network",
+        "ccnet_resnet18",
+        "--size",
+        33,
+        65,
+        "--works",
+        "plain network",
+        "predict",
+    ]
+    found = run_python(script, *options, cwd=tmp_path).stdout.splitlines()
+    assert [line.split(" | ")[0] for line in found[2:]] == ["| plain network", "| predict"]
