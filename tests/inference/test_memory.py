@@ -20,6 +20,7 @@ from ccnet.inference.memory import (
     estimate,
 )
 from ccnet.inference.segment import segment
+from ccnet.model import CCNet
 
 
 def pair(first, last):
@@ -56,6 +57,13 @@ def test_what_lives_at_the_same_time_is_counted(network, expected):
     state = torch.get_rng_state()
     assert count_footprint(network, "{}").numbers == pytest.approx(expected)
     assert torch.equal(torch.get_rng_state(), state), "inference draws no random numbers"
+
+
+def test_what_the_head_does_not_need_is_freed_before_it_works():
+    """Of the numbers per pixel the third stage has 16, the context of the attention 8."""
+    footprint = count_footprint(CCNet, '{"backbone": "resnet50"}')
+    assert footprint.numbers < 138
+    assert footprint.rows == pytest.approx(1 / 8, rel=0.02)
 
 
 WIDE, TALL = (800, 1200), (1200, 800)
