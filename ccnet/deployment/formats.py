@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from ccnet.deployment.contract import KEY, Contract
 from ccnet.deployment.onnx_files import open_onnx, write_onnx
+from ccnet.deployment.openvino_runtime import open_with_openvino
 from ccnet.deployment.torch_files import (
     is_package,
     open_package,
@@ -21,7 +22,6 @@ from ccnet.deployment.torch_files import (
     write_program,
 )
 from ccnet.files import irregularity
-from ccnet.deployment.openvino_runtime import open_with_openvino
 from ccnet.weights.file_kinds import foreign_kind, is_safetensors
 
 Run = Callable[[Tensor], Tensor]
