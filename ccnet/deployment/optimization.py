@@ -43,6 +43,7 @@ class OptimizedCCNet(CCNet):
     """
 
     output_dtype: torch.dtype
+    resizes_logits = True  # `forward` is that of `CCNet`, and `predict` may leave this to itself
 
     @property
     def dtype(self) -> torch.dtype:

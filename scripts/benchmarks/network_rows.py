@@ -48,7 +48,7 @@ class Plain(nn.Module):
         logits = [model.head(stage4)]
         if model.aux_head is not None:
             logits.append(model.aux_head(stage3))
-        return [model._to_pixels(one, x.shape[-2:]) for one in logits]
+        return [model.to_pixels(one, x.shape[-2:]) for one in logits]
 
 
 class Networks:
