@@ -104,7 +104,7 @@ def export_network(
         model.preprocessing,
         ANY_SIZE if size is None else (ANY_SIZE[0], (size[0],) * 2, (size[1],) * 2),
         model.training_size,
-        model._numbers_per_pixel(),
+        model._footprint().numbers,
         _origin(model, network, in_integers=pictures is not None),
     )
     program, form = program_of(network, contract), FORMATS[name]

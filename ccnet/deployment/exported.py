@@ -15,6 +15,7 @@ from ccnet.deployment.contract import Contract
 from ccnet.deployment.formats import format_of, open_file
 from ccnet.files import user_path
 from ccnet.images import ImageLike, images_of
+from ccnet.inference.memory import Footprint
 from ccnet.inference.prediction import PredictionMixin, of_each
 from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.result import Segmentation
@@ -59,8 +60,8 @@ class ExportedNetwork(PredictionMixin, nn.Module):
         """Returns the preprocessing of an image to the input (N, C, H, W)."""
         return self.preprocessing
 
-    def _numbers_per_pixel(self) -> float:
-        return self.contract.numbers_per_pixel
+    def _footprint(self) -> Footprint:
+        return Footprint(self.contract.numbers_per_pixel)
 
 
 class ExportedSegmenter:
