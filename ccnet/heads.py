@@ -1,5 +1,7 @@
 """Segmentation heads: recurrent criss-cross attention (RCCA) and the auxiliary FCN head."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -71,11 +73,15 @@ class RCCAHead(nn.Module):
         if self.cca is not None:
             for _ in range(self.recurrence):
                 context = self.cca(context)
-        both = torch.cat([features, self.convb(context)], dim=1)
+        both = self.join(features, self.convb(context))
         asked = context if return_context else None
         del context  # so that its memory is freed before the bottleneck needs its own
         logits: Tensor = self.classifier(self.dropout(self.bottleneck(both)))
         return logits if asked is None else (logits, asked)
+
+    def join(self, features: Tensor, context: Tensor) -> Any:
+        """Returns features (N, C, h, w) and context (N, C / 4, h, w) as the bottleneck takes them."""
+        return torch.cat([features, context], dim=1)
 
 
 class FCNHead(nn.Module):

@@ -5,6 +5,7 @@ written again for each. Where there is no oneDNN, where gradients are asked for 
 are compiled or exported, the same modules compute the same in plain operations.
 """
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from ccnet.backbones.resnet import Stage
 from ccnet.deployment.data_flow import sole_readers
 from ccnet.deployment.folding import is_observed, replace_modules
+from ccnet.heads import RCCAHead
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 
@@ -112,6 +114,43 @@ class FusedStage(Stage):
         return x
 
 
+class FusedHead(RCCAHead):
+    """Head that leaves features and context apart, for a `SplitConvolution`."""
+
+    def join(self, features: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns both as they are."""
+        return features, context
+
+
+class SplitConvolution(nn.Module):
+    """Convolution of features and context side by side, without a copy that joins them.
+
+    Args:
+        convolution: that of both.
+        count: the number of channels of the features.
+    """
+
+    def __init__(self, convolution: FusedConv2d, count: int) -> None:
+        super().__init__()
+        self.of_features = _some_channels(convolution, slice(count))
+        self.of_features.bias, self.of_features.negative_slope = None, 1.0
+        self.of_context = _some_channels(convolution, slice(count, None))
+
+    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
+        """Maps (N, count, h, w) and (N, C - count, h, w) to (N, C', h, w)."""
+        features, context = both
+        total: Tensor = self.of_context(context, self.of_features(features), overwrite=True)
+        return total
+
+
+def _some_channels(convolution: FusedConv2d, channels: slice) -> FusedConv2d:
+    part = copy.deepcopy(convolution)
+    weight = convolution.weight[:, channels].clone()
+    part.weight = nn.Parameter(weight, requires_grad=False)
+    part.in_channels = weight.shape[1]
+    return part
+
+
 def fuse_activations(network: nn.Module, run: Callable[[], object]) -> None:
     """Fuses residual blocks of torchvision, and activations that alone read a convolution.
 
@@ -131,6 +170,9 @@ def fuse_activations(network: nn.Module, run: Callable[[], object]) -> None:
             FusedConv2d.convert(convolution, _slope(activation))
             taken_up[activation] = nn.Identity()
     replace_modules(network, taken_up)
+    for module in list(network.modules()):
+        if type(module) is RCCAHead:
+            _split_bottleneck(module)
 
 
 def _fuse_block(block: Any) -> None:
@@ -143,6 +185,18 @@ def _fuse_block(block: Any) -> None:
             FusedConv2d.convert(convolution, _slope(block.relu))
         block.__class__ = _FUSED[type(block)]
         block.relu = nn.Identity()
+
+
+def _split_bottleneck(head: RCCAHead) -> None:
+    convolution, *rest = head.bottleneck
+    is_alone = all(type(one) is nn.Identity for one in rest)
+    if not (is_alone and type(convolution) is FusedConv2d) or any(
+        map(is_observed, head.bottleneck.modules())
+    ):
+        return
+    split = SplitConvolution(convolution, convolution.in_channels - head.channels)
+    head.bottleneck = nn.Sequential(split)
+    head.__class__ = FusedHead
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -3,18 +3,19 @@
     python scripts/benchmarks/inference_memory.py --size 1024 2048
 
 The plain network computes attention in the published formulation, runs the auxiliary head, and
-resizes all logits at once. Weights are random. Measured is the largest size of the process (which
-Linux, macOS and other systems with the module `resource` tell) less its size before. Prints a
-Markdown table.
+resizes all logits at once. Weights are random. Measured is the largest size of the process during the
+inference less its size before, which Linux tells and resets. Prints a Markdown table.
 """
 
 import argparse
+import ctypes
 import json
 import multiprocessing
-import resource
-import sys
+import re
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,14 +23,17 @@ from torch.nn import functional as F
 
 from ccnet.baselines import PublishedCrissCrossAttention2d
 from ccnet.console import prepare_console
+from ccnet.deployment.optimization import optimize_for_inference
 from ccnet.model import CCNet
 from ccnet.zoo import NETWORKS
 
-WORKS: dict[str, dict[str, object] | None] = {
+WORKS: dict[str, dict[str, Any] | None] = {
     "plain network": None,
     "predict": {},
     "predict, flip": {"flip": True},
     "predict, windows of 769": {"mode": "slide", "window_batch": 1},
+    "predict, optimised float32": {"dtype": torch.float32},
+    "predict, optimised bfloat16": {"dtype": torch.bfloat16},
 }
 
 
@@ -45,10 +49,16 @@ def plain(model: CCNet, pixels: Tensor) -> Tensor:
     return outputs[0].argmax(1)
 
 
-def peak() -> float:
-    """The largest size of this process so far, in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+def size_of_process(field: str) -> float:
+    """Returns the size of this process in MiB: "VmRSS" is that of now, "VmHWM" the largest one."""
+    (kibibytes,) = re.findall(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kibibytes) / 1024
+
+
+def forget_freed_memory() -> None:
+    """Gives freed memory back to the system, and resets the largest size."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 @torch.no_grad()
@@ -58,6 +68,8 @@ def measure(network: str, size: tuple[int, int], name: str, send: Callable[[str]
     model = NETWORKS[network](num_classes=19).eval()
     pixels = torch.randint(256, (3, *size), dtype=torch.uint8)
     options = WORKS[name]
+    if options and "dtype" in options:
+        model, options = optimize_for_inference(model, options["dtype"]), {}
     if options is None:
         model.head.cca = PublishedCrissCrossAttention2d(model.head.cca)
 
@@ -67,9 +79,11 @@ def measure(network: str, size: tuple[int, int], name: str, send: Callable[[str]
         return model.predict(picture, fit=None, **options)
 
     work(pixels[:, :65, :65])
-    before, start = peak(), time.perf_counter()
+    forget_freed_memory()
+    before, start = size_of_process("VmRSS"), time.perf_counter()
     work(pixels)
-    send(json.dumps([peak() - before, time.perf_counter() - start]))
+    seconds = time.perf_counter() - start
+    send(json.dumps([size_of_process("VmHWM") - before, seconds]))
 
 
 def table(network: str, size: tuple[int, int], works: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ import ccnet
 from ccnet import precision
 from ccnet.backbones import BACKBONES, OUTPUT_STRIDES
 from ccnet.deployment.fusion import FusedConv2d
+from ccnet.inference.logits import leave_resizing
 from ccnet.norm import convert_inplace_abn, convert_sync_batchnorm
 
 SLOPES = {"negative_slope": 0.01, "backbone_options": {"negative_slope": 0.01}}
@@ -72,7 +73,9 @@ def test_all_norms_fold_exactly(make_model, config):
     assert not norms_of(optimized)
     assert optimized.aux_head is None
     assert not any(parameter.requires_grad for parameter in optimized.parameters())
-    assert optimized.head.bottleneck[0].weight.is_contiguous(memory_format=torch.channels_last)
+    weights = [one for one in optimized.head.bottleneck.parameters() if one.dim() == 4]
+    assert [one.shape[1] for one in weights] == [512, 128]
+    assert all(one.is_contiguous(memory_format=torch.channels_last) for one in weights)
     assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -273,3 +276,14 @@ def test_other_networks_are_refused(model, make, error, reason):
 def test_other_dtypes_are_refused(model, dtype):
     with pytest.raises(ValueError, match=r"dtype must be None or one of torch\.float32, "):
         ccnet.optimize_for_inference(model, dtype)
+
+
+def test_predictions_of_optimised_networks_resize_their_logits_in_bands(make_model):
+    optimized = ccnet.optimize_for_inference(make_model(3), torch.float32)
+    replica = copy.copy(optimized)
+    assert leave_resizing(replica, optimized) is not None
+    assert not replica.resizes_logits
+    assert optimized.resizes_logits
+    x = torch.randn(1, 3, 64, 80)
+    assert replica(x)["out"].shape[2:] == (9, 11)
+    assert optimized(x)["out"].shape[2:] == (64, 80)
