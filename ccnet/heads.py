@@ -80,7 +80,7 @@ class RCCAHead(nn.Module):
         return logits if asked is None else (logits, asked)
 
     def join(self, features: Tensor, context: Tensor) -> Any:
-        """Returns features (N, C, h, w) and context (N, C / 4, h, w) as the bottleneck takes them."""
+        """Returns features (N, C, h, w) and context (N, C / 4, h, w) for the bottleneck."""
         return torch.cat([features, context], dim=1)
 
 

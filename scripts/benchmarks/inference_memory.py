@@ -3,8 +3,8 @@
     python scripts/benchmarks/inference_memory.py --size 1024 2048
 
 The plain network computes attention in the published formulation, runs the auxiliary head, and
-resizes all logits at once. Weights are random. Measured is the largest size of the process during the
-inference less its size before, which Linux tells and resets. Prints a Markdown table.
+resizes all logits at once. Weights are random. Measured is the largest size of the process during
+the inference less its size before, which Linux tells and resets. Prints a Markdown table.
 """
 
 import argparse
