@@ -230,6 +230,18 @@ def test_vmap_and_functional_gradients(schedule):
     )
 
 
+def test_batched_gradients_are_those_of_each(schedule):
+    inputs = random_inputs((4, 5))
+    output = criss_cross_attention(*inputs)
+    upstream = torch.randn(3, *output.shape, dtype=output.dtype)
+    options = {"retain_graph": True}
+    all_found = torch.autograd.grad(output, inputs, upstream, is_grads_batched=True, **options)
+    for index, one in enumerate(upstream):
+        expected = torch.autograd.grad(output, inputs, one, **options)
+        for found, wanted in zip(all_found, expected, strict=True):
+            torch.testing.assert_close(found[index], wanted)
+
+
 def test_autocast_computes_energies_in_float32():
     module = CrissCrossAttention2d(16, reduction=2)
     torch.nn.init.constant_(module.gamma, 0.7)

@@ -107,7 +107,8 @@ def _differentiate(
 ) -> tuple[Tensor, ...]:
     """Computes the gradients with `backward`, or in operations that can be differentiated."""
     *inputs, statistics = ctx.saved_tensors
-    if not torch.is_grad_enabled():
+    is_batched = torch._C._functorch.is_legacy_batchedtensor(upstream)  # is_grads_batched=True
+    if not (torch.is_grad_enabled() or is_batched):
         return backward(upstream, *inputs, statistics)
     with without_autocast(upstream.device):
         pull_back: Any = torch.func.vjp(dense, *inputs)[1]

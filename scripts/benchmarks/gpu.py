@@ -15,6 +15,7 @@ With `--device cpu` the same runs on small sizes. The exit status is 1 if a test
 import argparse
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -148,6 +149,19 @@ def checkout_of(version: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", checkout], check=True)
 
 
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuses what would cost measurements."""
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no CUDA device; --device cpu exercises the same on small sizes")
+    sketches, before = arguments.sketches, arguments.before
+    if sketches and not any(sketches.glob("[!_]*.py")):
+        parser.error(f"--sketches {sketches}: no folder with modules")
+    if before and not (Path(before) / "ccnet").is_dir():
+        revision = ["rev-parse", "--verify", "--quiet", f"{before}^{{commit}}"]
+        if subprocess.run(["git", "-C", str(ROOT), *revision], capture_output=True).returncode:
+            parser.error(f"--before {before}: neither a folder with ccnet/ nor a git revision")
+
+
 def facts(arguments: argparse.Namespace) -> dict[str, str]:
     on_cpu = arguments.device == "cpu"
     found = {
@@ -200,8 +214,8 @@ def main() -> None:
     )
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no CUDA device; --device cpu exercises the same on small sizes")
+    check(parser, arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that checkout and processes go
     report = Report(facts(arguments))
     with checkout_of(arguments.before) if arguments.before else nullcontext() as before:
         went_well = run(arguments, before, report)

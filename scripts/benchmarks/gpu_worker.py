@@ -46,7 +46,7 @@ def operators_of(before: Path | None, sketches: Path | None) -> tuple["Operators
     for path in sorted(sketches.glob("[!_]*.py")):
         try:
             module = importlib.import_module(f"{sketches.name}.{path.stem}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problems[path.stem] = _one_line(error)
         else:
             if hasattr(module, "attend"):
@@ -125,7 +125,7 @@ def _peak_mb(work: "Work", device: str) -> float | None:
     return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     message = (str(error).strip().splitlines() or [""])[0][:200]
     return f"{type(error).__name__}: {message}"
 
