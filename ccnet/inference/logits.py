@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks
 
 from ccnet.inference.protocol import Size
 
@@ -71,20 +72,23 @@ def column_bands(values: int, width: int) -> list[slice]:
     return [slice(*pair) for pair in pairwise(edges)]
 
 
+def _is_own(model: nn.Module, name: str) -> bool:
+    """Whether a method is of a class that knows of `resizes_logits`, not of one derived from it."""
+    makers: list[Any] = [cls for cls in type(model).__mro__ if name in vars(cls)]
+    is_known = bool(makers) and "resizes_logits" in vars(makers[0])
+    return is_known and name not in vars(model)
+
+
 def leave_resizing(replica: nn.Module, model: nn.Module) -> Resize | None:
     """Has a replica of a network give the logits of its feature map; returns its interpolation.
 
     Returns:
         None, and changes nothing, if the network has none of its own, or someone else's code sees
-        its output or takes its place: hooks, another `forward`, a compiled network.
+        its output or takes its place: hooks, another `forward` or `to_pixels`, a compiled network.
     """
-    makers: list[Any] = [cls for cls in type(model).__mro__ if "forward" in vars(cls)]
-    if (
-        replica is model
-        or "resizes_logits" not in vars(makers[0])
-        or "forward" in vars(model)
-        or model._forward_hooks
-    ):
+    has_hooks = model._forward_hooks or _global_forward_hooks
+    is_own = _is_own(model, "forward") and _is_own(model, "to_pixels")
+    if replica is model or has_hooks or not is_own:
         return None
     replica.resizes_logits = False  # type: ignore[assignment]
     resize: Resize = replica.to_pixels  # type: ignore[assignment]

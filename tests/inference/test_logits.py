@@ -4,6 +4,7 @@ import pytest
 import torch
 from pointwise import PREPROCESSING, Coarse
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
 from ccnet.classes import LabelSet
 from ccnet.inference import InferenceProtocol
@@ -124,6 +125,22 @@ def by_subclass(model):
     model.__class__ = Own
 
 
+class OwnResize(CCNet):
+    """A network with another interpolation."""
+
+    def to_pixels(self, logits, size):
+        return super().to_pixels(logits, (40, 50)).roll(1, dims=1)
+
+
+def by_resize(model):
+    model.__class__ = OwnResize
+
+
+def by_instance_resize(model):
+    to_pixels = model.to_pixels
+    model.to_pixels = lambda logits, size: to_pixels(logits, (40, 50)).roll(1, dims=1)
+
+
 def by_hook(model):
     model.register_forward_hook(lambda _, inputs, outputs: {"out": Own.seen(model, outputs)})
 
@@ -133,13 +150,26 @@ def by_instance(model):
     model.forward = lambda x: {"out": Own.seen(model, forward(x))}
 
 
-@pytest.mark.parametrize("change", [by_subclass, by_hook, by_instance])
+@pytest.mark.parametrize(
+    "change", [by_subclass, by_hook, by_instance, by_resize, by_instance_resize]
+)
 def test_who_sees_the_output_sees_the_logits_of_the_pixels(make_model, change):
     model = make_model()
     pixels = torch.randint(256, (3, 40, 50), dtype=torch.uint8)
     expected = (model.predict(pixels).labels + 1) % len(model.label_set)
     change(model)
     assert torch.equal(model.predict(pixels).labels, expected)
+
+
+def test_hooks_of_all_modules_see_the_logits_of_the_pixels(make_model):
+    model, seen = make_model(), []
+    handle = register_module_forward_hook(lambda module, _, out: seen.append((module, out)))
+    try:
+        model.predict(torch.randint(256, (3, 40, 50), dtype=torch.uint8), fit=None)
+    finally:
+        handle.remove()
+    (outputs,) = (out for module, out in seen if isinstance(module, CCNet))
+    assert outputs["out"].shape[2:] == (40, 50)
 
 
 @pytest.mark.parametrize(
