@@ -116,7 +116,7 @@ class Own(CCNet):
         return {"out": self.seen(super().forward(x))}
 
     def seen(self, outputs):
-        assert outputs["out"].shape[2:] == (40, 50)
+        assert outputs["out"].shape[2:] == (40, 300)
         self.calls = 1
         return outputs["out"].roll(1, dims=1)
 
@@ -129,7 +129,7 @@ class OwnResize(CCNet):
     """A network with another interpolation."""
 
     def to_pixels(self, logits, size):
-        return super().to_pixels(logits, (40, 50)).roll(1, dims=1)
+        return super().to_pixels(logits, (40, 300)).roll(1, dims=1)
 
 
 def by_resize(model):
@@ -138,7 +138,7 @@ def by_resize(model):
 
 def by_instance_resize(model):
     to_pixels = model.to_pixels
-    model.to_pixels = lambda logits, size: to_pixels(logits, (40, 50)).roll(1, dims=1)
+    model.to_pixels = lambda logits, size: to_pixels(logits, (40, 300)).roll(1, dims=1)
 
 
 def by_hook(model):
@@ -153,12 +153,12 @@ def by_instance(model):
 @pytest.mark.parametrize(
     "change", [by_subclass, by_hook, by_instance, by_resize, by_instance_resize]
 )
-def test_who_sees_the_output_sees_the_logits_of_the_pixels(make_model, change):
+def test_who_sees_the_output_sees_the_logits_of_the_pixels(make_model, narrow, change):
     model = make_model()
-    pixels = torch.randint(256, (3, 40, 50), dtype=torch.uint8)
-    expected = (model.predict(pixels).labels + 1) % len(model.label_set)
+    pixels = torch.randint(256, (3, 40, 300), dtype=torch.uint8)
+    expected = (model.predict(pixels, fit=None).labels + 1) % len(model.label_set)
     change(model)
-    assert torch.equal(model.predict(pixels).labels, expected)
+    assert torch.equal(model.predict(pixels, fit=None).labels, expected)
 
 
 def test_hooks_of_all_modules_see_the_logits_of_the_pixels(make_model):
