@@ -129,7 +129,7 @@ class OwnResize(CCNet):
     """A network with another interpolation."""
 
     def to_pixels(self, logits, size):
-        return super().to_pixels(logits, (40, 300)).roll(1, dims=1)
+        return super().to_pixels(logits, size).roll(1, dims=1)
 
 
 def by_resize(model):
@@ -138,7 +138,7 @@ def by_resize(model):
 
 def by_instance_resize(model):
     to_pixels = model.to_pixels
-    model.to_pixels = lambda logits, size: to_pixels(logits, (40, 300)).roll(1, dims=1)
+    model.to_pixels = lambda logits, size: to_pixels(logits, size).roll(1, dims=1)
 
 
 def by_hook(model):
