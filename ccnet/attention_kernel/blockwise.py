@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ccnet.attention_kernel.lines import Block, energies, gather, products, scatter
+from ccnet.attention_kernel.lines import Block, axes_of, energies, gather, products, scatter
 from ccnet.attention_kernel.multiplication import has_instructions
 from ccnet.attention_kernel.results import buffer
 
@@ -87,7 +87,7 @@ def _samples(*batch: Tensor) -> Iterator[_Sample]:
 def _attend(sample: _Sample, output: Tensor) -> None:
     """Fills the output (*spatial, Cv) and the softmax statistics of one sample."""
     query, key, value, maximum, total = sample
-    axes = _axes(maximum)
+    axes = axes_of(maximum.shape)
     keep = maximum.numel() * sum(maximum.shape) <= _STASH_WEIGHTS
     stash = []
     for axis in axes:
@@ -133,7 +133,7 @@ def _differentiate(sample: _Sample, upstream: Tensor, gradients: Sequence[Tensor
     """
     query, key, value, maximum, total = sample
     query_gradient, key_gradient, value_gradient = gradients
-    axes = _axes(maximum)
+    axes = axes_of(maximum.shape)
     mean = torch.zeros_like(total)
     keep = maximum.numel() * sum(maximum.shape) <= _STASH_WEIGHTS
 
@@ -159,15 +159,6 @@ def _differentiate(sample: _Sample, upstream: Tensor, gradients: Sequence[Tensor
             scatter(block, weights, upstream, value_gradient, add=block.masked)
             gather(block, slopes, key, query_gradient, add=block.masked)
             scatter(block, slopes, query, key_gradient, add=block.masked)
-
-
-def _axes(statistic: Tensor) -> list[int]:
-    """The axes with more than one position, the last one first.
-
-    The position itself counts on the first of them and is masked on the others.
-    """
-    longer = [axis for axis in range(statistic.dim()) if statistic.shape[axis] > 1]
-    return longer[::-1] or [0]
 
 
 def _blocks(statistic: Tensor, axis: int, *, masked: bool) -> Iterator[Block]:

@@ -6,7 +6,7 @@ are summed. The schedules decide which blocks there are and how the softmax is c
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,6 +30,15 @@ class Block(NamedTuple):
     queries: Lines
     keys: Lines
     masked: bool
+
+
+def axes_of(size: Sequence[int]) -> list[int]:
+    """Returns the spatial axes with more than one position, the last one first.
+
+    The position itself counts on the first of them and is masked on the others.
+    """
+    longer = [axis for axis, length in enumerate(size) if length > 1]
+    return longer[::-1] or [0]
 
 
 def products(block: Block, query: Tensor, key: Tensor, out: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ccnet.attention_kernel.lines import axes_of
 from ccnet.attention_kernel.multiplication import has_instructions, wide
 
 LIMIT, LIMIT_OF_HALVES = 2**15, 2**17
@@ -28,7 +29,7 @@ def small_forward(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> 
     """Fills the output; all tensors are (N, C, *spatial)."""
     batch = *_operands(query, key, value), output
     for queries, keys, values, target in _parts(*batch):
-        axes = _axes(values)
+        axes = axes_of(values.shape[2:])
         pairs = [[_lines(tensor, axis) for tensor in (queries, keys)] for axis in axes]
         weights, total = _energies(values, axes, pairs), None
         if weights.dtype == values.dtype:
@@ -55,7 +56,7 @@ def small_backward(upstream: Tensor, *tensors: Tensor) -> None:
     inputs = _operands(*tensors[:3])
     batch = *inputs, upstream.to(inputs[2].dtype), *tensors[3:]
     for *sources, query_gradient, key_gradient, value_gradient in _parts(*batch):
-        axes = _axes(upstream)
+        axes = axes_of(upstream.shape[2:])
         lines = [[_lines(tensor, axis) for tensor in sources] for axis in axes]
         weights, slopes = _slopes(sources[2], axes, lines)
         results = _buffer(query_gradient, slopes.dtype), _buffer(key_gradient, slopes.dtype)
@@ -140,12 +141,6 @@ def _multiplied(value: Tensor) -> torch.dtype:
 
 def _buffer(target: Tensor, dtype: torch.dtype) -> Tensor:
     return target if target.dtype == dtype else torch.empty_like(target, dtype=dtype)
-
-
-def _axes(tensor: Tensor) -> list[int]:
-    """The axes with more than one position; the position itself counts on the first of them."""
-    longer = [axis for axis, length in enumerate(tensor.shape[2:]) if length > 1]
-    return longer[::-1] or [0]
 
 
 def _count(tensor: Tensor) -> int:
