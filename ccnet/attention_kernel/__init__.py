@@ -1,4 +1,4 @@
-"""Kernel of criss-cross attention: its mathematics, two schedules, and their autograd."""
+"""Kernel of criss-cross attention: its mathematics, schedules, and their autograd."""
 
 from ccnet.attention_kernel.autograd import attend
 from ccnet.attention_kernel.dense import dense
