@@ -28,7 +28,12 @@ from tqdm import tqdm
 import ccnet
 from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console, require_extra
-from ccnet.deployment.command_line import add_optimize_option, optimized, settle_precision
+from ccnet.deployment.command_line import (
+    FASTEST,
+    add_optimize_option,
+    optimized,
+    settle_precision,
+)
 from ccnet.deployment.optimization import OptimizedCCNet
 from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
 from ccnet.evaluation import Scores, evaluate, own_indices, prepare_label_ids, save_label_ids
@@ -68,7 +73,7 @@ def parse_arguments(
     add("--save-label-ids", type=user_path, metavar="DIR", help=label_ids)
     add("--confirm", action="store_true", help="exit with 1 unless mIoU is as published")
     add("--tolerance", type=float, default=0.1, help="for --confirm, in percent of mIoU")
-    add_optimize_option(parser)
+    add_optimize_option(parser, f"that of the published mIoU; without one, {FASTEST}")
     add_protocol_options(parser, "inference (default: the protocol of the published mIoU)")
     parsed = parser.parse_args(argv)
     return parsed, given_options(parsed)
@@ -163,7 +168,7 @@ def worst_samples(report: Report, model: ccnet.CCNet, data: Data) -> list[Sample
 def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.device) -> list[str]:
     """Evaluates all requested weights; returns the failures on rank 0."""
     data = choose_data(arguments)
-    given = settle_precision(arguments, given, device)
+    settled = settle_precision(arguments, given, device)
     candidates = find_candidates(arguments.weights, data.label_set, arguments.network)
     is_first = rank() == 0
     failures = []
@@ -171,7 +176,9 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], device: torch.devi
         folder, problem = str(candidate) if len(candidates) > 1 else "", None
         label_ids = arguments.save_label_ids and arguments.save_label_ids / folder
         try:
-            protocol = choose_protocol(candidate, data, given, confirm=arguments.confirm)
+            is_published = candidate.published(data.title, candidate.protocol) is not None
+            options = given if is_published else settled
+            protocol = choose_protocol(candidate, data, options, confirm=arguments.confirm)
             with rank_zero_first():
                 model = candidate.load(data.label_set).to(device)
             model = optimized(arguments, model, protocol.precision)

@@ -10,14 +10,16 @@ from ccnet.deployment.optimization import optimize_for_inference
 from ccnet.model import CCNet
 from ccnet.precision import HALVES, fast_precision
 
+FASTEST = "the one that the device is faster in"
 
-def add_optimize_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--optimize`."""
+
+def add_optimize_option(parser: argparse.ArgumentParser, default: str = FASTEST) -> None:
+    """Adds `--optimize`, and says what its default precision is."""
     parser.add_argument(
         "--optimize",
         action="store_true",
         help="use a faster copy of the network, with norms folded, whose weights are in "
-        "--precision (default then: the one that the device is faster in)",
+        f"--precision (default then: {default})",
     )
 
 

@@ -24,7 +24,8 @@ def fold_norms(network: nn.Module, run: Callable[[], object]) -> int:
     """Folds each norm that alone reads a convolution into that, and leaves all other norms.
 
     So stay norms that compute the statistics of a batch, that come before a convolution or after
-    another operation, whose convolution another module reads too, and any with a hook.
+    another operation, whose convolution another module reads too, and any with a hook or a replaced
+    method.
 
     Args:
         network: changed in place; in evaluation mode.
@@ -51,9 +52,15 @@ def replace_modules(network: nn.Module, successors: Mapping[nn.Module, nn.Module
 
 
 def is_observed(module: nn.Module) -> bool:
-    """Whether a module has hooks, to which what it takes and returns matters."""
+    """Whether a module has hooks or methods of its own, to which what it takes matters."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, name) for name in hooks)
+    return any(getattr(module, name) for name in hooks) or has_own_methods(module)
+
+
+def has_own_methods(module: nn.Module) -> bool:
+    """Whether methods, such as `forward`, were replaced on a module itself, not in its class."""
+    kind = type(module)
+    return any(callable(getattr(kind, name, None)) for name in vars(module))
 
 
 def _is_foldable(module: nn.Module) -> bool:

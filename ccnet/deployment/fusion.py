@@ -6,21 +6,48 @@ are compiled or exported, the same modules compute the same in plain operations.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from ccnet.attention_kernel.multiplication import has_instructions
 from ccnet.backbones.resnet import Stage
 from ccnet.deployment.data_flow import sole_readers
-from ccnet.deployment.folding import is_observed, replace_modules
+from ccnet.deployment.folding import has_own_methods, is_observed, replace_modules
 from ccnet.heads import RCCAHead
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
+
+_DTYPES = (torch.float32, torch.bfloat16)
+"""Those of so wide a range that maps do not overflow: oneDNN's ReLU makes NaN 0."""
+
+_keeps_nan: ContextVar[bool] = ContextVar("_keeps_nan", default=False)
+"""Whether nothing is fused, so that values that are not finite go as far as without fusion."""
+
+
+@contextmanager
+def keeping_nan() -> Iterator[None]:
+    """Fuses nothing within: oneDNN's ReLU makes NaN 0."""
+    token = _keeps_nan.set(True)
+    try:
+        yield
+    finally:
+        _keeps_nan.reset(token)
+
+
+def hides_nan(x: Tensor) -> bool:
+    """Whether fused convolutions would take a batch with values that are not finite."""
+    if not _can_fuse(x, x) or torch._C._len_torch_dispatch_stack():  # some of which forbid to ask
+        return False
+    return not bool(x.sum(dtype=torch.float32).isfinite())
 
 
 class FusedConv2d(nn.Conv2d):
@@ -159,6 +186,8 @@ def fuse_activations(network: nn.Module, run: Callable[[], object]) -> None:
         run: calls it.
     """
     for module in list(network.modules()):
+        if has_own_methods(module):
+            continue
         if type(module) in _FUSED:
             _fuse_block(module)
         elif type(module) is Stage:
@@ -171,7 +200,7 @@ def fuse_activations(network: nn.Module, run: Callable[[], object]) -> None:
             taken_up[activation] = nn.Identity()
     replace_modules(network, taken_up)
     for module in list(network.modules()):
-        if type(module) is RCCAHead:
+        if type(module) is RCCAHead and not has_own_methods(module):
             _split_bottleneck(module)
 
 
@@ -235,9 +264,15 @@ def _add_shortcut(
     if downsample is None:
         total = last(out, x, overwrite=overwrite)
     else:
-        is_own = not any(map(is_observed, downsample.modules()))
-        total = last(out, downsample(x), overwrite=is_own)
+        total = last(out, downsample(x), overwrite=_makes_its_own(downsample))
     return total
+
+
+def _makes_its_own(shortcut: nn.Module) -> bool:
+    """Whether what a shortcut returns is of a convolution, and in nobody else's hands."""
+    layers = [one for one in shortcut.modules() if type(one) not in (nn.Sequential, nn.Identity)]
+    is_made = bool(layers) and all(type(one) in (nn.Conv2d, FusedConv2d) for one in layers)
+    return is_made and not any(is_observed(one) for one in shortcut.modules())
 
 
 def _can_fuse(x: Tensor, weight: Tensor) -> bool:
@@ -246,6 +281,7 @@ def _can_fuse(x: Tensor, weight: Tensor) -> bool:
         return False
     differentiates = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     is_watched = differentiates or torch._C._are_functorch_transforms_active()
+    is_watched = is_watched or forward_ad._current_level >= 0 or _keeps_nan.get()
     is_plain = x.device.type == "cpu" and type(x) is Tensor and x.dtype == weight.dtype
     is_plain = is_plain and not torch.is_autocast_enabled("cpu") and x.numel() > 0
     return is_plain and not is_watched and _is_fast(x.dtype)
@@ -255,10 +291,5 @@ def _can_fuse(x: Tensor, weight: Tensor) -> bool:
 def _is_fast(dtype: torch.dtype) -> bool:
     """Whether oneDNN convolves in a dtype on this processor."""
     is_there = torch.backends.mkldnn.is_available()
-    if not (is_there and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")):
-        return False
-    names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
-    if dtype not in names:
-        return dtype == torch.float32
-    is_supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{names[dtype]}_supported", None)
-    return is_supported is not None and bool(is_supported())
+    is_there = is_there and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+    return is_there and dtype in _DTYPES and has_instructions(dtype)

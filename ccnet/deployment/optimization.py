@@ -3,15 +3,16 @@
 import copy
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ccnet.deployment.folding import fold_norms
-from ccnet.deployment.fusion import fuse_activations
+from ccnet.deployment.folding import fold_norms, has_own_methods, is_observed
+from ccnet.deployment.fusion import fuse_activations, hides_nan, keeping_nan
 from ccnet.model import CCNet
-from ccnet.norm import restore_batchnorm
+from ccnet.norm import InPlaceABN, restore_batchnorm
 from ccnet.options import named_options
 from ccnet.precision import HALVES, describe_slowness, fast_precision, warn_of_slow_inference
 from ccnet.schema import reason_of, shown
@@ -65,7 +66,8 @@ class OptimizedCCNet(CCNet):
             x = x.to(self.dtype)
             if not torch._C._are_functorch_transforms_active():  # which may hide an axis
                 x = x.contiguous(memory_format=torch.channels_last)
-            outputs = super().forward(x, return_rcca=return_rcca)
+            with keeping_nan() if hides_nan(x) else nullcontext():
+                outputs = super().forward(x, return_rcca=return_rcca)
         given = self.output_dtype
         dtypes = {"out": torch.promote_types(given, torch.float32), "rcca": given}
         return {name: tensor.to(dtypes[name]) for name, tensor in outputs.items()}
@@ -114,8 +116,12 @@ def optimize_for_inference(model: CCNet, dtype: torch.dtype | None = None) -> Op
     the network, and so are the dtypes of what it returns. It stays in evaluation mode and cannot be
     saved as weights; `copy.deepcopy`, `pickle`, `torch.compile` and `torch.export` work.
 
+    Batches with NaN give NaN, as those of the network do; but NaN that arise within, where maps
+    overflow float32 or bfloat16, may become 0 on a CPU.
+
     Args:
-        model: stays as it is. Hooks go along to the copy; norms with hooks are not folded.
+        model: stays as it is. Hooks and replaced methods go along to the copy, whose modules with
+            such are neither folded nor fused.
         dtype: of the weights: `torch.float32`, `bfloat16`, `float16` or `float64`. None for
             float32 or bfloat16, whichever convolutions are faster in on the network's device,
             measured once per process; a line in the log says which.
@@ -125,8 +131,8 @@ def optimize_for_inference(model: CCNet, dtype: torch.dtype | None = None) -> Op
 
     Raises:
         TypeError: if the model is no `CCNet`.
-        ValueError: if there is no such dtype, the network has no values, or it cannot compute in
-            this dtype.
+        ValueError: if there is no such dtype, the network has no values or some that are not
+            finite (in this dtype), or it cannot compute in this dtype.
 
     Example:
         >>> import ccnet
@@ -143,19 +149,16 @@ def optimize_for_inference(model: CCNet, dtype: torch.dtype | None = None) -> Op
         warn_of_slow_inference(_name(chosen), device)
     with torch.device(device):
         optimized = _without_gradients(copy.deepcopy(model))
+        _check_values(optimized)
+        _convert(optimized, _widest(optimized, chosen))  # in which folding is as exact
         folded = fold_norms(optimized, lambda: _try(optimized))
         fuse_activations(optimized, lambda: _try(optimized))
     optimized.__class__ = OptimizedCCNet
     assert isinstance(optimized, OptimizedCCNet)
     optimized.output_dtype = model.output_dtype if isinstance(model, OptimizedCCNet) else given
     _convert(optimized, chosen)
-    try:
-        _try(optimized)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"the network cannot compute in {_name(chosen)} ({reason_of(error)}): "
-            f"give another dtype, such as {given}"
-        ) from error
+    _check_values(optimized)
+    _try(optimized)
     why = describe_slowness("bfloat16", device, training=False) if dtype is None else ""
     if dtype is None and not why:
         why = f"in which this {device.type} device is faster than in float32"
@@ -184,10 +187,28 @@ def _check(model: Any, dtype: Any) -> None:
         )
 
 
+def _check_values(model: nn.Module) -> None:
+    """Raises ValueError if there are values that are not finite, which fusion might hide."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            dtype = _name(tensor.dtype)
+            raise ValueError(
+                f"{name} has values that are not finite in {dtype}: give "
+                + ("other weights" if dtype == "float64" else "other weights or a wider dtype")
+            )
+
+
+def _widest(model: nn.Module, dtype: torch.dtype) -> torch.dtype:
+    """The dtype that holds the values of all parameters, and those of a dtype."""
+    return reduce(torch.promote_types, (one.dtype for one in model.parameters()), dtype)
+
+
 def _without_gradients(model: CCNet) -> CCNet:
     model.aux_head = None
     model.eval().requires_grad_(False)
-    restore_batchnorm(model)
+    in_place = [one for one in model.modules() if isinstance(one, InPlaceABN)]
+    if not any(map(is_observed, in_place)) and not any(map(has_own_methods, model.modules())):
+        restore_batchnorm(model)  # which would lose what is attached to those
     return model
 
 
@@ -203,11 +224,18 @@ def _convert(model: nn.Module, dtype: torch.dtype) -> None:
 @torch.inference_mode(False)
 @torch.no_grad()
 def _try(model: CCNet) -> None:
+    """Computes a batch; raises ValueError if the network cannot."""
     parameter = next(model.parameters())
     size = model.backbone.image_size or (_SIDE, _SIDE)
     shape = (1, model.preprocessing.channels, *size)
-    with torch.autocast(parameter.device.type, enabled=False):
-        model(torch.zeros(shape, dtype=parameter.dtype, device=parameter.device))
+    try:
+        with torch.autocast(parameter.device.type, enabled=False):
+            model(torch.zeros(shape, dtype=parameter.dtype, device=parameter.device))
+    except (RuntimeError, TypeError) as error:
+        hint = "" if parameter.dtype == torch.float32 else ": give another dtype, such as float32"
+        raise ValueError(
+            f"the network cannot compute in {_name(parameter.dtype)} ({reason_of(error)}){hint}"
+        ) from error
 
 
 def _name(dtype: torch.dtype) -> str:

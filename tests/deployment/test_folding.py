@@ -195,6 +195,27 @@ def test_residual_blocks_are_fused(block, slope):
     assert torch.equal(x, given)
 
 
+class Returned(nn.Module):
+    """A shortcut that returns its input, or a view of it."""
+
+    def forward(self, x):
+        return x[:]
+
+
+@pytest.mark.parametrize(
+    "shortcut", [nn.Identity(), nn.Sequential(), nn.Sequential(nn.Identity()), Returned()], ids=repr
+)
+def test_shortcuts_that_return_their_input_leave_it_as_it_is(shortcut):
+    stage = Stage(BasicBlock(4, 4, 1, shortcut)).eval()
+    x = torch.randn(1, 4, 9, 8).contiguous(memory_format=torch.channels_last)
+    expected, given = stage(x).detach(), x.clone()
+    fold_norms(stage, lambda: stage(x))
+    fuse_activations(stage, lambda: stage(x))
+    with torch.inference_mode():
+        torch.testing.assert_close(stage(x), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(x, given)
+
+
 def test_hooks_keep_what_they_saw(make_model):
     """Residual blocks write over what nobody else has."""
     optimized = ccnet.optimize_for_inference(make_model(3), torch.float32)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ccnet import precision
@@ -43,3 +44,28 @@ def test_reports_tell_that_the_network_was_optimised(
     (report,) = reports
     assert report.protocol.precision == "bfloat16"
     assert report.environment["network"] == "optimised for inference"
+
+
+@pytest.mark.parametrize("is_confirmed", [False, True])
+def test_published_protocols_keep_their_precision(
+    load_script, make_model, draw, tmp_path, monkeypatch, is_fast_in_half, is_confirmed
+):
+    script, protocols = load_script("evaluate"), []
+    trained = make_model(11, label_set="camvid", aux_channels=0)
+    monkeypatch.setattr(script.Candidate, "load", lambda *arguments: trained)
+    monkeypatch.setattr(script.Data, "misfit", lambda *arguments: "")
+
+    def measure(model, candidate, data, protocol, label_ids):
+        assert model.dtype == torch.float32
+        protocols.append(protocol)
+        raise ValueError("measured")
+
+    monkeypatch.setattr(script, "measure", measure)
+    draw(tmp_path / "val" / "a.png", size=(17, 25))
+    (tmp_path / "valannot").mkdir()
+    Image.new("L", (25, 17), 3).save(tmp_path / "valannot" / "a.png")
+    arguments = ["camvid", "--root", tmp_path, "--device", "cpu", "--optimize"]
+    arguments += ["--confirm"] if is_confirmed else []
+    with pytest.raises(SystemExit, match="error: measured"):
+        script.main(list(map(str, arguments)))
+    assert [protocol.precision for protocol in protocols] == ["float32"]
