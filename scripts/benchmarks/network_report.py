@@ -16,7 +16,7 @@ def as_markdown(report: Report) -> str:
     lines = [
         f"{report['network']}, {height}x{width}, {report['device']}, {report['threads']} threads, "
         f"PyTorch {report['torch']}; medians, in turns. Times as fast as plain: as the plain "
-        "network in the same precision.",
+        "network in the same precision, of 8-bit integers in float32.",
         "",
         f"| {' | '.join(titles)} |",
         f"| --- |{' ---: |' * (len(titles) - 1)}",
@@ -65,7 +65,7 @@ def _rate(row: Report, batch: int) -> float | None:
 
 
 def _gain(row: Report, report: Report) -> float | None:
-    name = f"plain {row['precision']}"
+    name = f"plain {row['precision'].replace('int8', 'float32')}"
     plain = next((_latency(one) for one in report["rows"] if one["name"] == name), None)
     own = _latency(row)
     return plain / own if plain and own else None

@@ -24,7 +24,7 @@ class Row(NamedTuple):
     Attributes:
         call: does it.
         module: what does it, if its operations can be watched; None if not.
-        precision: in which it computes, "float32" or "bfloat16".
+        precision: in which it computes, such as "float32", "bfloat16", of files also "int8".
     """
 
     call: Callable[[Tensor], object]
@@ -106,11 +106,14 @@ class Networks:
 
     def file(self, path: Path) -> Row:
         """An exported file, on the CPU."""
-        from ccnet.deployment.exported import load_exported
+        from ccnet.deployment.exported import ExportedNetwork, load_exported
 
         if self.device != "cpu":
             raise ValueError(f"{path} runs on the CPU, not on {self.device}")
-        return Row(load_exported(path, trusted=True), None, "float32")
+        file = load_exported(path, trusted=True)
+        if not isinstance(file, ExportedNetwork):
+            raise ValueError(f"{path} gives labels: only files of logits are measured")
+        return Row(file, None, file.contract.origin["precision"])
 
 
 def builders(networks: Networks, files: list[Path]) -> dict[str, Callable[[], Row]]:

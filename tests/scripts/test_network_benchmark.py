@@ -1,9 +1,17 @@
 """The benchmark of the whole network, exercised on a small size so that it does not rot."""
 
 import json
+from types import SimpleNamespace
 
 import network
+import network_report
+import network_rows
 import pytest
+
+from ccnet.classes import LabelSet
+from ccnet.deployment import exported
+from ccnet.deployment.contract import LOGITS, Contract
+from ccnet.transforms import Preprocessing
 
 
 @pytest.fixture
@@ -45,3 +53,20 @@ def test_rows_are_measured_and_a_failure_is_one_of_them(measure, tmp_path):
 def test_no_row_is_an_error(measure):
     with pytest.raises(SystemExit, match="no row has one of 'nothing' in its name"):
         measure("--only", "nothing")
+
+
+@pytest.mark.parametrize(("precision", "gain"), [("float32", "2.00"), ("int8", "2.00")])
+def test_files_are_compared_with_the_network_in_their_precision(monkeypatch, precision, gain):
+    label_set = LabelSet(("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    contract = Contract(LOGITS, label_set, Preprocessing(), origin={"precision": precision})
+    file = exported.ExportedNetwork(lambda x: x, contract)
+    monkeypatch.setattr(exported, "load_exported", lambda *_, **__: file)
+    row = network_rows.Networks.file(SimpleNamespace(device="cpu"), "some.onnx")
+    assert row.precision == precision
+    none = dict.fromkeys(("gflops", "peak_mb", "weights_mb", "share"))
+    rows = [
+        {"name": name, "precision": kind, "median_ms": {1: ms}, "error": "", **none}
+        for name, kind, ms in [("plain float32", "float32", 8), ("some.onnx", row.precision, 4)]
+    ]
+    report = {"size": (3, 4), "network": "n", "device": "cpu", "threads": 1, "torch": "2"}
+    assert f"| some.onnx | 4.0 | {gain} |" in network_report.as_markdown({**report, "rows": rows})
