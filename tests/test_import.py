@@ -104,7 +104,8 @@ ORDERS = {
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "deployment": [
         *("data_flow", "folding", "fusion", "optimization", "command_line"),
-        *("contract", "programs", "onnx_files", "torch_files", "openvino_runtime", "formats"),
+        *("contract", "programs", "openvino_runtime", "onnx_metadata", "onnx_files", "torch_files"),
+        "formats",
         *("comparison", "calibration", "quantization", "export", "exported"),
     ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],

@@ -7,19 +7,21 @@
 
 The file takes any number of pictures of any size: by default normalised ones, of which it gives
 the logits; with --with-preprocessing the pictures themselves, of which it gives the labels. It is
-read back and compared with the network on three sizes before it replaces one at --output. Class
+read back and compared with the network on several sizes before it replaces one at --output. Class
 names, colours, what it takes, licence and hash of the weights are in its metadata, which
 `ccnet.load_exported` reads.
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 
 from ccnet.command_line import ArgumentParser
-from ccnet.console import prepare_console, printable
+from ccnet.console import ending_on_signals, prepare_console, printable
 from ccnet.deployment.export import DTYPES, export_network
 from ccnet.deployment.formats import FORMATS
 from ccnet.files import sha256_of, user_path
+from ccnet.training.termination import ENDS
 from ccnet.zoo import NETWORK_NAMES, find_builder
 
 
@@ -45,7 +47,10 @@ def parse_arguments(
     )
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as they are)")
     parser.add_argument(
-        "--size", type=_size, metavar="H,W", help="of all pictures (default: any from 33 to 8192)"
+        "--size",
+        type=_size,
+        metavar="H,W",
+        help="of all pictures, each 1 to 32768 pixels (default: any from 33 to 8192)",
     )
     parser.add_argument(
         "--int8",
@@ -58,6 +63,8 @@ def parse_arguments(
 
 
 def _size(text: str) -> list[int]:
+    if not re.fullmatch(r"\d{1,9},\d{1,9}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"must be height and width, such as 480,640, not {text!r}")
     return [int(side) for side in text.split(",")]
 
 
@@ -65,7 +72,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
     arguments = parse_arguments(argv, prog)
     try:
-        export(arguments)
+        with ending_on_signals(ENDS):
+            export(arguments)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -80,18 +80,31 @@ def seen_pixels(network: PredictionMixin, picture: Path) -> Tensor:
         FileNotFoundError: if there is no file.
         ValueError: if it cannot be read or is no picture; names it.
     """
-    try:
-        pixels = network.preprocessing.decode(picture)[None]
-    except ValueError as error:
-        if str(picture) in str(error):
-            raise
-        raise ValueError(f"{picture}: {error}") from error
+    pixels = decoded(network, picture)[None]
     own: Size = (pixels.shape[2], pixels.shape[3])
     size = network.default_protocol.view_size(own)
     if size != own:
         pixels = _resized(pixels, size)
     top, left = (max(0, (side - MOST_PIXELS) // 2) for side in size)
     return pixels[..., top : top + MOST_PIXELS, left : left + MOST_PIXELS].contiguous()
+
+
+def decoded(network: PredictionMixin, picture: Path) -> Tensor:
+    """Returns the pixels of a picture.
+
+    Returns:
+        (C, H, W), uint8.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        ValueError: if it cannot be read or is no picture; names it.
+    """
+    try:
+        return network.preprocessing.decode(picture)
+    except ValueError as error:
+        if str(picture) in str(error):
+            raise
+        raise ValueError(f"{picture}: {error}") from error
 
 
 def _resized(pixels: Tensor, size: Size) -> Tensor:

@@ -10,8 +10,12 @@ from ccnet.deployment.contract import LABELS, Contract
 from ccnet.deployment.programs import random_batch
 from ccnet.schema import reason_of
 
-UNTRACED = ((1, 65, 131), (2, 98, 60), (1, 129, 97))
-"""Number, height and width of pictures that no program was traced at, most of them odd."""
+UNTRACED = ((1, 65, 131), (2, 98, 60), (1, 129, 97), (1, 33, 33), (1, 192, 256), (1, 257, 193))
+"""Number, height and width of pictures that no program was traced at, most of them odd.
+
+The smallest and larger ones are among them, and one of many factors: networks may treat such sizes
+in a way of their own.
+"""
 
 LIMITS = {
     torch.float64: (1e-4, 0.999),
@@ -47,12 +51,13 @@ class Comparison:
 
 
 def sizes_to_compare(contract: Contract) -> list[tuple[int, ...]]:
-    """Returns three sizes that a file takes, of which it was traced at none if it takes others."""
+    """Returns sizes that a file takes, of which it was traced at none if it takes others."""
     ranges = contract.sizes
-    return [
+    sizes = [
         tuple(min(max(n, low), high) for n, (low, high) in zip(size, ranges, strict=True))
         for size in UNTRACED
     ]
+    return list(dict.fromkeys(sizes))
 
 
 @torch.no_grad()

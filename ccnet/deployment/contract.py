@@ -123,12 +123,14 @@ class Contract:
         return json.dumps(content)
 
     @classmethod
-    def from_text(cls, text: str) -> "Contract":
+    def from_text(cls, text: str | None) -> "Contract":
         """Reads what `to_text` wrote.
 
         Raises:
-            ValueError: if it is anything else.
+            ValueError: if it is anything else, or None, as in a file that has no contract.
         """
+        if text is None:
+            raise ValueError(f"its metadata has no {KEY!r}: ccnet export did not write it")
         try:
             content = json.loads(text)
             taken = content["input"]

@@ -11,10 +11,10 @@ from torch import nn
 
 from ccnet import __version__
 from ccnet.console import require_extra
-from ccnet.deployment.calibration import calibration_batches, calibration_pictures
+from ccnet.deployment.calibration import calibration_batches, calibration_pictures, decoded
 from ccnet.deployment.comparison import Comparison, compare, compare_labels, sizes_to_compare
 from ccnet.deployment.contract import ANY_SIZE, INT8, LABELS, LOGITS, Contract
-from ccnet.deployment.formats import FORMATS, check_version, open_file
+from ccnet.deployment.formats import FORMATS, check_version
 from ccnet.deployment.programs import program_of, trace
 from ccnet.deployment.quantization import quantize
 from ccnet.files import atomic_write, irregularity, user_path
@@ -51,7 +51,7 @@ def export_network(
 ) -> list[Comparison]:
     """Exports a network as one file, which takes pictures of any size, in batches of any size.
 
-    The file is read back and compared with the network on three sizes that it was not traced at.
+    The file is read back and compared with the network on sizes that it was not traced at.
     It is kept, in place of one that may be at `path`, if they agree: logits to 1e-4 of the largest,
     labels of 99.9 % of the pixels; less in half precision. The network stays as it is.
 
@@ -79,7 +79,7 @@ def export_network(
         tell: called with a line of text at the beginning of each step.
 
     Returns:
-        How file and network agree, for each of the three sizes; in integers, also on some of the
+        How file and network agree, for each of these sizes; in integers, also on some of the
         pictures.
 
     Raises:
@@ -91,12 +91,12 @@ def export_network(
     check(options, _RULES)
     target = user_path(path)
     name = _format_name(format, target.suffix)
-    pictures = None if int8 is None else _calibration(int8, name, model, dtype)
     check_version(name)
     if fault := irregularity(target):
         raise ValueError(f"{path} cannot be written: {fault}")
     if next(model.parameters()).is_meta:
         raise ValueError("the network has no values (it is on the meta device)")
+    pictures = None if int8 is None else _calibration(int8, name, model, dtype)
     network = _on_cpu(model, dtype)
     contract = Contract(
         LABELS if with_preprocessing else LOGITS,
@@ -125,7 +125,7 @@ def export_network(
             tell(f"calibrating on {len(pictures)} pictures")
             quantize(temporary, temporary, calibration_batches(pictures, model, contract))
             tell("comparing")
-            run, _ = open_file(temporary, form)
+            run, _ = form.open(temporary)
             some = pictures[:: -(-len(pictures) // COMPARED)]
             batches = calibration_batches(some, model, contract)
             results.append(compare_labels(run, program, batches))
@@ -136,14 +136,17 @@ def export_network(
 def _calibration(
     folder: str | os.PathLike[str], name: str, model: CCNet, dtype: str | None
 ) -> Sequence[Path]:
-    """Returns the pictures to calibrate on."""
+    """Returns the pictures to calibrate on, all of which can be read."""
     if name != "onnx":
         raise ValueError(f"int8 is for files of format onnx, not {name}")
     given = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
     if given != "float32":
         raise ValueError(f'int8 is made of a network in float32, not {given}: give dtype "float32"')
     require_extra("int8", ("onnx", "onnxruntime"))
-    return calibration_pictures(folder)
+    pictures = calibration_pictures(folder)
+    for picture in pictures:
+        decoded(model, picture)
+    return pictures
 
 
 def _format_name(name: str | None, suffix: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ccnet.classes import LabelSet
 from ccnet.deployment.contract import Contract
 from ccnet.deployment.formats import format_of, open_file
+from ccnet.deployment.onnx_files import has_openvino
 from ccnet.files import user_path
 from ccnet.images import ImageLike, images_of
 from ccnet.inference.memory import Footprint
@@ -144,6 +145,11 @@ def load_exported(
             "made it, load_exported(path, trusted=True); ONNX files run none"
         )
     run, contract = open_file(location, form)
+    if contract.is_in_integers and not has_openvino():
+        logger.warning(
+            "onnxruntime may compute in 8-bit integers more slowly than in floating point: "
+            "pip install 'ccnet-pytorch[int8]' brings OpenVINO, which is faster"
+        )
     if contract.takes_pictures:
         return ExportedSegmenter(run, contract)
     return ExportedNetwork(run, contract)

@@ -1,19 +1,16 @@
 """Formats of exported files: what writes and opens each, and of which format a file is."""
 
-import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ccnet.deployment.contract import KEY, Contract
+from ccnet.deployment.contract import Contract
 from ccnet.deployment.onnx_files import open_onnx, write_onnx
-from ccnet.deployment.openvino_runtime import open_with_openvino
 from ccnet.deployment.torch_files import (
     is_package,
     open_package,
@@ -22,11 +19,10 @@ from ccnet.deployment.torch_files import (
     write_program,
 )
 from ccnet.files import irregularity
+from ccnet.schema import reason_of
 from ccnet.weights.file_kinds import foreign_kind, is_safetensors
 
 Run = Callable[[Tensor], Tensor]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,14 +34,14 @@ class Format:
         since: the first version of PyTorch whose exporter writes it.
         runs_code: whether to open a file can run code that is in it.
         write: writes a traced program with its contract to a path.
-        open: gives what runs a file, and the text of its contract, if it has one.
+        open: gives what runs a file, and its contract.
     """
 
     suffix: str
     since: tuple[int, int]
     runs_code: bool
     write: Callable[[ExportedProgram, Path, Contract], None]
-    open: Callable[[Path], tuple[Run, str | None]]
+    open: Callable[[Path], tuple[Run, Contract]]
 
 
 FORMATS = {
@@ -82,8 +78,11 @@ def format_of(path: Path) -> Format:
     if fault := irregularity(path):
         raise ValueError(f"{path} is no exported file: {fault}")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except Exception as error:
+            raise ValueError(f"{path} is damaged: {reason_of(error)}") from error
         if any(name.endswith("data.pkl") for name in names):
             raise ValueError(f"{path} is a checkpoint of PyTorch, no exported file: {_ADVICE}")
         return FORMATS["aoti" if is_package(names) else "torch"]
@@ -105,21 +104,6 @@ def open_file(path: Path, form: Format) -> tuple[Run, Contract]:
         ValueError: if it is damaged, or not of this package.
     """
     try:
-        run, text = form.open(path)
-        if text is None:
-            raise ValueError(f"its metadata has no {KEY!r}: ccnet export did not write it")
-        contract = Contract.from_text(text)
-        return (_in_integers(path, run) if contract.is_in_integers else run), contract
+        return form.open(path)
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
-
-
-def _in_integers(path: Path, run: Run) -> Run:
-    """Returns what runs an ONNX file that is in 8-bit integers, fast where OpenVINO is there."""
-    if find_spec("openvino") is not None:
-        return open_with_openvino(path, KEY)[0]
-    logger.warning(
-        "onnxruntime may compute in 8-bit integers more slowly than in floating point: "
-        "pip install 'ccnet-pytorch[int8]' brings OpenVINO, which is faster"
-    )
-    return run

@@ -1,7 +1,8 @@
-"""ONNX files: written by PyTorch's exporter, run by onnxruntime."""
+"""ONNX files: written by PyTorch's exporter, run by onnxruntime, in integers by OpenVINO."""
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ from torch.export import ExportedProgram
 
 from ccnet.console import require_extra
 from ccnet.deployment.contract import AXES, INPUT, KEY, LABELS, Contract
+from ccnet.deployment.onnx_metadata import check_seal, read_metadata, seal
+from ccnet.deployment.openvino_runtime import open_with_openvino
 from ccnet.schema import reason_of
 
 OPSET = 18
 """Version of ONNX's operators: the lowest that PyTorch writes, so that the most runtimes run it."""
 
 PRODUCER = "ccnet"
+
+Run = Callable[[Tensor], Tensor]
 
 
 def write_onnx(exported: ExportedProgram, path: Path, contract: Contract) -> None:
@@ -53,10 +58,31 @@ def write_onnx(exported: ExportedProgram, path: Path, contract: Contract) -> Non
         for node in part:
             node.metadata_props.clear()  # paths of files on this machine
     program.save(str(path), external_data=False)
+    seal(path)
 
 
-def open_onnx(path: Path) -> tuple[Callable[[Tensor], Tensor], str | None]:
+def has_openvino() -> bool:
+    """Whether OpenVINO is there, which runs files in 8-bit integers fast."""
+    return find_spec("openvino") is not None
+
+
+def open_onnx(path: Path) -> tuple[Run, Contract]:
     """Opens a file; returns what runs it, in any number of threads at once, and its contract.
+
+    Raises:
+        ValueError: if it is none of this package, or changed since; if onnxruntime is missing or
+            cannot load it.
+    """
+    text = read_metadata(path).get(KEY)
+    if text is not None:
+        check_seal(path)
+    contract = Contract.from_text(text)
+    is_fast = contract.is_in_integers and has_openvino()
+    return (open_with_openvino if is_fast else open_with_onnxruntime)(path), contract
+
+
+def open_with_onnxruntime(path: Path) -> Run:
+    """Opens an ONNX file of one input and one output, on the CPU.
 
     Raises:
         ValueError: if onnxruntime is missing or cannot load the file.
@@ -76,4 +102,4 @@ def open_onnx(path: Path) -> tuple[Callable[[Tensor], Tensor], str | None]:
         (output,) = session.run(None, {INPUT: batch.cpu().numpy()})
         return torch.from_numpy(output)
 
-    return run, session.get_modelmeta().custom_metadata_map.get(KEY)
+    return run

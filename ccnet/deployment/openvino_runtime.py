@@ -11,21 +11,17 @@ from torch import Tensor
 from ccnet.console import require_extra
 from ccnet.schema import reason_of
 
-_SOURCE = "framework"
-"""Where OpenVINO keeps the metadata of the file that it has read."""
 
-
-def open_with_openvino(path: Path, key: str) -> tuple[Callable[[Tensor], Tensor], str | None]:
+def open_with_openvino(path: Path) -> Callable[[Tensor], Tensor]:
     """Opens an ONNX file of one input and one output, on the CPU.
 
     What is not quantised computes in float32.
 
     Args:
         path: of the file.
-        key: of an entry of its metadata.
 
     Returns:
-        What runs it, in any number of threads at once; and the entry, None if there is none.
+        What runs it, in any number of threads at once.
 
     Raises:
         ValueError: if OpenVINO is missing or cannot load the file.
@@ -40,10 +36,7 @@ def open_with_openvino(path: Path, key: str) -> tuple[Callable[[Tensor], Tensor]
     }
     try:
         core = openvino.Core()
-        network = core.read_model(path)
-        place = [_SOURCE, key]
-        text = network.get_rt_info(place).astype(str) if network.has_rt_info(place) else None
-        compiled = core.compile_model(network, "CPU", options)
+        compiled = core.compile_model(core.read_model(path), "CPU", options)
     except Exception as error:
         raise ValueError(f"OpenVINO cannot load it: {reason_of(error)}") from error
     own = threading.local()
@@ -55,4 +48,4 @@ def open_with_openvino(path: Path, key: str) -> tuple[Callable[[Tensor], Tensor]
         request.infer([batch.cpu().contiguous().numpy()], share_inputs=True)
         return torch.from_numpy(request.get_output_tensor().data.copy())
 
-    return run, text
+    return run

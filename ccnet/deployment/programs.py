@@ -110,12 +110,42 @@ def trace(program: nn.Module, contract: Contract) -> ExportedProgram:
         except Exception as error:
             problem = error
             continue
+        for axis, name, bounds in places:
+            _check_range(exported, axis, name, bounds)
         _forget_sources(exported)
         return exported
     raise ValueError(
         "PyTorch cannot export this network for a range of sizes; it may for one (size): "
         f"{reason_of(problem or ValueError())}"
     ) from problem
+
+
+def _check_range(exported: ExportedProgram, axis: int, name: str, bounds: tuple[int, int]) -> None:
+    """Checks that the program computes for all lengths of an axis what the network does.
+
+    PyTorch narrows a range, and says nothing, where the network does something else outside.
+
+    Raises:
+        ValueError: if it does not; says for which it does.
+    """
+    low, high = bounds
+    if low == high:
+        return
+    places = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    (given,) = exported.graph_signature.user_inputs
+    length = places[given].meta["val"].shape[axis]
+    found = exported.range_constraints.get(getattr(getattr(length, "node", None), "expr", None))
+    if found is None:  # a number, or a multiple of one
+        shown = f"{length} alone"
+    elif found.lower <= max(low, 2) and found.upper >= high:  # what it found of 2 is true of 1
+        return
+    else:
+        shown = f"{found.lower} to {found.upper}"
+    advice = "" if name == AXES[0] else "; one size (--size HEIGHT,WIDTH) may be exported"
+    raise ValueError(
+        f"PyTorch exports this network for a {name} of {shown}, not {low} to {high}: it computes "
+        f"something else outside{advice}"
+    )
 
 
 def _forget_sources(exported: ExportedProgram) -> None:

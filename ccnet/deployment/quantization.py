@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ccnet.console import require_extra
+from ccnet.deployment.onnx_metadata import SEAL, seal
 from ccnet.schema import reason_of
 
 IN_FLOAT = (".cca.", ".classifier.")
@@ -31,7 +32,8 @@ def quantize(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
     Weights become int8, with a scale for each output channel; what flows between convolutions
     becomes uint8, with a scale and a zero for each tensor, from its smallest and largest value in
     all batches. Operators stand between ONNX's own QuantizeLinear and DequantizeLinear, so that all
-    runtimes can run the file; how fast, is up to them. Input, output and metadata stay.
+    runtimes can run the file; how fast, is up to them. Input, output and metadata stay; a
+    file that was sealed is so again.
 
     Args:
         source: an ONNX file of one input, its norms folded, as PyTorch's exporter leaves them.
@@ -48,6 +50,7 @@ def quantize(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
 
     network = onnx.load(source)
     metadata = {entry.key: entry.value for entry in network.metadata_props}
+    is_sealed = metadata.pop(SEAL, None) is not None
     names = quantized_nodes(network.graph)
     if not names:
         raise ValueError(f"{source} has no convolution to quantise")
@@ -75,6 +78,8 @@ def quantize(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
     quantized.producer_name = network.producer_name
     onnx.helper.set_model_props(quantized, metadata)
     onnx.save(quantized, target)
+    if is_sealed:
+        seal(target)
 
 
 def quantized_nodes(graph: Any) -> list[str]:

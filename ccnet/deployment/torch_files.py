@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,13 @@ def write_program(exported: ExportedProgram, path: Path, contract: Contract) -> 
     path.write_bytes(content.getbuffer())
 
 
-def open_program(path: Path) -> tuple[Run, str | None]:
+def open_program(path: Path) -> tuple[Run, Contract]:
     """Opens a program; returns what runs it, and its contract.
 
     Raises:
-        ValueError: if PyTorch cannot load the file.
+        ValueError: if PyTorch cannot load the file, or it is damaged or not of this package.
     """
+    _check_archive(path)
     extra = {_FILE: ""}
     try:
         with warnings.catch_warnings():
@@ -40,7 +42,7 @@ def open_program(path: Path) -> tuple[Run, str | None]:
             module = torch.export.load(path, extra_files=extra).module()
     except Exception as error:
         raise ValueError(f"PyTorch cannot load it: {reason_of(error)}") from error
-    return _without_gradient(module), extra[_FILE] or None
+    return _without_gradient(module), Contract.from_text(extra[_FILE] or None)
 
 
 def write_package(exported: ExportedProgram, path: Path, contract: Contract) -> None:
@@ -73,12 +75,14 @@ def write_package(exported: ExportedProgram, path: Path, contract: Contract) -> 
     path.write_bytes(content.getbuffer())
 
 
-def open_package(path: Path) -> tuple[Run, str | None]:
+def open_package(path: Path) -> tuple[Run, Contract]:
     """Opens a package: its code runs in this process. Returns what runs it, and its contract.
 
     Raises:
-        ValueError: if PyTorch cannot load the file, as where the processor is of another kind.
+        ValueError: if PyTorch cannot load the file, as where the processor is of another kind, or
+            it is damaged or not of this package.
     """
+    _check_archive(path)
     from torch._inductor import aoti_load_package
 
     try:
@@ -86,12 +90,27 @@ def open_package(path: Path) -> tuple[Run, str | None]:
         text = package.loader.get_metadata().get(KEY)
     except Exception as error:
         raise ValueError(f"PyTorch cannot load it: {reason_of(error)}") from error
-    return _without_gradient(package), text
+    return _without_gradient(package), Contract.from_text(text)
 
 
 def is_package(names: Iterable[str]) -> bool:
     """Tells whether an archive of files with these names holds machine code."""
     return any("/aotinductor/" in name for name in names)
+
+
+def _check_archive(path: Path) -> None:
+    """Checks the sums of an archive, which PyTorch does not.
+
+    Raises:
+        ValueError: if one is wrong.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = archive.testzip()
+    except Exception as error:
+        raise ValueError(f"it is damaged: {reason_of(error)}") from error
+    if name is not None:
+        raise ValueError(f"it is damaged: {name} in it has changed")
 
 
 def _without_gradient(call: Callable[[Tensor], Tensor]) -> Run:

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import signal
+import time
 import zipfile
 from dataclasses import replace
 
@@ -10,10 +13,11 @@ import pytest
 import torch
 
 import ccnet
-from ccnet.commands.export import main
-from ccnet.deployment.contract import ANY_SIZE, LABELS, Contract
+from ccnet.commands.export import main, parse_arguments
+from ccnet.deployment.comparison import compare, sizes_to_compare
+from ccnet.deployment.contract import ANY_SIZE, LABELS, LOGITS, Contract
 from ccnet.deployment.formats import FORMATS
-from ccnet.deployment.programs import TRACED, program_of
+from ccnet.deployment.programs import TRACED, program_of, trace
 from ccnet.weights.serialization import fingerprint
 
 pytest.importorskip("onnxruntime")
@@ -52,7 +56,7 @@ def test_files_agree_with_the_network_on_any_size(opened, small, suffix, size):
 def test_each_export_is_compared_on_untraced_sizes(exported, suffix):
     file = exported(suffix)
     sizes = [result.size for result in file.results]
-    assert len(sizes) == 3
+    assert {(1, 33, 33), (1, 192, 256), (1, 257, 193)} < set(sizes)
     assert {count for count, *_ in sizes} == {1, 2}
     assert not {TRACED[1], TRACED[2]} & {side for _, *sides in sizes for side in sides}
     assert any(side % 2 for _, *sides in sizes for side in sides)
@@ -87,6 +91,43 @@ def test_network_is_traced_for_the_named_sizes(exported):
     program = torch.export.load(exported(".pt2").path)
     ranges = sorted((each.lower, each.upper) for each in program.range_constraints.values())
     assert ranges == sorted(ANY_SIZE)
+
+
+class Switching(torch.nn.Module):
+    """Gives other logits where a batch has a property."""
+
+    def __init__(self, has_property):
+        super().__init__()
+        self.conv, self.has_property = torch.nn.Conv2d(3, 4, 1), has_property
+
+    def forward(self, x):
+        logits = self.conv(x)
+        return {"out": -logits if self.has_property(*x.shape) else logits}
+
+
+@pytest.mark.parametrize(
+    ("has_property", "message"),
+    [
+        (lambda n, c, h, w: w > 200, r"a width of \d+ to 200, not 33 to 8192: .*--size"),
+        (lambda n, c, h, w: h < 70, r"a height of 70 to \w+, not 33 to 8192: .*--size"),
+        (lambda n, c, h, w: w == 91, r"a width of 91 alone, not 33 to 8192: .*--size"),
+        (lambda n, c, h, w: n > 4, r"a batch of \d+ to 4, not 1 to 1024"),
+        (lambda n, c, h, w: h % 2 == 0, r"file does not (run|agree)"),
+        (lambda n, c, h, w: w % 32 == 0, r"file does not (run|agree)"),
+        (lambda n, c, h, w: h * w > 40_000, r"file does not (run|agree)"),
+    ],
+)
+def test_a_network_that_treats_some_sizes_otherwise_is_refused(small, has_property, message):
+    contract = Contract(LOGITS, small.label_set, small.preprocessing)
+    program = program_of(Switching(has_property), contract)
+
+    def trace_and_compare():
+        run = trace(program, contract).module()
+        for size in sizes_to_compare(contract):
+            compare(run, program, contract, size, torch.float32)
+
+    with pytest.raises(ValueError, match=message):
+        trace_and_compare()
 
 
 @pytest.mark.parametrize(
@@ -203,3 +244,29 @@ def test_command_exports_and_says_what_it_does(exported, small, tmp_path, monkey
     assert path.exists()
     with pytest.raises(SystemExit, match=r"^error: the name of the file must end in"):
         main(["--output", str(tmp_path / "model.txt")])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_an_export_that_is_ended_leaves_nothing(small, tmp_path, monkeypatch, name):
+    def end(*_):
+        assert list(tmp_path.iterdir())
+        assert callable(signal.getsignal(signal.Signals[name]))
+        os.kill(os.getpid(), signal.Signals[name])
+        time.sleep(9)
+
+    monkeypatch.setattr("ccnet.commands.export.find_builder", lambda _: lambda weights: small)
+    monkeypatch.setattr("ccnet.deployment.export.trace", end)
+    with pytest.raises(KeyboardInterrupt) as error:
+        main(["--output", str(tmp_path / "model.pt2")])
+    assert error.value.args == (signal.Signals[name],)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["480x640", "480", "480,", "480,640,3", "-1,2", "a,b"])
+def test_wrong_sizes_say_how_one_is_written(text, capsys):
+    assert parse_arguments(["--output", "a.onnx", "--size", "480,640"]).size == [480, 640]
+    with pytest.raises(SystemExit):
+        parse_arguments(["--output", "a.onnx", f"--size={text}"])
+    expected = f"must be height and width, such as 480,640, not '{text}'"
+    assert expected in capsys.readouterr().err

@@ -76,5 +76,5 @@ def test_command_exports_a_converted_checkpoint(tmp_path, capsys):
     checkpoint, path = tmp_path / "authors.pth", tmp_path / "model.onnx"
     torch.save(random_state(DEFINITIONS["authors"], "resnet18"), checkpoint)
     main(["--weights", str(checkpoint), "--with-preprocessing", "--output", str(path)])
-    assert capsys.readouterr().out.count("100.00% of labels equal") == 3
+    assert capsys.readouterr().out.count("100.00% of labels equal") == 6
     assert len(ccnet.load_exported(path).label_set) == 19

@@ -1,11 +1,13 @@
 """Exported files read back: the same results, for threads too, and files that are refused."""
 
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 import ccnet
+from ccnet.deployment.onnx_metadata import read_metadata, seal
 from ccnet.weights import write_weights
 
 pytest.importorskip("onnxruntime")
@@ -97,8 +99,27 @@ def foreign(path, small, content):
     save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
 
 
+def without_seal(content):
+    return content.rpartition(b"rP\n\x0cccnet_sha256")[0]
+
+
 def broken_metadata(path, small, content):
-    path.write_bytes(content.replace(b'"label_set"', b'"label_get"'))
+    path.write_bytes(without_seal(content).replace(b'"label_set"', b'"label_get"'))
+    seal(path)
+
+
+def changed(path, small, content):
+    path.write_bytes(content.replace(b'"Sky"', b'"Sea"').replace(b'"sky"', b'"sea"'))
+    assert path.read_bytes() != content
+
+
+def overwritten(path, small, content):
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes(4096) + content[middle + 4096 :])
+
+
+def extended(path, small, content):
+    path.write_bytes(content + content[-82:])
 
 
 REFUSED = {
@@ -106,12 +127,19 @@ REFUSED = {
     "folder": (lambda path, *_: path.mkdir(), "it is a folder"),
     "empty": (lambda path, *_: path.touch(), "it is an empty file"),
     "page": (lambda path, *_: path.write_text("<html>"), "an HTML page"),
-    "noise": (lambda path, *_: path.write_bytes(b"\x01" * 999), "onnxruntime cannot load it"),
-    "half": (lambda path, _, content: path.write_bytes(content[:9999]), "onnxruntime cannot load"),
+    "noise": (lambda path, *_: path.write_bytes(b"\x01" * 999), "it is no ONNX file, or cut short"),
+    "half": (lambda path, _, content: path.write_bytes(content[:9999]), "or cut short"),
     "weights": (weights, "holds weights, it is no exported file: ccnet export --weights PATH"),
     "checkpoint": (checkpoint, "is a checkpoint of PyTorch, no exported file: ccnet export"),
     "foreign": (foreign, "its metadata has no 'ccnet': ccnet export did not write it"),
     "metadata": (broken_metadata, "its metadata 'ccnet' is damaged"),
+    "changed": (changed, "it is damaged or was changed: its SHA-256 is not its 'ccnet_sha256'"),
+    "overwritten": (overwritten, "it is damaged or was changed"),
+    "extended": (extended, "it is damaged or was changed"),
+    "unsealed": (
+        lambda path, _, content: path.write_bytes(without_seal(content)),
+        "its metadata has no 'ccnet_sha256': ccnet export did not write it as it is",
+    ),
 }
 
 
@@ -123,6 +151,36 @@ def test_other_files_are_refused_in_one_line(exported, small, tmp_path, kind):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
         ccnet.load_exported(path)
     assert "\n" not in str(error.value)
+
+
+def test_metadata_are_those_that_onnx_reads(exported):
+    import onnx
+
+    path = exported(".onnx").path
+    network = onnx.load(path)
+    onnx.checker.check_model(network)
+    expected = {entry.key: entry.value for entry in network.metadata_props}
+    assert read_metadata(path) == expected
+    assert list(expected)[-1] == "ccnet_sha256"
+
+
+@pytest.mark.parametrize("part", ["/data/weights/", "ccnet.json"])
+def test_damaged_programs_are_refused(exported, tmp_path, part):
+    content = bytearray(exported(".pt2").path.read_bytes())
+    with zipfile.ZipFile(exported(".pt2").path) as archive:
+        inside = max((one for one in archive.infolist() if part in one.filename), key=_size)
+        place = content.index(archive.read(inside)[:64], inside.header_offset) + 40
+    content[place] ^= 1
+    path = tmp_path / "model.pt2"
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=rf"cannot be used: it is damaged: \S*{part}.* has changed"
+    ):
+        ccnet.load_exported(path, trusted=True)
+
+
+def _size(entry):
+    return entry.file_size
 
 
 def test_without_onnxruntime_the_extra_is_named(exported, monkeypatch):

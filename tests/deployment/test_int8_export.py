@@ -2,13 +2,14 @@
 
 import importlib.util
 import logging
+import shutil
 
 import pytest
 import torch
 from PIL import Image
 
 import ccnet
-from ccnet.deployment import comparison, formats, openvino_runtime
+from ccnet.deployment import comparison, onnx_files, openvino_runtime
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -51,8 +52,10 @@ def test_the_file_is_read_by_the_runtime_that_is_there(
     quantised, small, pictures, monkeypatch, caplog, has_openvino
 ):
     if not has_openvino:
-        monkeypatch.setattr(formats, "find_spec", lambda name: None)
+        monkeypatch.setattr(onnx_files, "find_spec", lambda name: None)
         monkeypatch.setattr(openvino_runtime, "require_extra", pytest.fail)
+    else:
+        monkeypatch.setattr("onnxruntime.InferenceSession", pytest.fail)
     assert importlib.util.find_spec("openvino")
     with caplog.at_level(logging.WARNING):
         network = ccnet.load_exported(quantised[0])
@@ -75,6 +78,25 @@ def test_what_does_not_go_with_integers_is_refused(small, pictures, tmp_path, op
     with pytest.raises((ValueError, OSError), match=message):
         ccnet.export_network(small, tmp_path / f"a{suffix}", **{"int8": pictures, **options})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_file_is_refused(quantised, tmp_path):
+    content = bytearray(quantised[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="it is damaged or was changed"):
+        ccnet.load_exported(path)
+
+
+def test_pictures_are_read_before_anything_takes_time(small, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("ccnet.deployment.export.trace", pytest.fail)
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    (folder / "bad.png").write_bytes((folder / "0.png").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        ccnet.export_network(small, tmp_path / "a.onnx", int8=folder)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""ONNX files run by OpenVINO: values, threads, metadata, errors."""
+"""ONNX files run by OpenVINO: values, threads, errors."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,14 +32,12 @@ def path(tmp_path):
     )
     opset = [helper.make_opsetid("", 18)]
     network = helper.make_model(graph, ir_version=9, opset_imports=opset)
-    helper.set_model_props(network, {"ccnet": '{"classes": ["Straße"]}'})
     onnx.save(network, tmp_path / "network.onnx")
     return tmp_path / "network.onnx"
 
 
-def test_values_and_metadata(path):
-    run, text = open_with_openvino(path, "ccnet")
-    assert text == '{"classes": ["Straße"]}'
+def test_values(path):
+    run = open_with_openvino(path)
     for size in [(1, 3, 9, 7), (2, 3, 5, 30), (1, 3, 9, 7)]:
         batch = torch.randn(size)
         torch.testing.assert_close(run(batch), F.conv2d(batch, WEIGHT), rtol=1e-5, atol=1e-5)
@@ -49,14 +47,14 @@ def test_values_and_metadata(path):
 
 
 def test_results_are_not_overwritten_by_the_next(path):
-    run, _ = open_with_openvino(path, "ccnet")
+    run = open_with_openvino(path)
     batches = torch.randn(2, 1, 3, 9, 7)
     first, _ = run(batches[0]), run(batches[1])
     torch.testing.assert_close(first, F.conv2d(batches[0], WEIGHT), rtol=1e-5, atol=1e-5)
 
 
 def test_threads_share_it(path):
-    run, _ = open_with_openvino(path, "ccnet")
+    run = open_with_openvino(path)
     batches = list(torch.randn(40, 1, 3, 33, 65))
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(run, batches))
@@ -68,14 +66,9 @@ def test_quantised_files(path):
     pytest.importorskip("onnxruntime")
     batch = torch.randn(1, 3, 30, 40)
     quantize(path, path, [batch])
-    run, text = open_with_openvino(path, "ccnet")
+    run = open_with_openvino(path)
     expected = F.conv2d(batch, WEIGHT)
-    assert text == '{"classes": ["Straße"]}'
     assert 0 < (run(batch) - expected).norm() < 0.03 * expected.norm()
-
-
-def test_files_without_the_entry(path):
-    assert open_with_openvino(path, "absent")[1] is None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no network", b"\x08\x09:\x02"])
@@ -83,16 +76,16 @@ def test_what_is_no_network(path, content):
     content = path.read_bytes()[:-40] if content is None else content
     path.write_bytes(content)
     with pytest.raises(ValueError, match="OpenVINO cannot load it: ") as caught:
-        open_with_openvino(path, "ccnet")
+        open_with_openvino(path)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_package(path, monkeypatch):
     monkeypatch.setattr(ccnet.console, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"openvino must be .*\[int8\]"):
-        open_with_openvino(path, "ccnet")
+        open_with_openvino(path)
 
 
 def test_zeros_are_taken(path):
-    run, _ = open_with_openvino(path, "ccnet")
+    run = open_with_openvino(path)
     assert np.count_nonzero(run(torch.zeros(1, 3, 9, 9)).numpy()) == 0
