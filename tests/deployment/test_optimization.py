@@ -74,7 +74,8 @@ def test_all_norms_fold_exactly(make_model, config):
     assert optimized.aux_head is None
     assert not any(parameter.requires_grad for parameter in optimized.parameters())
     weights = [one for one in optimized.head.bottleneck.parameters() if one.dim() == 4]
-    assert [one.shape[1] for one in weights] == [512, 128]
+    channels = optimized.head.channels
+    assert [one.shape[1] for one in weights] == [4 * channels, channels]
     assert all(one.is_contiguous(memory_format=torch.channels_last) for one in weights)
     assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -76,6 +76,7 @@ def test_input_sizes_are_rows_of_a_table(repository, run_forked, weights_file, t
     assert all(line[1] == line[2].rstrip(" |") for line in lines[2:]), "no size is known"
 
 
+@pytest.mark.slow
 def test_memory_of_inference_is_measured_beside_the_plain_network(repository, run_python, tmp_path):
     pytest.importorskip("resource")
     script = repository / "scripts" / "benchmarks" / "inference_memory.py"
