@@ -252,7 +252,7 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
         size = x.shape[-2:] if self.resizes_logits else None
         aux_head = self.aux_head if self.training else None
         if aux_head is None:
-            stages.clear()  # so that their memory is freed before the head needs its own
+            stages = []  # so that their memory is freed before the head needs its own
         if return_rcca:
             logits, context = self.head(stage4, return_context=True)
             outputs = {"out": self.to_pixels(logits, size), "rcca": context}

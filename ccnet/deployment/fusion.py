@@ -29,18 +29,18 @@ _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 _DTYPES = (torch.float32, torch.bfloat16)
 """Those of so wide a range that maps do not overflow: oneDNN's ReLU makes NaN 0."""
 
-_keeps_nan: ContextVar[bool] = ContextVar("_keeps_nan", default=False)
-"""Whether nothing is fused, so that values that are not finite go as far as without fusion."""
+_is_off: ContextVar[bool] = ContextVar("_is_off", default=False)
+"""Whether nothing is fused."""
 
 
 @contextmanager
-def keeping_nan() -> Iterator[None]:
-    """Fuses nothing within: oneDNN's ReLU makes NaN 0."""
-    token = _keeps_nan.set(True)
+def without_fusion() -> Iterator[None]:
+    """Fuses nothing within, which keeps NaN: oneDNN's ReLU makes them 0."""
+    token = _is_off.set(True)
     try:
         yield
     finally:
-        _keeps_nan.reset(token)
+        _is_off.reset(token)
 
 
 def hides_nan(x: Tensor) -> bool:
@@ -281,7 +281,7 @@ def _can_fuse(x: Tensor, weight: Tensor) -> bool:
         return False
     differentiates = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     is_watched = differentiates or torch._C._are_functorch_transforms_active()
-    is_watched = is_watched or forward_ad._current_level >= 0 or _keeps_nan.get()
+    is_watched = is_watched or forward_ad._current_level >= 0 or _is_off.get()
     is_plain = x.device.type == "cpu" and type(x) is Tensor and x.dtype == weight.dtype
     is_plain = is_plain and not torch.is_autocast_enabled("cpu") and x.numel() > 0
     return is_plain and not is_watched and _is_fast(x.dtype)

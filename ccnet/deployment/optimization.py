@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnet.deployment.folding import fold_norms, has_own_methods, is_observed
-from ccnet.deployment.fusion import fuse_activations, hides_nan, keeping_nan
+from ccnet.deployment.fusion import fuse_activations, hides_nan, without_fusion
 from ccnet.model import CCNet
 from ccnet.norm import InPlaceABN, restore_batchnorm
 from ccnet.options import named_options
@@ -66,16 +66,18 @@ class OptimizedCCNet(CCNet):
             x = x.to(self.dtype)
             if not torch._C._are_functorch_transforms_active():  # which may hide an axis
                 x = x.contiguous(memory_format=torch.channels_last)
-            with keeping_nan() if hides_nan(x) else nullcontext():
-                outputs = super().forward(x, return_rcca=return_rcca)
+            compute = super().forward
+            if hides_nan(x):
+                compute = without_fusion()(compute)
+            outputs = compute(x, return_rcca=return_rcca)
         given = self.output_dtype
         dtypes = {"out": torch.promote_types(given, torch.float32), "rcca": given}
         return {name: tensor.to(dtypes[name]) for name, tensor in outputs.items()}
 
     def _own_dtype(self, device: torch.device) -> AbstractContextManager[Any]:
         """Keeps autocast, which would cast for nothing, from weights in half precision."""
-        has_autocast = torch.amp.is_autocast_available(device.type)
-        if self.dtype in HALVES.values() and has_autocast:
+        is_half = self.dtype in (torch.bfloat16, torch.float16)
+        if is_half and torch.amp.is_autocast_available(device.type):
             return torch.autocast(device.type, enabled=False)
         return nullcontext()
 

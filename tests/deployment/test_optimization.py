@@ -218,6 +218,16 @@ def test_gradients_reach_the_input(model, optimized):
         torch.testing.assert_close(mapped, model(x)["out"], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Graph break:UserWarning")  # before PyTorch 2.7
+def test_compiles(model, optimized):
+    x = torch.randn(1, 3, 25, 33)
+    with torch.no_grad():
+        expected = model(x)["out"]
+        for network in (model, optimized):
+            found = torch.compile(network, backend="eager")(x)["out"]
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_exports_in_plain_operations(model, optimized):
     x = torch.randn(2, 3, 33, 41)
     program = torch.export.export(optimized, (x,), strict=False)
