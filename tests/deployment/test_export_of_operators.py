@@ -8,6 +8,7 @@ from ccnet import CrissCrossAttention2d, CrissCrossAttention3d
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         torch.__version__.startswith(("2.6.", "2.7.")), reason="this PyTorch cannot export"
     ),
@@ -19,10 +20,7 @@ pytestmark = [
     ("kind", "traced", "others"),
     [
         (CrissCrossAttention2d, (2, 5, 6), [(1, 7, 4), (3, 3, 8)]),
-        pytest.param(
-            *(CrissCrossAttention3d, (2, 4, 5, 6), [(1, 3, 7, 4), (3, 5, 2, 9)]),
-            marks=pytest.mark.slow,
-        ),
+        (CrissCrossAttention3d, (2, 4, 5, 6), [(1, 3, 7, 4), (3, 5, 2, 9)]),
     ],
 )
 def test_module_computes_the_same_at_other_sizes(kind, traced, others, tmp_path):

@@ -14,9 +14,12 @@ from ccnet.deployment import comparison, onnx_files, openvino_runtime
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 pytest.importorskip("openvino")
-pytestmark = pytest.mark.skipif(
-    torch.__version__.startswith(("2.6.", "2.7.")), reason="this PyTorch cannot export"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        torch.__version__.startswith(("2.6.", "2.7.")), reason="this PyTorch cannot export"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,6 @@ def test_pictures_are_read_before_anything_takes_time(small, pictures, tmp_path,
     assert list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.slow
 def test_a_file_that_does_not_agree_is_not_kept(small, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "LEAST_IN_INTEGERS", 1.01)
     path = tmp_path / "a.onnx"

@@ -13,6 +13,7 @@ from ccnet.deployment.quantization import quantize
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
+pytestmark = pytest.mark.slow
 
 WEIGHT = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
 

@@ -121,7 +121,7 @@ VIEWS = [
 
 @pytest.mark.parametrize("with_probabilities", [False, True])
 @pytest.mark.parametrize("options", VIEWS)
-@pytest.mark.parametrize("classes", [11, 150])
+@pytest.mark.parametrize("classes", [11, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("network", [Wide, Coarse])
 def test_estimate_is_what_lives_at_the_same_time(network, classes, options, with_probabilities):
     model = network(classes)

@@ -8,7 +8,7 @@ from rehearsal import BY_HAND, LATE, SMALL
 import ccnet
 from ccnet.publishing.upload import check_account, is_published, upload
 
-pytestmark = uploads
+pytestmark = [pytest.mark.slow, uploads]
 NAMES = ("model.safetensors", "README.md")
 
 
