@@ -10,7 +10,7 @@ from reference import random_inputs
 from schedules import SCHEDULES, computed
 
 from ccnet import CrissCrossAttention2d, attention_kernel, criss_cross_attention
-from ccnet.attention_kernel import batched, blockwise, small_maps
+from ccnet.attention_kernel import batched, blockwise, multiplication, small_maps
 
 SHAPES = [(5, 7), (4, 3), (1, 6), (6, 1), (1, 1), (2, 2), (7,), (1,)]
 SHAPES += [(3, 4, 2), (1, 3, 4), (3, 1, 2)]
@@ -120,8 +120,7 @@ def test_parts_of_a_batch_of_small_maps_change_nothing(monkeypatch, dtype):
 def test_halves_are_multiplied_in_float32_where_that_is_faster(
     monkeypatch, dtype, channels_last, schedule
 ):
-    module = small_maps if schedule == "small maps" else blockwise
-    monkeypatch.setattr(module, "has_instructions", lambda dtype: False)
+    monkeypatch.setattr(multiplication, "has_instructions", lambda dtype: False)
     inputs = random_inputs((5, 7), dtype=dtype, channels_last=channels_last)
     wide = [tensor.detach().float().requires_grad_() for tensor in inputs]
     actual, expected = criss_cross_attention(*inputs), criss_cross_attention(*wide)

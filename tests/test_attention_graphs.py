@@ -12,7 +12,7 @@ from schedules import SCHEDULES, computed
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ccnet import CrissCrossAttention2d, CrissCrossAttention3d, criss_cross_attention
-from ccnet.attention_kernel import autograd, blockwise
+from ccnet.attention_kernel import autograd, multiplication
 
 tells_exporting = pytest.mark.skipif(
     not hasattr(torch.compiler, "is_exporting"), reason="this PyTorch cannot tell who compiles"
@@ -45,7 +45,7 @@ def test_a_compiled_step_is_the_eager_one_and_keeps_as_much(schedule, autocast):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_graphs_are_told_the_true_layouts(monkeypatch, schedule, instructions, dtype):
     """Of what the operator and its backward return, for dense and for sliced inputs."""
-    monkeypatch.setattr(blockwise, "has_instructions", lambda dtype: instructions)
+    monkeypatch.setattr(multiplication, "has_instructions", lambda dtype: instructions)
     options = (torch.contiguous_format, torch.channels_last), (5, 6), (7, 8), (1, 3)
     for memory_format, height, width, batch in itertools.product(*options):
         stored = [torch.randn(batch, channels, 6, 8) for channels in (4, 4, 5)]

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ccnet.attention_kernel.lines import Block, energies, gather, products, scatter
+from ccnet.attention_kernel.lines import Block, energies, exponentials, gather, products, scatter
 from ccnet.attention_kernel.multiplication import operand, wide
 from ccnet.attention_kernel.results import buffer
 
@@ -141,23 +141,12 @@ class _Band:
 
 def _attend(band: _Band, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
     """Fills the output of a band."""
-    weights, total = _exponentials(band, query, key, value.dtype)
-    band.sum(gather, weights, value.contiguous(), output[band.positions], divisor=total)
-
-
-def _exponentials(
-    band: _Band, query: Tensor, key: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor | None]:
-    """Computes the weights in a dtype, before division by their total, or after and None."""
     query = operand(query[band.positions])
-    weights = band.multiply(energies, query, operand(key), padding=-math.inf)
-    if dtype != weights.dtype:
-        # Divided at once: sums of halves could overflow.
-        weights = weights.softmax(dim=-1)
-        return weights.to(dtype), None
-    # Divided after the product: equal values come out exactly.
-    weights.sub_(weights.amax(dim=-1, keepdim=True)).exp_()
-    return weights, weights.sum(dim=-1, keepdim=True)
+    weights, total = exponentials(
+        band.multiply(energies, query, operand(key), padding=-math.inf), value.dtype
+    )
+    del query
+    band.sum(gather, weights, value.contiguous(), output[band.positions], divisor=total)
 
 
 def _differentiate(band: _Band, upstream: Tensor, *tensors: Tensor) -> None:

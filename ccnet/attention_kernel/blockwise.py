@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ccnet.attention_kernel.lines import Block, axes_of, energies, gather, products, scatter
-from ccnet.attention_kernel.multiplication import has_instructions
+from ccnet.attention_kernel.multiplication import multiplied
 from ccnet.attention_kernel.results import buffer
 
 _BLOCK_WEIGHTS = 2**18
@@ -80,8 +80,7 @@ def _samples(*batch: Tensor) -> Iterator[_Sample]:
     """Yields the samples of a batch, each tensor in the dtype in which it is multiplied."""
     for query, key, value, statistics in zip(*batch, strict=True):
         wide = statistics.dtype
-        narrow = value.dtype if has_instructions(value.dtype) else wide
-        yield _Sample(query.to(wide), key.to(wide), value.to(narrow), *statistics)
+        yield _Sample(query.to(wide), key.to(wide), value.to(multiplied(value)), *statistics)
 
 
 def _attend(sample: _Sample, output: Tensor) -> None:

@@ -68,6 +68,26 @@ def energies(block: Block, query: Tensor, key: Tensor, out: Tensor | None = None
     return result
 
 
+def exponentials(energies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Computes the weights of energies (..., keys), which are overwritten.
+
+    Args:
+        energies: of all keys of each position, at least float32.
+        dtype: of the weights.
+
+    Returns:
+        The weights before division by their total, and the total (..., 1); or, in halves, the
+        weights after it and None.
+    """
+    if dtype != energies.dtype:
+        # Divided at once: sums of halves could overflow.
+        energies = energies.softmax(dim=-1)  # those before are freed
+        return energies.to(dtype), None
+    # Divided after the product: equal values come out exactly.
+    energies.sub_(energies.amax(dim=-1, keepdim=True)).exp_()
+    return energies, energies.sum(dim=-1, keepdim=True)
+
+
 def gather(block: Block, weights: Tensor, source: Tensor, target: Tensor, *, add: bool) -> None:
     """Writes or adds to each query of a block what its line holds, summed with its weights.
 

@@ -87,6 +87,11 @@ def has_instructions(dtype: torch.dtype) -> bool:
     return is_supported is not None and bool(is_supported())
 
 
+def multiplied(tensor: Tensor) -> torch.dtype:
+    """Returns the dtype in which a tensor of the CPU is multiplied: its own, or float32."""
+    return tensor.dtype if has_instructions(tensor.dtype) else wide(tensor)
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Disables autocast, so that products have the precision of their operands."""
     if torch.amp.is_autocast_available(device.type):

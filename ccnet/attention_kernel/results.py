@@ -10,7 +10,7 @@ def empty_outputs(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Te
     """Returns an empty output, and room for the softmax statistics.
 
     Those are the largest energy of each position and its sum of exponentials, (N, 2, *spatial), for
-    the blockwise schedule. The batched one needs none: (N, 0, *spatial).
+    the blockwise schedule, and zeros for small maps. The batched one needs none: (N, 0, *spatial).
     """
     count = 2 if is_blockwise(query) else 0
     statistics = query.new_empty(query.shape[0], count, *query.shape[2:], dtype=wide(query))

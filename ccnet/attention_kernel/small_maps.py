@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ccnet.attention_kernel.lines import axes_of
-from ccnet.attention_kernel.multiplication import has_instructions, wide
+from ccnet.attention_kernel.lines import axes_of, exponentials
+from ccnet.attention_kernel.multiplication import multiplied, wide
 
 LIMIT, LIMIT_OF_HALVES = 2**15, 2**17
 """Attention weights per sample up to which this is faster than blocks."""
@@ -22,7 +22,8 @@ _WEIGHTS = 2**18
 
 def is_small(value: Tensor) -> bool:
     """Returns whether a batch (N, Cv, *spatial) is of maps that this schedule is for."""
-    return _count(value) <= (LIMIT if _multiplied(value) == wide(value) else LIMIT_OF_HALVES)
+    limit = LIMIT if multiplied(value) == wide(value) else LIMIT_OF_HALVES
+    return _count(value) <= limit
 
 
 def small_forward(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
@@ -31,19 +32,12 @@ def small_forward(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> 
     for queries, keys, values, target in _parts(*batch):
         axes = axes_of(values.shape[2:])
         pairs = [[_lines(tensor, axis) for tensor in (queries, keys)] for axis in axes]
-        weights, total = _energies(values, axes, pairs), None
-        if weights.dtype == values.dtype:
-            # Divided after the product: equal values come out exactly.
-            weights.sub_(weights.amax(dim=-1, keepdim=True)).exp_()
-            total = weights.sum(dim=-1)[:, None]
-        else:
-            # Divided before: sums of halves could overflow.
-            weights = weights.softmax(dim=-1).to(values.dtype)
+        weights, total = exponentials(_energies(values, axes, pairs), values.dtype)
         result = _buffer(target, values.dtype)
         for axis, side in zip(axes, _sides(axes, weights), strict=True):
             _sum(axis, side.flatten(0, -3), _lines(values, axis), result, add=axis != axes[0])
         if total is not None:
-            torch.div(result, total, out=target)
+            torch.div(result, total.movedim(-1, 1), out=target)
 
 
 def small_backward(upstream: Tensor, *tensors: Tensor) -> None:
@@ -55,21 +49,21 @@ def small_backward(upstream: Tensor, *tensors: Tensor) -> None:
     """
     inputs = _operands(*tensors[:3])
     batch = *inputs, upstream.to(inputs[2].dtype), *tensors[3:]
-    for *sources, query_gradient, key_gradient, value_gradient in _parts(*batch):
+    for part in _parts(*batch):
+        sources, targets = part[:4], part[4:]
         axes = axes_of(upstream.shape[2:])
         lines = [[_lines(tensor, axis) for tensor in sources] for axis in axes]
         weights, slopes = _slopes(sources[2], axes, lines)
-        results = _buffer(query_gradient, slopes.dtype), _buffer(key_gradient, slopes.dtype)
-        values_result = _buffer(value_gradient, weights.dtype)
+        results = [
+            _buffer(*pair) for pair in zip(targets, (one.dtype for one in inputs), strict=True)
+        ]
         sides = _sides(axes, weights), _sides(axes, slopes)
         for axis, weight, slope, (queries, keys, _, above) in zip(axes, *sides, lines, strict=True):
             weight, slope, add = weight.flatten(0, -3), slope.flatten(0, -3), axis != axes[0]
             _sum(axis, slope, keys, results[0], add=add)
             _sum(axis, slope.mT, queries, results[1], add=add)
-            _sum(axis, weight.mT, above, values_result, add=add)
-        for result, target in zip(
-            (*results, values_result), (query_gradient, key_gradient, value_gradient), strict=True
-        ):
+            _sum(axis, weight.mT, above, results[2], add=add)
+        for result, target in zip(results, targets, strict=True):
             if result is not target:
                 target.copy_(result)
 
@@ -132,11 +126,7 @@ def _parts(*batch: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def _operands(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the inputs in the dtypes in which they are multiplied."""
-    return query.to(wide(query)), key.to(wide(key)), value.to(_multiplied(value))
-
-
-def _multiplied(value: Tensor) -> torch.dtype:
-    return value.dtype if has_instructions(value.dtype) else wide(value)
+    return query.to(wide(query)), key.to(wide(key)), value.to(multiplied(value))
 
 
 def _buffer(target: Tensor, dtype: torch.dtype) -> Tensor:
