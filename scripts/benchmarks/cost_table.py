@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
+from attention_operator import parse_size
 from live_memory import LiveMemory
 from torch import Tensor, nn, optim
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -193,11 +194,6 @@ def timing_table(rows: list[Row], arguments: argparse.Namespace, machine: dict[s
         f"Measured on: {where}.\n"
     )
     return "\n".join(lines) + notes + PURE_PYTORCH_TIMES
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    height, width = map(int, text.split("x"))
-    return height, width
 
 
 def parse_arguments() -> argparse.Namespace:

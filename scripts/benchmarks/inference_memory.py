@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from network_rows import Plain
 from torch import Tensor
-from torch.nn import functional as F
 
-from ccnet.baselines import PublishedCrissCrossAttention2d
 from ccnet.console import prepare_console
 from ccnet.deployment.optimization import optimize_for_inference
-from ccnet.model import CCNet
 from ccnet.zoo import NETWORKS
 
 WORKS: dict[str, dict[str, Any] | None] = {
@@ -35,18 +33,6 @@ WORKS: dict[str, dict[str, Any] | None] = {
     "predict, optimised float32": {"dtype": torch.float32},
     "predict, optimised bfloat16": {"dtype": torch.bfloat16},
 }
-
-
-def plain(model: CCNet, pixels: Tensor) -> Tensor:
-    """Computes labels as public implementations do."""
-    assert model.aux_head is not None
-    images = model.transforms()(pixels)
-    stage3, stage4 = model.backbone(images)
-    outputs = [
-        F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=True)
-        for logits in (model.head(stage4), model.aux_head(stage3))
-    ]
-    return outputs[0].argmax(1)
 
 
 def size_of_process(field: str) -> float:
@@ -70,12 +56,12 @@ def measure(network: str, size: tuple[int, int], name: str, send: Callable[[str]
     options = WORKS[name]
     if options and "dtype" in options:
         model, options = optimize_for_inference(model, options["dtype"]), {}
-    if options is None:
-        model.head.cca = PublishedCrissCrossAttention2d(model.head.cca)
+    plain = Plain(model) if options is None else None
 
     def work(picture: Tensor) -> object:
-        if options is None:
-            return plain(model, picture)
+        if plain is not None:
+            logits, _ = plain(model.transforms()(picture))
+            return logits.argmax(1)
         return model.predict(picture, fit=None, **options)
 
     work(pixels[:, :65, :65])

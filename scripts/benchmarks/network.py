@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from attention_operator import parse_size
 from convolutions import Convolution, convolutions_of, seconds, seconds_alone
 from live_memory import LiveMemory
 from network_report import as_markdown, plot
@@ -139,11 +140,6 @@ def as_dict(results: dict[str, Result]) -> list[dict[str, object]]:
         }
         for name, result in results.items()
     ]
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    height, width = text.split("x")
-    return int(height), int(width)
 
 
 def parse_arguments() -> argparse.Namespace:
