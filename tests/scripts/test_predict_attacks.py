@@ -39,10 +39,17 @@ def bind(path):
 
 
 def cut(path):
-    """A picture of which the second half is overwritten."""
+    """A picture of which the second half is missing."""
     Image.effect_noise((64, 48), 90).convert("RGB").save(path)
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2] + b"\x5a\x00\xff" * (len(content) // 6))
+    path.write_bytes(content[: len(content) // 2])
+
+
+def overwrite(path):
+    """A picture of which the second half is overwritten; WebP and AVIF may be decoded even so."""
+    cut(path)
+    with path.open("ab") as file:
+        file.write(b"\x5a\x00\xff" * (path.stat().st_size // 3))
 
 
 UNREADABLE = "cannot be read as an image: "
@@ -68,6 +75,7 @@ ATTACKS = {
     "large.png": (lambda path: path.write_bytes(png(20000, 20000)), "raise PIL.Image.MAX_IMAGE"),
     "short.png": (lambda path: path.write_bytes(png(3000, 3000)), UNREADABLE),
     "cut.png": (cut, UNREADABLE),
+    "overwritten.png": (overwrite, UNREADABLE),
     "cut.webp": (cut, UNREADABLE),
     "blocked.png": (lambda path: path.write_bytes(png(9, 9, bytes(27))), "is no result"),
     "below.png": (lambda path: path.write_bytes(png(9, 9, bytes(27))), "disk is full"),
