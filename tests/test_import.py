@@ -56,6 +56,7 @@ ORDERS = {
         ),
         *("decoding", "channels"),
     ],
+    "visualization": ["labels", "attention"],
     "inference": [
         *(
             "protocol",

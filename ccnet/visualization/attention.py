@@ -1,8 +1,7 @@
-"""Visualisation of labels and attention: indexed colour maps, overlays, heat maps."""
+"""Attention drawn: queries and keys captured, heat maps on the image, marks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from threading import get_ident
 
 import numpy as np
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from ccnet.classes import LabelSet
-from ccnet.options import named_options
+from ccnet.visualization.labels import to_array
 
 HEAT_DECADES = 6.0
 """Number of powers of ten that the colour scale of attention spans."""
@@ -25,57 +23,6 @@ _HEAT = (
     (254, 200, 70),
     (255, 255, 220),
 )
-
-
-def colorize(labels: Tensor, label_set: LabelSet) -> Image.Image:
-    """Draws an indexed image: pixel values are the labels, the palette holds their colours.
-
-    Args:
-        labels: (H, W), uint8: classes, or 255 for ignored pixels, which are black.
-        label_set: the colours of the classes.
-
-    Returns:
-        A PIL image of mode "P" and size (W, H).
-    """
-    picture = Image.fromarray(_to_array(labels))
-    picture.putpalette(label_set.palette)
-    return picture
-
-
-@named_options()
-def overlay(
-    image: Tensor, labels: Tensor, label_set: LabelSet, opacity: float = 0.5
-) -> Image.Image:
-    """Blends the colours of the classes over an image; ignored pixels keep the image's colour.
-
-    Args:
-        image: (3, H, W), uint8, RGB; or (1, H, W), grey.
-        labels: (H, W), uint8: classes, or 255 for ignored pixels.
-        label_set: the colours of the classes.
-        opacity: 0 (only the image) to 1 (only the colours).
-
-    Returns:
-        A PIL image of mode "RGB" and size (W, H).
-
-    Raises:
-        ValueError: if the sizes differ, the image has other channels, or the opacity is outside
-            0..1.
-    """
-    if not (isinstance(opacity, Real) and 0 <= opacity <= 1):
-        raise ValueError(f"opacity must be in 0..1, not {opacity!r}")
-    if image.shape[-2:] != labels.shape:
-        raise ValueError(
-            f"image {tuple(image.shape)} and labels {tuple(labels.shape)} differ in size"
-        )
-    if image.shape[0] not in (1, 3):
-        raise ValueError(
-            f"an image of {image.shape[0]} channels cannot be shown: give visualization.overlay an "
-            "RGB one (3, H, W), or draw the labels alone with colorize"
-        )
-    picture = Image.fromarray(_to_array(image.expand(3, -1, -1).movedim(0, -1)))
-    colors = colorize(labels, label_set).convert("RGB")
-    is_class = Image.fromarray((_to_array(labels) < len(label_set)).astype(np.uint8) * 255)
-    return Image.composite(Image.blend(picture, colors, opacity), picture, is_class)
 
 
 @contextmanager
@@ -184,9 +131,9 @@ def heat_overlay(image: Tensor, weights: Tensor) -> Image.Image:
     weights = weights.detach().cpu().double()[rows][:, columns]
     levels = (1 + weights.log10() / HEAT_DECADES).clamp(0, 1)
     opacity = (0.5 + 0.5 * levels) * (weights > 0)
-    grey = Image.fromarray(_to_array(image.movedim(0, -1))).convert("L").point(lambda v: 0.8 * v)
+    grey = Image.fromarray(to_array(image.movedim(0, -1))).convert("L").point(lambda v: 0.8 * v)
     heat = Image.fromarray(heat_colors(levels.numpy()))
-    mask = Image.fromarray(_to_array(opacity.mul(255).round().to(torch.uint8)))
+    mask = Image.fromarray(to_array(opacity.mul(255).round().to(torch.uint8)))
     return Image.composite(heat, grey.convert("RGB"), mask)
 
 
@@ -211,7 +158,3 @@ def _float64_copy(tensor: Tensor) -> Tensor:
 def _nearest(at: int, pixels: int, positions: int) -> int:
     """Returns the position on one axis of a map nearest to a pixel, with ends aligned."""
     return round(at * (positions - 1) / max(1, pixels - 1))
-
-
-def _to_array(pixels: Tensor) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(pixels.detach().cpu().numpy())
