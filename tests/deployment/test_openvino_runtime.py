@@ -1,10 +1,13 @@
-"""ONNX files run by OpenVINO: values, threads, errors."""
+"""ONNX files run by OpenVINO: values, threads, signals, errors."""
 
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from forked_python import processes
 from torch.nn import functional as F
 
 import ccnet.console
@@ -13,7 +16,6 @@ from ccnet.deployment.quantization import quantize
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
-pytestmark = pytest.mark.slow
 
 WEIGHT = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
 
@@ -61,6 +63,23 @@ def test_threads_share_it(path):
         results = list(pool.map(run, batches))
     for batch, result in zip(batches, results, strict=True):
         torch.testing.assert_close(result, F.conv2d(batch, WEIGHT), rtol=1e-4, atol=1e-4)
+
+
+def let_files_go(path):
+    """In the order of opening; then a signal is handled."""
+    first, second = open_with_openvino(path), open_with_openvino(path)
+    del first
+    del second
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_signals_are_handled_after_files_were_let_go(path):
+    process = processes.Process(target=let_files_go, args=(path,))
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == 0
 
 
 def test_quantised_files(path):
