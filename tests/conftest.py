@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -17,6 +18,11 @@ from ccnet.weights import write_weights
 
 for _name in ("RANK", "WORLD_SIZE", *(name for one in LAUNCHERS for name in one if name)):
     os.environ.pop(_name, None)  # the tests are one process, wherever they are started
+
+for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    _number = getattr(signal, _name, None)
+    if _number and signal.getsignal(_number) is signal.SIG_IGN:  # as in a script's background
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture(autouse=True)

@@ -184,11 +184,14 @@ def test_signals_end_a_script_with_one_line(
     (tmp_path / "wait.py").write_text(WAIT + BODIES[body])
     command = [sys.executable, tmp_path / "wait.py", repository / "ccnet" / "console.py"]
     run = subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
-    assert run.stdout.readline() == "ready\n"
-    for pause, name in signals:
-        time.sleep(pause)
-        run.send_signal(getattr(signal, f"SIG{name}"))
-    written, errors = run.communicate(timeout=60)
+    try:
+        assert run.stdout.readline() == "ready\n"
+        for pause, name in signals:
+            time.sleep(pause)
+            run.send_signal(getattr(signal, f"SIG{name}"))
+        written, errors = run.communicate(timeout=60)
+    finally:
+        run.kill()
     assert written.splitlines() == out
     assert errors.split() == error
     assert run.returncode == status
