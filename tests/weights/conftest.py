@@ -22,12 +22,22 @@ def hub(_server, home, monkeypatch):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """Timeouts of an instant; the pauses between tries, which nobody waits for."""
+    """The pauses between tries, which nobody waits for."""
     pauses = []
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
-    monkeypatch.setattr("ccnet.weights.timed_requests.SECONDS", 0.3)
     monkeypatch.setattr("time.sleep", pauses.append)
     return pauses
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    """Has the client wait an instant alone for a server that is silent, or answers without end."""
+
+    def hurry(attack=()):
+        if not isinstance(attack, bytes):
+            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+            monkeypatch.setattr("ccnet.weights.timed_requests.SECONDS", 0.3)
+
+    return hurry
 
 
 @pytest.fixture

@@ -74,7 +74,8 @@ PERMANENT = {
 
 
 @pytest.mark.parametrize("attack", TRANSIENT.values(), ids=TRANSIENT)
-def test_what_may_pass_is_tried_again(hub, waits, monkeypatch, attack):
+def test_what_may_pass_is_tried_again(hub, waits, hurry, monkeypatch, attack):
+    hurry(attack)
     monkeypatch.setattr(retries, "TRIES", 2)
     with RawServer(attack, answer(FOREIGN)) as server:
         assert_equal(load(at_the_origin(server.address)).state_dict, CONVERTED)

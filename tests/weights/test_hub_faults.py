@@ -20,10 +20,15 @@ ATTACKS = {**TRANSIENT, **{name: attack for name, (attack, _) in PERMANENT.items
 
 
 @pytest.fixture
-def attacked(monkeypatch, home, waits):
-    """Points the client to a server; nothing is tried more than twice."""
+def attacked(monkeypatch, home, waits, hurry):
+    """Points the client to a server that attacks; nothing is tried more than twice."""
     monkeypatch.setattr(retries, "TRIES", 2)
-    return lambda server: connect(monkeypatch, server.address, home)
+
+    def attacked(server, attack):
+        hurry(attack)
+        connect(monkeypatch, server.address, home)
+
+    return attacked
 
 
 def after_the_head(attack):
@@ -35,7 +40,7 @@ def after_the_head(attack):
 @pytest.mark.parametrize("attack", [*ATTACKS.values(), *OTHERS.values()], ids=[*ATTACKS, *OTHERS])
 def test_question_that_is_answered_wrong(attacked, home, attack):
     with RawServer(attack) as server:
-        attacked(server)
+        attacked(server, attack)
         for weights in (on_the_hub(), "hf://us/model"):
             with pytest.raises(FileNotFoundError, match="hf://us/model@"):
                 load(weights)
@@ -49,7 +54,7 @@ SOON = {name: attack for name, attack in ATTACKS.items() if not name.endswith(("
 @pytest.mark.parametrize("attack", SOON.values(), ids=SOON)
 def test_download_that_is_answered_wrong(attacked, home, attack):
     with RawServer(after_the_head(attack)) as server:
-        attacked(server)
+        attacked(server, attack)
         with pytest.raises((FileNotFoundError, ValueError), match=r"hf://us/model@|published file"):
             load(on_the_hub())
     assert not list(home.rglob("*.safetensors"))

@@ -13,8 +13,9 @@ from ccnet.weights import retries
 
 
 @pytest.fixture(autouse=True)
-def _soon(hub, waits, monkeypatch, tmp_path):
+def _soon(hub, waits, hurry, monkeypatch, tmp_path):
     """Limits of an instant."""
+    hurry()
     monkeypatch.setattr("ccnet.weights.timed_requests.NOTICE", 0.05)
     monkeypatch.setattr("ccnet.weights.timed_requests.CONNECTION", 0.6)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.3)
