@@ -17,7 +17,11 @@ SMALL = (72, 96)
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 
 
-@pytest.fixture(scope="module", params=[(0, 100), (1, 50)], ids=["seed 0", "seed 1"])
+@pytest.fixture(
+    scope="module",
+    params=[(0, 50), pytest.param((1, 50), marks=pytest.mark.slow)],
+    ids=["seed 0", "seed 1"],
+)
 def scenes(request):
     """The first scenes of a seed: images (count, 180, 240, 3), labels (count, 180, 240)."""
     seed, count = request.param

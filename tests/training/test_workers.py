@@ -55,15 +55,14 @@ def children_of(pid):
     return found
 
 
-@pytest.mark.parametrize("runs", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_runs_end_by_themselves(start, runs):
-    for first in range(0, runs, 2):
-        pair = [start(str(run), workers=1 + run % 2, steps=6) for run in (first, first + 1)]
+    for number in range(runs):
+        run = start(str(number), workers=2 - number % 2, steps=6)
         try:
-            assert [run.wait(timeout=60) for run in pair] == [0, 0]
+            assert run.wait(timeout=200) == 0
         finally:
-            for run in pair:
-                run.kill()
+            run.kill()
 
 
 class Stubborn(torch.utils.data.Dataset):
@@ -114,7 +113,7 @@ def test_workers_go_on_when_signals_reach_them():
 
 def test_workers_end_when_the_run_is_killed(start):
     run = start("endless", workers=2, steps=0)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 200
     while len(workers := children_of(run.pid)) < 2 and time.monotonic() < end:
         time.sleep(0.1)
     run.send_signal(signal.SIGKILL)
