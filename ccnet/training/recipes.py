@@ -3,11 +3,17 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 
 from ccnet.backbones import check_name
 from ccnet.options import named_options
 from ccnet.schema import shown
-from ccnet.training.recipe_fields import as_text, refuse_other_choices, settle_types
+from ccnet.training.recipe_fields import (
+    as_shares,
+    as_text,
+    refuse_other_choices,
+    settle_types,
+)
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "dataset": ("camvid", "cityscapes", "folder", "labelmefacade", "street-scenes"),
@@ -23,7 +29,7 @@ _AT_LEAST_ONE = (
 )
 
 
-LATER = ("freeze_backbone", "augmentation", "class_weights", "patience")
+LATER = ("freeze_backbone", "augmentation", "class_weights", "patience", "mix")
 """Fields that runs of older versions do not have: they ran with the defaults."""
 
 MOST_PIXELS = 2**26
@@ -42,9 +48,12 @@ class Recipe:
             "street-scenes".
         leave_out: parts of names, separated by commas, such as "0006R0,0001TP": the images of the
             training set whose names contain one are not trained but validated on; empty for the
-            usual validation set.
+            usual validation set. Those of `mix` are left out only.
+        mix: other data sets of the same classes to train on as well, and the share of each in the
+            crops, such as "labelmefacade=0.5,street-scenes=0.1"; `dataset` has the rest. Empty for
+            none.
         scenes: number of rendered scenes (`StreetScenes`) added to the training set, which must
-            have CamVid's classes.
+            have CamVid's classes; or that `mix` draws from (0 for 800).
 
     Network and start:
         weights: initial weights of the network: a name such as "DEFAULT", the path of a file or of
@@ -117,6 +126,7 @@ class Recipe:
 
     dataset: str = "camvid"
     leave_out: str = ""
+    mix: str = ""
     backbone: str = "resnet18"
     recurrence: int = 2
     output_stride: int = 8
@@ -160,7 +170,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("freeze_backbone", "class_weights"):
+        for name in ("freeze_backbone", "class_weights", "mix"):
             object.__setattr__(self, name, as_text(name, getattr(self, name)))
         if not isinstance(self.augmentation, str):
             raise ValueError(
@@ -169,6 +179,7 @@ class Recipe:
             )
         settle_types(self)
         refuse_other_choices(self, CHOICES)
+        as_shares("mix", self.mix, CHOICES["dataset"])
         check_name(self.backbone)
         for field in fields(self):
             value, least = getattr(self, field.name), int(field.name in _AT_LEAST_ONE)
@@ -204,6 +215,11 @@ class Recipe:
                 "compile and gradient_checkpointing exclude each other: give one; "
                 "norm 'inplace' saves memory as well"
             )
+
+    def shares(self) -> list[tuple[str, Fraction]]:
+        """Returns the data sets to train on, `dataset` first, and the share of each: 1 together."""
+        others = as_shares("mix", self.mix, CHOICES["dataset"])
+        return [(self.dataset, 1 - sum((share for _, share in others), Fraction())), *others]
 
 
 def with_later_fields(saved: Mapping[str, object]) -> dict[str, object]:

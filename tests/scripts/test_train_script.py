@@ -193,7 +193,7 @@ def test_every_field_of_a_recipe_has_an_option():
         elif name in CHOICES:
             expected[name] = next(choice for choice in CHOICES[name] if choice != usual)
         else:
-            text = "all" if name == "freeze_backbone" else "DEFAULT"
+            text = {"freeze_backbone": "all", "mix": "folder=0.5"}.get(name, "DEFAULT")
             expected[name] = text if usual == "" else type(usual)(usual + 1)
         arguments += [flag, str(expected[name])]
     parsed = train.parse_arguments(arguments)

@@ -1,0 +1,164 @@
+"""The data sets of a recipe's mix: opened, left out, described, and trained on by a command."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from small_runs import Scenes, write_mask_folder
+
+from ccnet.classes import CAMVID
+from ccnet.commands import train
+from ccnet.datasets import LabelMeFacade, MaskFolder, Mixture
+from ccnet.training.recipes import RECIPES
+from ccnet.training.setup import describe, open_datasets
+
+FINETUNE, CAMVID_R18 = RECIPES["finetune"], RECIPES["camvid-r18"]
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    """CamVid of two streets, LabelMeFacade of two cities, and two folders, all with 6 scenes."""
+    root = tmp_path_factory.mktemp("roots")
+    for seed, name in enumerate(("one", "two", "camvid", "facade"), 3):
+        write_mask_folder(root / name, Scenes(6, seed=seed), CAMVID.categories)
+    camvid, facade = root / "camvid", root / "facade"
+    for kind, split in (("images", "train"), ("masks", "trainannot")):
+        (camvid / kind).rename(camvid / split)
+        for index, path in enumerate(sorted((camvid / split).iterdir())):
+            path.rename(path.with_name(f"{'AB'[index % 2]}_{index}.png"))
+        shutil.copytree(camvid / split, camvid / split.replace("train", "val"))
+    shutil.copytree(facade / "masks", facade / "pseudo")
+    rows = []
+    for index, path in enumerate(sorted((facade / "images").iterdir())):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+        rows.append(f"{path.stem}\tstreet_{('palma', 'boston')[index % 2]}__{index}\n")
+    (facade / "sources.tsv").write_text("".join(rows))
+    for path in (facade / "masks").iterdir():
+        with Image.open(path) as mask:
+            mask.point([one if one in (0, 1, 3, 4, 5, 8) else 1 for one in range(256)]).save(path)
+    return {path.name: path for path in root.iterdir()}
+
+
+def mixed(roots, mix, names=(), *, recipe=CAMVID_R18, root="camvid", **fields):
+    recipe = dataclasses.replace(recipe, mix=mix, **{"scenes": 0, **fields})
+    return open_datasets(recipe, roots[root], mix_roots=[roots[name] for name in names])
+
+
+def test_data_sets_are_joined_behind_the_first(roots):
+    mix = "labelmefacade=0.5,street-scenes=0.1,folder=0.2"
+    train_set, val_set, label_set = mixed(roots, mix, ["facade", "two"], scenes=9)
+    assert isinstance(train_set, Mixture)
+    assert [str(share) for share in train_set.shares] == ["1/5", "1/2", "1/10", "1/5"]
+    assert train_set.sizes == [6, 6, 9, 6]
+    assert (len(val_set), label_set) == (6, CAMVID)
+    drawn, whole = train_set[7][1], LabelMeFacade(roots["facade"], pseudo=True)[1][1]
+    assert torch.equal(drawn, whole)
+    assert set(drawn.unique().tolist()) - {0, 1, 3, 4, 5, 8}, "of the pseudo-labels"
+    assert torch.equal(train_set[-1][0], MaskFolder(roots["two"])[5][0])
+    assert describe(train_set, val_set, label_set).startswith(
+        "27 images to train on (of the crops 20 % from CamVid, 6 images; 50 % from LabelMeFacade, "
+        "6 images; 10 % from StreetScenes, 9 images; 20 % from MaskFolder, 6 images), 6 to vali"
+    )
+
+
+def test_rendered_scenes_without_a_share_belong_to_the_first(roots):
+    train_set, val_set, label_set = mixed(roots, "labelmefacade=0.5", ["facade"], scenes=3)
+    assert train_set.sizes == [9, 6]
+    assert "50 % from CamVid and StreetScenes, 9 images" in describe(train_set, val_set, label_set)
+    assert mixed(roots, "street-scenes=0.5")[0].sizes == [6, 800]
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "trained", "validated"),
+    [
+        ("", [6, 6], 6),
+        ("A_", [3, 6], 3),
+        ("palma", [6, 3], 6),
+        ("A_,palma", [3, 3], 3),
+    ],
+)
+def test_images_are_left_out_of_all_and_validated_on_those_of_the_first(
+    roots, leave_out, trained, validated
+):
+    train_set, val_set, _ = mixed(roots, "labelmefacade=0.5", ["facade"], leave_out=leave_out)
+    assert train_set.sizes == trained
+    assert len(val_set) == validated
+    names = [train_set.datasets[0], train_set.datasets[1]]
+    found = {part.dataset.names[index] for part in names if hasattr(part, "indices")
+             for index in part.indices}  # fmt: skip
+    assert not [name for name in found for part in leave_out.split(",") if part in name]
+
+
+def test_folder_holds_out_every_fifth_of_the_first(roots):
+    recipe = {"recipe": FINETUNE, "root": "one"}
+    train_set, val_set, label_set = mixed(roots, "folder=0.5", ["two"], **recipe)
+    assert (train_set.sizes, list(val_set.indices)) == ([4, 6], [0, 5])
+    text = describe(train_set, val_set, label_set)
+    assert "50 % from MaskFolder, 6 images), 2 to validate on, 11 classes: sky " in text
+    pixels = [sum(part[index][1].eq(0).sum() for index in range(len(part))) for part in
+              train_set.datasets]  # fmt: skip
+    sky = 50 * sum(count / size / 64 / 96 for count, size in zip(pixels, (4, 6), strict=True))
+    assert f" classes: sky {float(sky):.3g} %" in text
+
+
+def test_classes_are_found_by_name(roots, tmp_path):
+    names = (*CAMVID.categories[::-1], "river")
+    write_mask_folder(tmp_path / "more", Scenes(6), names)
+    recipe = dataclasses.replace(FINETUNE, mix="labelmefacade=0.5")
+    train_set, _, _ = open_datasets(recipe, tmp_path / "more", mix_roots=[roots["facade"]])
+    own = LabelMeFacade(roots["facade"], pseudo=True)[0][1]
+    assert torch.equal(train_set[4][1], 10 - own)
+
+
+@pytest.mark.parametrize(
+    ("mix", "names", "fields", "message"),
+    [
+        ("labelmefacade=0.5", [], {}, r"needs 1 folders \(labelmefacade\), not 0: give --mix-root"),
+        ("street-scenes=0.5", ["one"], {}, "needs 0 folders, not 1: give --mix-root"),
+        ("", ["one"], {}, "mix '' needs 0 folders, not 1"),
+        ("labelmefacade=0.5", ["one"], {}, r"no .*sources\.tsv: LabelMeFacade needs"),
+        ("labelmefacade=0.5", ["facade"], {"leave_out": "paris"}, "of the 12 samples contains 'pa"),
+        ("labelmefacade=0.5", ["facade"], {"leave_out": "street"}, "leaves no image to train on"),
+        (
+            "camvid=0.5",
+            ["camvid"],
+            {"recipe": FINETUNE, "root": "other"},
+            "of which sky, .* not am",
+        ),
+        ("folder=0.5", ["other"], {}, "other has a problem"),
+    ],
+)
+def test_what_cannot_be_mixed_is_refused(roots, tmp_path, mix, names, fields, message):
+    write_mask_folder(tmp_path / "other", Scenes(2), [f"my {name}" for name in CAMVID.categories])
+    every = {**roots, "other": tmp_path / "other"}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        mixed(every, mix, names, **fields)
+
+
+def test_missing_folder_of_a_mix_is_named(roots):
+    with pytest.raises(FileNotFoundError, match="no folder nowhere: --mix-root is that of 'labelm"):
+        mixed({**roots, "no": "nowhere"}, "labelmefacade=0.5", ["no"])
+
+
+def test_command_trains_on_a_mix_and_resumes(roots, weights_file, tmp_path, capsys):
+    """Images of the two folders have the same names: those of the mix stay where they are."""
+    arguments = ["finetune", "--root", roots["one"], "--run-dir", tmp_path / "run"]
+    arguments += ["--mix", "folder=0.5", "--mix-root", roots["two"], "--weights", weights_file]
+    arguments += ["--steps", 2, "--batch-size", 2, "--crop-height", 33, "--crop-width", 49]
+    arguments += ["--output-stride", 32, "--precision", "float32", "--device", "cpu"]
+    arguments += ["--workers", 0, "--no-balance-classes", "--tracker", "none"]
+    for more in ([], ["--resume", "auto"]):
+        train.main([str(one) for one in [*arguments, *more]])
+    assert "best weights" in capsys.readouterr().out
+    lines = (tmp_path / "run" / "data.jsonl").read_text().splitlines()
+    samples = [json.loads(line) for line in lines]
+    assert [one.get("part") for one in samples] == [*[0] * 4, *[1] * 6, None, None]
+    assert {one["share"] for one in samples[:10]} == {"1/2"}
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["mix"] == "folder=0.5"
+    more = ["--resume", "auto", "--mix", "folder=0.25"]
+    with pytest.raises(SystemExit, match=r"error: the run in .* has mix 'folder=0.5', not 'folder"):
+        train.main([str(one) for one in [*arguments, *more]])
