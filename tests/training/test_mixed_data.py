@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from documents import snippets
 from PIL import Image
 from small_runs import Scenes, write_mask_folder
 
@@ -162,3 +164,21 @@ def test_command_trains_on_a_mix_and_resumes(roots, weights_file, tmp_path, caps
     more = ["--resume", "auto", "--mix", "folder=0.25"]
     with pytest.raises(SystemExit, match=r"error: the run in .* has mix 'folder=0.5', not 'folder"):
         train.main([str(one) for one in [*arguments, *more]])
+
+
+def test_data_made_small_are_the_same(roots, repository, tmp_path, monkeypatch):
+    """The snippet of the documents, on whose folders the command below it trains."""
+    monkeypatch.chdir(tmp_path)
+    Path("CamVid").symlink_to(roots["camvid"])
+    Path("LabelMeFacade").symlink_to(roots["facade"])
+    code = next(one for one in snippets(repository / "docs" / "training.md") if "webp" in one)
+    exec(compile(code, "snippet", "exec"), {})
+    recipe = dataclasses.replace(CAMVID_R18, dataset="folder", mix="labelmefacade=0.5", scenes=2)
+    small = open_datasets(recipe, "small/train", "small/val", None, ["small/labelmefacade"])
+    whole = mixed(roots, "labelmefacade=0.5", ["facade"], scenes=2)
+    assert small[2].categories == whole[2].categories
+    assert small[0].sizes == whole[0].sizes == [8, 6]
+    for one, other in ((small[0], whole[0]), (small[1], whole[1])):
+        for index in range(len(other)):
+            assert torch.equal(one[index][1], other[index][1])
+            assert (one[index][0].float() - other[index][0].float()).abs().mean() < 8
