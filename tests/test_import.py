@@ -112,7 +112,15 @@ ORDERS = {
     ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *("recipe_fields", "recipes", "termination", "run_log", "command_line", "precision"),
+        *(
+            "recipe_fields",
+            "recipes",
+            "named_recipes",
+            "termination",
+            "run_log",
+            "command_line",
+            "precision",
+        ),
         *("checkpoint", "trackers", "run_folder", "progress", "changes"),
         *("restoration", "learner", "fingerprint", "history", "learnt_size"),
         *("import_path", "transform_name", "alignment", "own_augmentation", "samples"),

@@ -37,9 +37,10 @@ from ccnet.training.command_line import (
 )
 from ccnet.training.engine import Trainer
 from ccnet.training.holdout import earlier_sets
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.optimization import given_weights
 from ccnet.training.own_augmentation import OwnAugmentation
-from ccnet.training.recipes import CHOICES, RECIPES, Recipe
+from ccnet.training.recipes import CHOICES, Recipe
 from ccnet.training.run_log import RunLog
 from ccnet.training.setup import (
     VALIDATION_SHARE,

@@ -281,10 +281,9 @@ class Trainer:
             )
 
     def _resume(self, state: dict[str, Any]) -> None:
-        run_dir = self.run_dir
+        run_dir, recipe = self.run_dir, asdict(self.recipe)
         advice = f", and start there from the weights of this run (--weights {run_dir})"
         state = {"best": -math.inf, **state, "recipe": with_later_fields(state["recipe"])}
-        recipe = asdict(self.recipe)
         refuse_another_start(run_dir, state["recipe"], recipe, advice)
         refuse_changes(run_dir, unsized(state["config"]), unsized(self.model.config), advice)
         self.changed = changed_fields(run_dir, state, recipe, accept=self.accepts_recipe)

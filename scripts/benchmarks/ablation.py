@@ -35,8 +35,9 @@ from ccnet.model import CCNet
 from ccnet.training.changes import refuse_changes
 from ccnet.training.command_line import add_recipe_options, given_fields, option_groups
 from ccnet.training.engine import Trainer
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.objective import make_objective, prepare
-from ccnet.training.recipes import CHOICES, RECIPES, Recipe
+from ccnet.training.recipes import CHOICES, Recipe
 from ccnet.training.setup import build_model, open_datasets
 from ccnet.training.termination import Terminated
 

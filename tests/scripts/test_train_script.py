@@ -20,7 +20,8 @@ from ccnet import locks
 from ccnet.classes import CAMVID
 from ccnet.commands import train
 from ccnet.training.engine import Trainer
-from ccnet.training.recipes import CHOICES, RECIPES
+from ccnet.training.named_recipes import RECIPES
+from ccnet.training.recipes import CHOICES
 from ccnet.zoo import ccnet_resnet18
 
 QUICK = (

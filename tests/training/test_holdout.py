@@ -8,7 +8,7 @@ from small_runs import Scenes, write_mask_folder
 
 from ccnet.classes import CAMVID
 from ccnet.training.holdout import earlier_sets
-from ccnet.training.recipes import RECIPES
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import open_datasets
 
 RECIPE = RECIPES["finetune"]

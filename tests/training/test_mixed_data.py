@@ -14,7 +14,7 @@ from small_runs import Scenes, write_mask_folder
 from ccnet.classes import CAMVID
 from ccnet.commands import train
 from ccnet.datasets import LabelMeFacade, MaskFolder, Mixture
-from ccnet.training.recipes import RECIPES
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import describe, open_datasets
 
 FINETUNE, CAMVID_R18 = RECIPES["finetune"], RECIPES["camvid-r18"]
