@@ -23,6 +23,7 @@ from ccnet.weights.model_card import inherited_details
 from ccnet.weights.sources import load_weights
 from ccnet.zoo import build_ccnet
 
+Roots = Sequence[str | os.PathLike[str]]
 Datasets = tuple[Dataset[Sample], Dataset[Sample], LabelSet]
 
 TRAIN_SCENES, VAL_SCENES = 800, 50
@@ -39,7 +40,7 @@ def require_folders(
     recipe: Recipe,
     root: str | os.PathLike[str] | None,
     val_root: str | os.PathLike[str] | None = None,
-    mix_roots: Sequence[str | os.PathLike[str]] = (),
+    mix_roots: Roots = (),
 ) -> None:
     """Checks that the folders of the recipe's data sets are there, before anything is read.
 
@@ -76,7 +77,7 @@ def open_datasets(
     root: str | os.PathLike[str] | None = None,
     val_root: str | os.PathLike[str] | None = None,
     earlier: Mapping[str, str] | None = None,
-    mix_roots: Sequence[str | os.PathLike[str]] = (),
+    mix_roots: Roots = (),
 ) -> Datasets:
     """Opens the recipe's data sets.
 
@@ -99,6 +100,8 @@ def open_datasets(
         ValueError: if a folder is needed and not given, its contents are wrong, data sets are
             joined that have other classes, or no images are left out or none left.
     """
+    if isinstance(mix_roots, str | os.PathLike):
+        mix_roots = [mix_roots]
     require_folders(recipe, root, val_root, mix_roots)
     (name, _), *others = shares = recipe.shares()
     train_set, val_set, label_set = _open(name, recipe, root, val_root)

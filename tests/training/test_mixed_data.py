@@ -10,10 +10,12 @@ import torch
 from documents import snippets
 from PIL import Image
 from small_runs import Scenes, write_mask_folder
+from torch.utils.data import Subset
 
 from ccnet.classes import CAMVID
 from ccnet.commands import train
 from ccnet.datasets import LabelMeFacade, MaskFolder, Mixture
+from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import describe, open_datasets
 
@@ -182,3 +184,17 @@ def test_data_made_small_are_the_same(roots, repository, tmp_path, monkeypatch):
         for index in range(len(other)):
             assert torch.equal(one[index][1], other[index][1])
             assert (one[index][0].float() - other[index][0].float()).abs().mean() < 8
+
+
+def test_images_to_validate_on_that_a_mix_trains_on_are_named(roots, tmp_path, caplog):
+    """The mix is the folder itself, or has the scenes to validate on."""
+    train_set, val_set, _ = mixed(roots, "folder=0.5", ["one"], recipe=FINETUNE, root="one")
+    Fingerprint(tmp_path, {"train": train_set, "val": val_set})
+    said = "2 of the 2 images to validate on (scene-000000, scene-000005) are trained on: "
+    (record,) = caplog.records
+    assert record.message.startswith(said)
+    sets = {"train": Mixture([Scenes(3)], [1]), "val": Subset(Scenes(5), [4, 1])}
+    Fingerprint(tmp_path, sets)
+    assert "1 of the 2 images to validate on (scene-000001) are" in caplog.records[1].message
+    Fingerprint(tmp_path, {**sets, "val": Scenes(5, seed=4)})
+    assert len(caplog.records) == 2
