@@ -61,9 +61,8 @@ def require_folders(
     needed = [other for other, _ in recipe.shares()[1:] if other != "street-scenes"]
     if len(mix_roots) != len(needed):
         raise ValueError(
-            f"mix {recipe.mix!r} needs {len(needed)} folders"
-            f"{f' ({in_short(needed)})' * bool(needed)}, not {len(mix_roots)}: "
-            "give --mix-root for each, in their order"
+            f"mix {recipe.mix!r} needs {len(needed)} --mix-root ({', '.join(needed) or 'none'}), "
+            f"not {len(mix_roots)}: give one for each data set that has a folder, in their order"
         )
     others = [("--mix-root", *pair) for pair in zip(mix_roots, needed, strict=True)]
     for option, folder, whose in (("--root", root, name), ("--val-root", val_root, name), *others):

@@ -8,7 +8,7 @@ Each run has a folder of its own in OUTPUT and is a run of the ordinary trainer,
 a recipe (camvid-r18, or --recipe; in float32) but for what its row names. The same command again
 goes on where it was stopped; finished runs are not repeated. After each run, OUTPUT/ablation.md is
 written anew, with what was run so far: mean and range of the mIoU of the last weights; in the end
-also the time of a step on crops, and the memory that it keeps for backward.
+also the time of a step on crops, and the memory that it keeps for backward (OUTPUT/costs.json).
 """
 
 import argparse
@@ -123,7 +123,7 @@ def train(name: str, recipe: Recipe, run_dir: Path, arguments: argparse.Namespac
 
 
 def costs(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Measures a forward and backward pass of each variant, in turns: GiB kept, and seconds."""
+    """Measures a forward and backward pass of each variant, in turns: MiB kept, and seconds."""
     recipe = replace(arguments.base, balance_classes=False, class_weights="", compile=False)
     size = recipe.batch_size // recipe.accumulation, recipe.crop_height, recipe.crop_width
     images = torch.randint(256, (size[0], 3, *size[1:]), dtype=torch.uint8)
@@ -137,7 +137,7 @@ def costs(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         objective = make_objective(model, [], own)  # type: ignore[arg-type]
         steps[name] = lambda objective=objective: objective(images, labels)
         bytes_kept = kept_for_backward(steps[name], (*model.parameters(), *model.buffers()))
-        kept[name] = bytes_kept / 2**30
+        kept[name] = bytes_kept / 2**20
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(1 + arguments.rounds):  # the first is for warm-up
         for name, step in steps.items():
@@ -176,7 +176,7 @@ def as_markdown(
         " times their size; the last weights, which nothing was chosen on. Step and memory: forward"
         f" and backward of a batch on {arguments.device}. Published: ResNet-101, Cityscapes val.",
         "",
-        f"| network | seeds |{''.join(f' {of} |' for of in columns)} step, ms | kept, GiB | "
+        f"| network | seeds |{''.join(f' {of} |' for of in columns)} step, ms | kept, MiB | "
         "published |",
         f"| --- | ---: |{' ---: |' * (len(columns) + 3)}",
     ]
@@ -184,7 +184,7 @@ def as_markdown(
         cells = [VARIANTS[name].title, str(len(rows))]
         cells += [in_short([row[of] for row in rows]) for of in columns]
         own = cost[name] if cost else None
-        cells += [f"{1e3 * own['seconds']:.0f}", f"{own['kept']:.3f}"] if own else ["-", "-"]
+        cells += [f"{1e3 * own['seconds']:.0f}", f"{own['kept']:.1f}"] if own else ["-", "-"]
         cells.append(f"{VARIANTS[name].published or '-'}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -245,7 +245,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             if scores_of(run_dir, recipe) is None:
                 train(name, recipe, run_dir, arguments)
                 write_table(arguments)
-        print(write_table(arguments, costs(arguments)))
+        cost = costs(arguments)
+        write_json(arguments.output / "costs.json", cost)
+        print(write_table(arguments, cost))
     except (Terminated, KeyboardInterrupt) as stop:
         print(f"{stop or 'stopped'}; the same command goes on")
     except (OSError, ValueError, FloatingPointError) as error:

@@ -1,15 +1,19 @@
 """The ablation, exercised for two steps of a small network on small rendered scenes."""
 
+import dataclasses
 import json
 import re
 import signal
 
 import ablation
 import pytest
-from small_runs import fail, on_call, small_backbones
+from small_runs import fail, on_call, same, small_backbones
 
+from ccnet.baselines import NonLocalBlock2d
+from ccnet.classes import CAMVID
 from ccnet.model import CCNet
 from ccnet.training.engine import Trainer
+from ccnet.training.named_recipes import RECIPES
 from ccnet.weights import read_weights
 
 SCHEDULE = ("--recipe", "street-scenes-r18", "--leave-out", "scene-000001", "--no-balance-classes")
@@ -42,12 +46,14 @@ def test_every_row_is_trained_measured_and_not_repeated(run, tmp_path, monkeypat
         in text
     )
     rows = rows_of(text)
-    columns = ["seeds", "val", "left out: scene-000001", "step, ms", "kept, GiB", "published"]
+    columns = ["seeds", "val", "left out: scene-000001", "step, ms", "kept, MiB", "published"]
     assert rows.pop("network") == columns
     assert list(rows) == ["---", "R = 0", "R = 1", "R = 2", "R = 3", "R = 2, CCL", "Non-local"]
     assert [row[-1] for row in list(rows.values())[1:]] == ["75.1", "78.0", "79.8", "80.2", *"--"]
-    kept = [float(rows[f"R = {loops}"][4]) for loops in range(4)]
-    assert kept == sorted(kept)
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    kept = [costs[f"r{loops}"]["kept"] for loops in range(4)]
+    assert rows["R = 3"][4] == f"{kept[3]:.1f}"
+    assert 0 < kept[0] < kept[1] < kept[2] < kept[3]
     for row in list(rows.values())[1:]:
         assert row[0] == "1"
         assert all(re.fullmatch(r"\d+\.\d\d", cell) for cell in row[1:3])
@@ -64,6 +70,16 @@ def test_every_row_is_trained_measured_and_not_repeated(run, tmp_path, monkeypat
     assert rows_of(run("--seeds", 1))["R = 3"][1] == rows["R = 3"][1]
     with pytest.raises(SystemExit, match=r"error: the run in .* has steps 2, not 3; "):
         run("--steps", 3)
+
+
+def test_non_local_block_starts_as_the_module_whose_place_it_takes():
+    recipe = dataclasses.replace(RECIPES["street-scenes-r18"], recurrence=1)
+    with small_backbones():
+        model, other = (
+            ablation.VARIANTS[name].build(recipe, CAMVID) for name in ("r1", "non-local")
+        )
+    assert isinstance(other.head.cca, NonLocalBlock2d)
+    assert same(model.state_dict(), other.state_dict())
 
 
 def test_stopped_ablation_goes_on(run, tmp_path, monkeypatch):

@@ -121,9 +121,9 @@ def test_classes_are_found_by_name(roots, tmp_path):
 @pytest.mark.parametrize(
     ("mix", "names", "fields", "message"),
     [
-        ("labelmefacade=0.5", [], {}, r"needs 1 folders \(labelmefacade\), not 0: give --mix-root"),
-        ("street-scenes=0.5", ["one"], {}, "needs 0 folders, not 1: give --mix-root"),
-        ("", ["one"], {}, "mix '' needs 0 folders, not 1"),
+        ("labelmefacade=0.5", [], {}, r"needs 1 --mix-root \(labelmefacade\), not 0"),
+        ("street-scenes=0.5", ["one"], {}, r"needs 0 --mix-root \(none\), not 1: "),
+        ("", ["one"], {}, r"mix '' needs 0 --mix-root"),
         ("labelmefacade=0.5", ["one"], {}, r"no .*sources\.tsv: LabelMeFacade needs"),
         ("labelmefacade=0.5", ["facade"], {"leave_out": "paris"}, "of the 12 samples contains 'pa"),
         ("labelmefacade=0.5", ["facade"], {"leave_out": "street"}, "leaves no image to train on"),
