@@ -13,24 +13,23 @@ from ccnet.training.checkpoint import Checkpoints
 from ccnet.training.optimization import class_pixels
 
 
-def left_out_of(datasets: Sequence[Any], parts: str) -> list[list[int]]:
+def left_out_of(names: Sequence[Sequence[str]], parts: str) -> list[list[int]]:
     """Returns, for each data set, the indices of the samples whose names contain one of some parts.
 
     Args:
-        datasets: with `names`.
+        names: of the samples of each.
         parts: separated by commas, as of `select`; empty for no samples.
 
     Raises:
         ValueError: if a part is in no name of any data set, or all samples of one are left out.
     """
-    chosen = set(select([name for one in datasets for name in one.names], parts) if parts else [])
-    start, found = 0, []
-    for dataset in datasets:
-        count = len(dataset.names)
-        found.append([index for index in range(count) if start + index in chosen])
-        if parts and len(found[-1]) == count:
-            raise ValueError(f"leave_out {parts!r} leaves no image to train on of {count}")
-        start += count
+    chosen = set(select([name for own in names for name in own], parts) if parts else [])
+    start, found = 0, list[list[int]]()
+    for own in names:
+        found.append([index for index in range(len(own)) if start + index in chosen])
+        if found[-1] and len(found[-1]) == len(own):
+            raise ValueError(f"leave_out {parts!r} leaves no image to train on of {len(own)}")
+        start += len(own)
     return found
 
 

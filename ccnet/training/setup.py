@@ -106,7 +106,8 @@ def open_datasets(
     train_set, val_set, label_set = _open(name, recipe, root, val_root)
     folders = iter(mix_roots)
     opened = [_open_other(other, recipe, folders, label_set) for other, _ in others]
-    left_out = left_out_of([train_set, *opened], recipe.leave_out)
+    own = [[] if isinstance(one, StreetScenes) else one.names for one in opened]  # not by number
+    left_out = left_out_of([train_set.names, *own], recipe.leave_out)
     if left_out[0] and val_root is not None:
         raise ValueError(
             f"the images of {recipe.leave_out!r} are the validation set: "

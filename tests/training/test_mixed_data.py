@@ -83,6 +83,7 @@ def test_rendered_scenes_without_a_share_belong_to_the_first(roots):
         ("A_", [3, 6], 3),
         ("palma", [6, 3], 6),
         ("A_,palma", [3, 3], 3),
+        ("_1,_3", [4, 4], 2),
     ],
 )
 def test_images_are_left_out_of_all_and_validated_on_those_of_the_first(
@@ -126,6 +127,7 @@ def test_classes_are_found_by_name(roots, tmp_path):
         ("", ["one"], {}, r"mix '' needs 0 --mix-root"),
         ("labelmefacade=0.5", ["one"], {}, r"no .*sources\.tsv: LabelMeFacade needs"),
         ("labelmefacade=0.5", ["facade"], {"leave_out": "paris"}, "of the 12 samples contains 'pa"),
+        ("street-scenes=0.5", [], {"leave_out": "scene-0"}, "of the 6 samples contains 'scene-0'"),
         ("labelmefacade=0.5", ["facade"], {"leave_out": "street"}, "leaves no image to train on"),
         (
             "camvid=0.5",
