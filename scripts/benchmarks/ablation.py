@@ -53,7 +53,7 @@ class Variant:
         title: of the row.
         fields: of the recipe, that differ.
         attention: takes the place of the criss-cross module; None for that one.
-        published: mIoU on Cityscapes val with ResNet-101 in the paper, table 2; None if not there.
+        published: mIoU on Cityscapes val with ResNet-101 in the paper; None if not there.
     """
 
     title: str
