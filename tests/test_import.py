@@ -87,6 +87,7 @@ ORDERS = {
     ],
     "datasets": [
         *(
+            "mixture",
             "identity",
             "wording",
             "color_index",
@@ -111,12 +112,20 @@ ORDERS = {
     ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
-        *("recipe_fields", "recipes", "termination", "run_log", "command_line", "precision"),
+        *(
+            "recipe_fields",
+            "recipes",
+            "named_recipes",
+            "termination",
+            "run_log",
+            "command_line",
+            "precision",
+        ),
         *("checkpoint", "trackers", "run_folder", "progress", "changes"),
-        *("restoration", "learner", "holdout", "fingerprint", "history", "learnt_size"),
+        *("restoration", "learner", "fingerprint", "history", "learnt_size"),
         *("import_path", "transform_name", "alignment", "own_augmentation", "samples"),
-        *("augmentation", "data"),
-        *("optimization", "objective", "setup", "summary", "monitor", "engine"),
+        *("augmentation", "order", "data"),
+        *("optimization", "holdout", "objective", "setup", "summary", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],
     "commands": [

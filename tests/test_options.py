@@ -14,7 +14,8 @@ from ccnet.heads import FCNHead, RCCAHead
 from ccnet.inference import Segmentation
 from ccnet.training.classification import ClassificationRecipe
 from ccnet.training.engine import Trainer
-from ccnet.training.recipes import RECIPES, Recipe
+from ccnet.training.named_recipes import RECIPES
+from ccnet.training.recipes import Recipe
 from ccnet.transforms import Preprocessing
 
 CALLS = {

@@ -37,9 +37,10 @@ from ccnet.training.command_line import (
 )
 from ccnet.training.engine import Trainer
 from ccnet.training.holdout import earlier_sets
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.optimization import given_weights
 from ccnet.training.own_augmentation import OwnAugmentation
-from ccnet.training.recipes import CHOICES, RECIPES, Recipe
+from ccnet.training.recipes import CHOICES, Recipe
 from ccnet.training.run_log import RunLog
 from ccnet.training.setup import (
     VALIDATION_SHARE,
@@ -82,6 +83,14 @@ def parse_arguments(
         metavar="FOLDER",
         help="for your own folder, another one to validate on. (default: every "
         f"{VALIDATION_SHARE}th image of --root)",
+    )
+    groups["Data"].add_argument(
+        "--mix-root",
+        type=user_path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="folder of a data set of --mix; once for each that has one, in their order.",
     )
     given = sys.argv[1:] if argv is None else argv
     named = next((word for word in given if word in RECIPES), "")
@@ -139,7 +148,8 @@ def root_of(arguments: argparse.Namespace, recipe: Recipe) -> Path | str | None:
 def check(arguments: argparse.Namespace) -> None:
     recipe = chosen_recipe(arguments)
     chosen_tracker(arguments.tracker)
-    require_folders(recipe, root_of(arguments, recipe), arguments.val_root)
+    root = root_of(arguments, recipe)
+    require_folders(recipe, root, arguments.val_root, arguments.mix_root)
     if recipe.augmentation:
         OwnAugmentation(recipe.augmentation, num_classes=1)
 
@@ -151,8 +161,8 @@ def train(
     if left_out := describe_left_out(arguments, recipe):
         logger.warning("%s", left_out)
     earlier = earlier_sets(arguments.run_dir) if arguments.resume == "auto" else None
-    root = root_of(arguments, recipe)
-    train_set, val_set, label_set = open_datasets(recipe, root, arguments.val_root, earlier)
+    roots = root_of(arguments, recipe), arguments.val_root
+    train_set, val_set, label_set = open_datasets(recipe, *roots, earlier, arguments.mix_root)
     logger.info("data: %s", describe(train_set, val_set, label_set))
     if recipe.class_weights:
         given_weights(recipe.class_weights, label_set.categories)

@@ -6,6 +6,7 @@ from ccnet.datasets.cityscapes import Cityscapes
 from ccnet.datasets.labeled_images import LabeledImages, Sample, Transforms
 from ccnet.datasets.labelmefacade import LabelMeFacade
 from ccnet.datasets.mask_folder import MaskFolder
+from ccnet.datasets.mixture import Mixture
 from ccnet.datasets.renumbered import Renumbered
 from ccnet.datasets.selection import select
 from ccnet.datasets.street_scenes import StreetScenes
@@ -18,6 +19,7 @@ __all__ = [
     "LabelMeFacade",
     "LabeledImages",
     "MaskFolder",
+    "Mixture",
     "PascalVOC",
     "Renumbered",
     "Sample",

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset, Subset
 
+from ccnet.datasets.mixture import Mixture
 from ccnet.files import irregularity
 
 ENDS = 2**16
@@ -27,7 +28,8 @@ def identify(dataset: Any, index: int) -> Mapping[str, Any]:
 
     Args:
         dataset: with a method `identify(index)`, such as the data sets of this package; or a
-            `Subset` or `ConcatDataset` of such ones. Of any other one, the type counts alone.
+            `Subset`, `ConcatDataset` or `Mixture` of such ones. Of any other one, the type counts
+            alone.
         index: of the sample.
 
     Returns:
@@ -41,7 +43,10 @@ def identify(dataset: Any, index: int) -> Mapping[str, Any]:
     if isinstance(dataset, ConcatDataset):
         part = bisect_right(dataset.cumulative_sizes, index)
         before = dataset.cumulative_sizes[part - 1] if part else 0
-        return identify(dataset.datasets[part], index - before)
+        found = identify(dataset.datasets[part], index - before)
+        if isinstance(dataset, Mixture):
+            return {**found, "part": part, "share": str(dataset.shares[part])}
+        return found
     return {"name": f"{type(dataset).__qualname__} {index}"}
 
 

@@ -23,6 +23,7 @@ class Renumbered(Dataset[Sample]):
     Attributes:
         label_set: the classes of the network.
         classes: the numbers of the data set's classes among them.
+        names: of the samples, if the data set has them.
 
     Raises:
         ValueError: if the network lacks a class.
@@ -37,6 +38,7 @@ class Renumbered(Dataset[Sample]):
                 f"({', '.join(label_set.categories)})"
             )
         self.dataset, self.label_set = dataset, label_set
+        self.names = getattr(dataset, "names", None)
         self.classes = [label_set.categories.index(name) for name in own.categories]
         self._numbers = torch.full((256,), IGNORE_INDEX, dtype=torch.uint8)
         self._numbers[: len(own)] = torch.tensor(self.classes, dtype=torch.uint8)

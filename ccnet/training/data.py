@@ -1,4 +1,4 @@
-"""Data loading: order and random seeds of training samples, reproducible from any step."""
+"""Data loading: batches of augmented samples, reproducible from any step."""
 
 import multiprocessing
 import os
@@ -19,38 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from ccnet.datasets import Sample, Transforms
 from ccnet.distributed import rank, world_size
+from ccnet.training.order import SampleOrder, combined_seed, sample_order
 from ccnet.training.termination import ENDS
-
-
-class SampleOrder(Sampler[tuple[int, int]]):
-    """Sampler that numbers samples from `start` to `stop`, reshuffled in every epoch.
-
-    Yields pairs of the sample's number and its index in the data set. The index depends only on
-    number and seed, so a resumed run sees the same samples as an uninterrupted one.
-
-    Args:
-        size: the length of the data set.
-        start: the first number.
-        stop: one past the last number.
-        seed: random seed of the shuffling.
-    """
-
-    def __init__(self, size: int, start: int, stop: int, seed: int) -> None:
-        self.size, self.start, self.stop, self.seed = size, start, stop, seed
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order: list[int] = []
-        shuffled = -1
-        for number in range(self.start, self.stop):
-            epoch, position = divmod(number, self.size)
-            if epoch != shuffled:
-                generator = torch.Generator().manual_seed(combined_seed(self.seed, epoch))
-                order = torch.randperm(self.size, generator=generator).tolist()
-                shuffled = epoch
-            yield number, order[position]
 
 
 class SeededDataset(Dataset[Sample]):
@@ -156,10 +126,11 @@ def training_loader(
     """Loads batches for the steps `first_step` to `last_step`, the same for any number of workers.
 
     A batch is images (N, 3, H, W), uint8, RGB, and labels (N, H, W), uint8. Each step has `passes`
-    consecutive batches, which are this rank's part of the step's `batch_size` samples.
+    consecutive batches, which are this rank's part of the step's `batch_size` samples. Of a
+    `Mixture`, each step has its shares.
     """
-    size = len(dataset)  # type: ignore[arg-type]
-    order = SampleOrder(size, first_step * batch_size, last_step * batch_size, seed)
+    first, last = first_step * batch_size, last_step * batch_size
+    order = sample_order(dataset, first, last, seed, batch_size)
     return DataLoader(
         SeededDataset(dataset, transforms, seed),
         batch_sampler=Portions(order, batch_size, passes),
@@ -259,14 +230,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-def combined_seed(*parts: int) -> int:
-    """Hashes several numbers to one 63-bit seed, the same on every machine."""
-    mixed = 0
-    for part in parts:
-        mixed = (mixed ^ part) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 31
-    return mixed >> 1

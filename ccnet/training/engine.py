@@ -26,7 +26,7 @@ from ccnet.options import named_options
 from ccnet.training.augmentation import augmentation_of
 from ccnet.training.changes import changed_fields, refuse_another_start, refuse_changes
 from ccnet.training.checkpoint import Checkpoints, refuse_infinite, saving
-from ccnet.training.data import combined_seed, iterate, training_loader
+from ccnet.training.data import iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.history import History
 from ccnet.training.learner import Learner
@@ -34,6 +34,7 @@ from ccnet.training.learnt_size import learn_size, recall_size, unsized
 from ccnet.training.monitor import Monitor, refuse_unreadable_name
 from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
+from ccnet.training.order import combined_seed
 from ccnet.training.own_augmentation import chosen_augmentation
 from ccnet.training.precision import autocast, choose_precision
 from ccnet.training.recipes import Recipe, with_later_fields
@@ -280,10 +281,9 @@ class Trainer:
             )
 
     def _resume(self, state: dict[str, Any]) -> None:
-        run_dir = self.run_dir
+        run_dir, recipe = self.run_dir, asdict(self.recipe)
         advice = f", and start there from the weights of this run (--weights {run_dir})"
         state = {"best": -math.inf, **state, "recipe": with_later_fields(state["recipe"])}
-        recipe = asdict(self.recipe)
         refuse_another_start(run_dir, state["recipe"], recipe, advice)
         refuse_changes(run_dir, unsized(state["config"]), unsized(self.model.config), advice)
         self.changed = changed_fields(run_dir, state, recipe, accept=self.accepts_recipe)

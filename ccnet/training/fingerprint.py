@@ -24,6 +24,9 @@ THREADS = 16
 USES = {"train": "train on", "val": "validate on"}
 """What the data sets of a run are for."""
 
+_PLACES = ("set", "part", "share")
+"""What a sample's record says of the data set that it is in, not of the sample."""
+
 
 class Fingerprint:
     """What tells the data of a run from others, sample by sample, in their order.
@@ -52,6 +55,8 @@ class Fingerprint:
 
     def _look(self, sets: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         self._lines = {name: "".join(_lines(name, dataset)) for name, dataset in sets.items()}
+        if overlap := _overlap(self._lines.get("train", ""), self._lines.get("val", "")):
+            logger.warning("%s", overlap)
         for kind in sorted({kind for dataset in sets.values() for kind in unidentified(dataset)}):
             logger.info(
                 "%s has no method identify(index): a resumed run sees only whether its type and "
@@ -112,7 +117,7 @@ class Fingerprint:
 
     def _compare(self, saved: Mapping[str, Any]) -> tuple[str, str]:
         earlier = self._earlier(saved)
-        overlap = _overlap(earlier.get("train", ""), self._lines.get("val", ""))
+        overlap = _overlap(earlier.get("train", ""), self._lines.get("val", ""), "were")
         return "; ".join(self._changes(saved, earlier)), overlap
 
     def _changes(self, saved: Mapping[str, Any], earlier: Mapping[str, str]) -> Iterator[str]:
@@ -182,22 +187,25 @@ def _samples(lines: str) -> list[dict[str, Any]]:
     return samples
 
 
-def _overlap(trained: str, val: str) -> str:
-    """Says which of the samples to validate on were trained on; nothing if none was."""
-    seen = {_content(sample) for sample in _samples(trained)} - {None}
+def _overlap(trained: str, val: str, are: str = "are") -> str:
+    """Says which of the samples to validate on are, or were, trained on; nothing if none is."""
     samples = _samples(val)
+    named = (
+        {"name": f"sample {at}", **json.loads(line)} for at, line in enumerate(trained.splitlines())
+    )
+    seen = {_content(sample) for sample in named} - {None}
     names = [sample["name"] for sample in samples if _content(sample) in seen]
     if not names:
         return ""
     return (
-        f"{len(names)} of the {len(samples)} images to validate on ({in_short(names)}) were "
+        f"{len(names)} of the {len(samples)} images to validate on ({in_short(names)}) {are} "
         "trained on: their score is too high: give others to validate on (--val-root)"
     )
 
 
 def _content(sample: Mapping[str, Any]) -> str | None:
     """What a picture is known by, whatever its set and mask; None if by its type alone."""
-    parts = {name: value for name, value in sample.items() if name != "set"}
+    parts = {name: value for name, value in sample.items() if name not in _PLACES}
     if len(parts) == 1:
         return None
     return json.dumps(parts.get("image", parts))

@@ -11,8 +11,11 @@ from torch import Tensor, nn, optim
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ccnet.classes import IGNORE_INDEX
-from ccnet.datasets import Sample
+from ccnet.datasets import Mixture, Sample, StreetScenes
 from ccnet.training.recipes import Recipe
+
+SCENES_JUDGED = 64
+"""Most rendered scenes whose pixels are counted for the shares of a mixture."""
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> optim.Optimizer:
@@ -104,9 +107,27 @@ def log_balanced_weights(dataset: Dataset[Sample], num_classes: int) -> Tensor:
     Source:
         ENet (https://arxiv.org/abs/1606.02147), section 5.2.
     """
-    counts = class_pixels(dataset, num_classes)
-    weights = 1 / torch.log(1.02 + counts.double() / counts.sum())
+    weights = 1 / torch.log(1.02 + class_shares(dataset, num_classes))
     return (weights / weights.mean()).float()
+
+
+def class_shares(dataset: Any, num_classes: int) -> Tensor:
+    """Computes the share of each class in the labelled pixels: (K,), float64.
+
+    In a `Mixture`, that of each data set counts by its share, and rendered scenes, which take long,
+    are judged by some of them.
+    """
+    if isinstance(dataset, Mixture):
+        parts = zip(dataset.datasets, dataset.shares, strict=True)
+        shares = [float(share) * class_shares(_judged(part), num_classes) for part, share in parts]
+        return torch.stack(shares).sum(0)
+    counts = class_pixels(dataset, num_classes)
+    return counts.double() / counts.sum()
+
+
+def _judged(dataset: Any) -> Any:
+    is_many = isinstance(dataset, StreetScenes) and len(dataset) > SCENES_JUDGED
+    return Subset(dataset, range(SCENES_JUDGED)) if is_many else dataset
 
 
 def class_pixels(dataset: Any, num_classes: int) -> Tensor:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any
 
@@ -60,6 +61,42 @@ def as_text(name: str, value: Any) -> str:
 def _plain(value: Any) -> Any:
     """Returns the numbers of an array or a tensor, and anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def as_shares(name: str, text: str, choices: Sequence[str]) -> list[tuple[str, Fraction]]:
+    """Reads "a=0.5,b=0.1": names, which may come again, and the share of each.
+
+    Args:
+        name: of the field, for errors.
+        text: of the field; empty for none.
+        choices: the allowed names.
+
+    Raises:
+        ValueError: if it is nothing of that kind, or the shares are more than 1 together.
+    """
+    shares = []
+    for pair in text.split(",") if text else []:
+        choice, _, number = (part.strip() for part in pair.partition("="))
+        if choice not in choices:
+            raise ValueError(
+                f"{name} {text!r} must be such as '{choices[0]}=0.5' or several, separated by "
+                f"commas, of {', '.join(choices)}: {choice!r} is none of these"
+            )
+        try:
+            share = Fraction(number)
+        except (ValueError, ZeroDivisionError):
+            share = Fraction(0)
+        if not 0 < share <= 1:
+            raise ValueError(
+                f"{name}: the share of {choice} must be a number above 0 and at most 1, "
+                f"such as '{choice}=0.5', not {number!r}"
+            )
+        shares.append((choice, share))
+    if (total := sum(share for _, share in shares)) > 1:
+        raise ValueError(
+            f"{name} {text!r}: the shares must be at most 1 together, not {float(total):g}"
+        )
+    return shares
 
 
 def refuse_other_choices(recipe: object, choices: Mapping[str, Sequence[object]]) -> None:

@@ -1,13 +1,19 @@
-"""Recipes: named sets of hyper-parameters."""
+"""Recipe: the hyper-parameters of a training run."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from fractions import Fraction
 
 from ccnet.backbones import check_name
 from ccnet.options import named_options
 from ccnet.schema import shown
-from ccnet.training.recipe_fields import as_text, refuse_other_choices, settle_types
+from ccnet.training.recipe_fields import (
+    as_shares,
+    as_text,
+    refuse_other_choices,
+    settle_types,
+)
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "dataset": ("camvid", "cityscapes", "folder", "labelmefacade", "street-scenes"),
@@ -23,7 +29,7 @@ _AT_LEAST_ONE = (
 )
 
 
-LATER = ("freeze_backbone", "augmentation", "class_weights", "patience")
+LATER = ("freeze_backbone", "augmentation", "class_weights", "patience", "mix")
 """Fields that runs of older versions do not have: they ran with the defaults."""
 
 MOST_PIXELS = 2**26
@@ -42,9 +48,12 @@ class Recipe:
             "street-scenes".
         leave_out: parts of names, separated by commas, such as "0006R0,0001TP": the images of the
             training set whose names contain one are not trained but validated on; empty for the
-            usual validation set.
+            usual validation set. Those of `mix` are left out only.
+        mix: other data sets of the same classes to train on as well, and the share of each in the
+            crops, such as "labelmefacade=0.5,street-scenes=0.1"; `dataset` has the rest. Empty for
+            none.
         scenes: number of rendered scenes (`StreetScenes`) added to the training set, which must
-            have CamVid's classes.
+            have CamVid's classes; or that `mix` draws from (0 for 800).
 
     Network and start:
         weights: initial weights of the network: a name such as "DEFAULT", the path of a file or of
@@ -117,6 +126,7 @@ class Recipe:
 
     dataset: str = "camvid"
     leave_out: str = ""
+    mix: str = ""
     backbone: str = "resnet18"
     recurrence: int = 2
     output_stride: int = 8
@@ -160,7 +170,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("freeze_backbone", "class_weights"):
+        for name in ("freeze_backbone", "class_weights", "mix"):
             object.__setattr__(self, name, as_text(name, getattr(self, name)))
         if not isinstance(self.augmentation, str):
             raise ValueError(
@@ -169,6 +179,7 @@ class Recipe:
             )
         settle_types(self)
         refuse_other_choices(self, CHOICES)
+        as_shares("mix", self.mix, CHOICES["dataset"])
         check_name(self.backbone)
         for field in fields(self):
             value, least = getattr(self, field.name), int(field.name in _AT_LEAST_ONE)
@@ -205,74 +216,12 @@ class Recipe:
                 "norm 'inplace' saves memory as well"
             )
 
+    def shares(self) -> list[tuple[str, Fraction]]:
+        """Returns the data sets to train on, `dataset` first, and the share of each: 1 together."""
+        others = as_shares("mix", self.mix, CHOICES["dataset"])
+        return [(self.dataset, 1 - sum((share for _, share in others), Fraction())), *others]
+
 
 def with_later_fields(saved: Mapping[str, object]) -> dict[str, object]:
     """Adds fields that a version of this package before them has not saved."""
     return {**{name: getattr(Recipe, name) for name in LATER}, **saved}
-
-
-_AUTHORS = Recipe(
-    dataset="cityscapes",
-    backbone="resnet101",
-    weights_backbone="DEFAULT",
-    steps=60_000,
-    crop_height=769,
-    crop_width=769,
-    scale_low=0.7,
-    scale_high=2.1,
-    scale_step=0.1,
-    color_jitter=0.0,
-    optimizer="sgd",
-    learning_rate=0.01,
-    weight_decay=1e-4,
-    decay_all=True,
-    warmup_steps=0,
-    balance_classes=False,
-    precision="float32",
-    validate_every=5000,
-)
-"""The command in the README of speedinghzl/CCNet (https://arxiv.org/abs/1811.11721)."""
-
-RECIPES = {
-    "cityscapes-r101": _AUTHORS,
-    "cityscapes-r101-ohem": replace(_AUTHORS, ohem=True),
-    # mmsegmentation's configs/ccnet, 769x769, 80k, on the backbone that has ImageNet weights here.
-    "cityscapes-r101-openmmlab": replace(
-        _AUTHORS,
-        steps=80_000,
-        scale_low=0.5,
-        scale_high=2.0,
-        scale_step=0.0,
-        max_class_share=0.75,
-        color_jitter=0.5,
-        weight_decay=5e-4,
-        min_learning_rate=1e-4,
-        validate_every=8000,
-    ),
-    "camvid-r18": Recipe(scenes=64),
-    # Small, uncropped scenes: trains in some minutes on a CPU.
-    "street-scenes-r18": Recipe(
-        dataset="street-scenes",
-        output_stride=16,
-        steps=800,
-        batch_size=4,
-        crop_height=180,
-        crop_width=240,
-        scale_low=1.0,
-        scale_high=1.0,
-        color_jitter=0.0,
-        learning_rate=2e-3,
-        weight_decay=0.001,
-        warmup_steps=20,
-    ),
-    "finetune": Recipe(
-        dataset="folder",
-        weights="DEFAULT",
-        output_stride=16,
-        steps=200,
-        batch_size=4,
-        learning_rate=5e-4,
-        warmup_steps=20,
-        validate_every=50,
-    ),
-}

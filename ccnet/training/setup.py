@@ -1,7 +1,7 @@
 """Set-up of a training run: the data sets and the model of a recipe."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,18 +11,19 @@ from ccnet import datasets
 from ccnet.backbones import TIMM
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.console import printable
-from ccnet.datasets import LabeledImages, Sample, StreetScenes, select
+from ccnet.datasets import LabeledImages, Mixture, Renumbered, Sample, StreetScenes
 from ccnet.datasets.wording import in_short
 from ccnet.distributed import from_rank_zero
 from ccnet.files import user_path
 from ccnet.model import CCNet
-from ccnet.training.holdout import hold_out
-from ccnet.training.optimization import class_pixels
+from ccnet.training.holdout import hold_out, left_out_of, split, without
+from ccnet.training.optimization import class_shares
 from ccnet.training.recipes import Recipe
 from ccnet.weights.model_card import inherited_details
 from ccnet.weights.sources import load_weights
 from ccnet.zoo import build_ccnet
 
+Roots = Sequence[str | os.PathLike[str]]
 Datasets = tuple[Dataset[Sample], Dataset[Sample], LabelSet]
 
 TRAIN_SCENES, VAL_SCENES = 800, 50
@@ -30,7 +31,6 @@ TRAIN_SCENES, VAL_SCENES = 800, 50
 
 VALIDATION_SHARE = 5
 """Every fifth image of a folder is held out if there is no validation folder."""
-
 
 CLASSES_NAMED = 20
 """Most classes that the description of the data names."""
@@ -40,8 +40,9 @@ def require_folders(
     recipe: Recipe,
     root: str | os.PathLike[str] | None,
     val_root: str | os.PathLike[str] | None = None,
+    mix_roots: Roots = (),
 ) -> None:
-    """Checks that the folders of the recipe's data set are there, before anything is read.
+    """Checks that the folders of the recipe's data sets are there, before anything is read.
 
     Raises:
         FileNotFoundError: if one is not.
@@ -57,11 +58,17 @@ def require_folders(
             f"the data set {name!r} has its own images to validate on: "
             f"leave the validation folder {val_root} out"
         )
-    for option, folder in (("--root", root), ("--val-root", val_root)):
+    needed = [other for other, _ in recipe.shares()[1:] if other != "street-scenes"]
+    if len(mix_roots) != len(needed):
+        raise ValueError(
+            f"mix {recipe.mix!r} needs {len(needed)} --mix-root ({', '.join(needed) or 'none'}), "
+            f"not {len(mix_roots)}: give one for each data set that has a folder, in their order"
+        )
+    others = [("--mix-root", *pair) for pair in zip(mix_roots, needed, strict=True)]
+    for option, folder, whose in (("--root", root, name), ("--val-root", val_root, name), *others):
         if folder is not None and not user_path(folder).is_dir():
-            raise FileNotFoundError(
-                f"no folder {printable(folder)}: {option} is {own or f'that of {name!r}'}"
-            )
+            kind = own if whose == "folder" and own else f"that of {whose!r}"
+            raise FileNotFoundError(f"no folder {printable(folder)}: {option} is {kind}")
 
 
 def open_datasets(
@@ -69,34 +76,50 @@ def open_datasets(
     root: str | os.PathLike[str] | None = None,
     val_root: str | os.PathLike[str] | None = None,
     earlier: Mapping[str, str] | None = None,
+    mix_roots: Roots = (),
 ) -> Datasets:
     """Opens the recipe's data sets.
 
     Args:
-        recipe: names the data set, the images to leave out of the training set, and the number of
+        recipe: names the data sets, the images to leave out of the training set, and the number of
             rendered scenes to add to it.
         root: the folder of the data set; rendered scenes need none.
         val_root: for a `MaskFolder`, the validation folder; None to hold out every fifth image.
         earlier: of a run that is resumed, the sets of its images by their names: where every fifth
             is held out, they stay in these.
+        mix_roots: the folders of the data sets in the recipe's `mix`, in their order; rendered
+            scenes have none.
 
     Returns:
-        Training set, validation set and classes.
+        Training set, which is a `Mixture` if there are several; validation set, which is of
+        `dataset` alone; and classes.
 
     Raises:
         FileNotFoundError: if files or folders are missing.
-        ValueError: if a folder is needed and not given, its contents are wrong, scenes are added
-            to a data set with other classes, or no images are left out or none left.
+        ValueError: if a folder is needed and not given, its contents are wrong, data sets are
+            joined that have other classes, or no images are left out or none left.
     """
-    train_set, val_set, label_set = _open(recipe, root, val_root)
-    if recipe.leave_out and val_root is not None:
+    if isinstance(mix_roots, str | os.PathLike):
+        mix_roots = [mix_roots]
+    require_folders(recipe, root, val_root, mix_roots)
+    (name, _), *others = shares = recipe.shares()
+    train_set, val_set, label_set = _open(name, recipe, root, val_root)
+    folders = iter(mix_roots)
+    opened = [_open_other(other, recipe, folders, label_set) for other, _ in others]
+    own = [[] if isinstance(one, StreetScenes) else one.names for one in opened]  # not by number
+    left_out = left_out_of([train_set.names, *own], recipe.leave_out)
+    if left_out[0] and val_root is not None:
         raise ValueError(
             f"the images of {recipe.leave_out!r} are the validation set: "
             f"leave the validation folder {val_root} out, or leave_out empty"
         )
-    if recipe.leave_out or val_set is None:
-        train_set, val_set = _split(train_set, recipe.leave_out, len(label_set), earlier or {})
-    if recipe.scenes:
+    if left_out[0] or val_set is None:
+        rule = f"those of leave_out {recipe.leave_out!r} are for validation"
+        if not left_out[0]:
+            left_out[0] = hold_out(train_set.names, VALIDATION_SHARE, earlier or {})
+            rule = f"every {VALIDATION_SHARE}th image is for validation"
+        train_set, val_set = split(train_set, left_out[0], len(label_set), rule)
+    if recipe.scenes and "street-scenes" not in dict(others):
         scenes = StreetScenes(recipe.scenes, seed=recipe.seed)
         if label_set.categories != scenes.label_set.categories:
             raise ValueError(
@@ -104,27 +127,30 @@ def open_datasets(
                 "data set has others: scenes must be 0"
             )
         train_set = ConcatDataset([train_set, scenes])
+    if others:
+        parts = [without(*pair) for pair in zip(opened, left_out[1:], strict=True)]
+        train_set = Mixture([train_set, *parts], [share for _, share in shares])
     return train_set, val_set, label_set
 
 
 def _open(
+    name: str,
     recipe: Recipe,
     root: str | os.PathLike[str] | None,
-    val_root: str | os.PathLike[str] | None,
-) -> tuple[Dataset[Sample], Dataset[Sample] | None, LabelSet]:
+    val_root: str | os.PathLike[str] | None = None,
+) -> tuple[Any, Dataset[Sample] | None, LabelSet]:
     """Opens the data sets; that to validate on is None if it is part of that to train on."""
-    if recipe.dataset == "street-scenes":
+    if name == "street-scenes":
         size = recipe.crop_height, recipe.crop_width
         train_set = StreetScenes(TRAIN_SCENES, size=size, seed=recipe.seed)
         return train_set, StreetScenes(VAL_SCENES, size=size, seed=recipe.seed + 1), CAMVID
-    require_folders(recipe, root, val_root)
     assert root is not None
-    if recipe.dataset == "camvid":
+    if name == "camvid":
         return datasets.CamVid(root, "train"), datasets.CamVid(root, "val"), CAMVID
-    if recipe.dataset == "cityscapes":
+    if name == "cityscapes":
         train, val = (datasets.Cityscapes(root, split) for split in ("train", "val"))
         return train, val, train.label_set
-    if recipe.dataset == "labelmefacade":
+    if name == "labelmefacade":
         folder: LabeledImages = datasets.LabelMeFacade(root, pseudo=True)
     else:
         folder = from_rank_zero(lambda: datasets.MaskFolder(root))
@@ -135,31 +161,18 @@ def _open(
     return folder, other, label_set
 
 
-def _split(
-    dataset: Any, leave_out: str, classes: int, earlier: Mapping[str, str]
-) -> tuple[Dataset[Sample], Dataset[Sample]]:
-    """Splits off the images to validate on: those left out, or else every fifth one."""
-    count, rule = len(dataset), f"every {VALIDATION_SHARE}th image is for validation"
-    if leave_out:
-        held_out = select(dataset.names, leave_out)
-        rule = f"those of leave_out {leave_out!r} are for validation"
-    elif count < 2:
-        raise ValueError(
-            f"there is only one image, {dataset.names[0]}: "
-            "add another one, or give a validation folder (--val-root)"
-        )
-    else:
-        held_out = hold_out(dataset.names, VALIDATION_SHARE, earlier)
-    rest = sorted(set(range(count)).difference(held_out))
-    if leave_out and not rest:
-        raise ValueError(f"leave_out {leave_out!r} leaves no image to train on")
-    for part, use in ((rest, "train"), (held_out, "validate")):
-        if not any(class_pixels(Subset(dataset, [index]), classes).any() for index in part):
-            raise ValueError(
-                f"no pixel of the {len(part)} images to {use} on has a class ({rule}): give a "
-                "validation folder (--val-root), or leave such images out"
-            )
-    return Subset(dataset, rest), Subset(dataset, held_out)
+def _open_other(
+    name: str, recipe: Recipe, folders: Iterator[str | os.PathLike[str]], label_set: LabelSet
+) -> Any:
+    """Opens a data set of the recipe's mix, to train on alone."""
+    if name == "street-scenes":
+        return StreetScenes(recipe.scenes or TRAIN_SCENES, seed=recipe.seed)
+    root = next(folders)
+    if name == "folder":
+        return from_rank_zero(lambda: datasets.MaskFolder(root, label_set=label_set))
+    train_set, _, own = _open(name, recipe, root)
+    same = own.categories == label_set.categories
+    return train_set if same else Renumbered(train_set, own, label_set)
 
 
 def describe(train_set: Any, val_set: Any, label_set: LabelSet) -> str:
@@ -167,13 +180,19 @@ def describe(train_set: Any, val_set: Any, label_set: LabelSet) -> str:
 
     For a `MaskFolder`, whose pixels are counted, also the share of each class in them.
     """
-    parts = train_set.datasets if isinstance(train_set, ConcatDataset) else [train_set]
     shown = list(label_set.categories)
     absent: list[str] = []
-    whole = [part.dataset if isinstance(part, Subset) else part for part in parts]
-    if all(isinstance(part, datasets.MaskFolder) for part in whole):
-        pixels = class_pixels(train_set, len(label_set)).double()
-        shares = (100 * pixels / pixels.sum()).tolist()
+    mixed = ""
+    if isinstance(train_set, Mixture):
+        texts = [
+            f"{100 * float(share):.3g} % from {' and '.join(_kinds(part))}, {size} images"
+            for part, share, size in zip(
+                train_set.datasets, train_set.shares, train_set.sizes, strict=True
+            )
+        ]
+        mixed = f" (of the crops {'; '.join(texts)})"
+    if _kinds(train_set) == ["MaskFolder"]:
+        shares = (100 * class_shares(train_set, len(label_set))).tolist()
         pairs = list(zip(label_set.categories, shares, strict=True))
         shown = [f"{name} {share:.3g} %" for name, share in pairs if share]
         absent = [name for name, share in pairs if not share]
@@ -181,9 +200,18 @@ def describe(train_set: Any, val_set: Any, label_set: LabelSet) -> str:
     classes += f" and {left} more" if (left := len(shown) - CLASSES_NAMED) > 0 else ""
     classes += f"; without a pixel: {in_short(absent)}" if absent else ""
     return (
-        f"{len(train_set)} images to train on, {len(val_set)} to validate on, "
+        f"{len(train_set)} images to train on{mixed}, {len(val_set)} to validate on, "
         f"{len(label_set)} classes: {classes}"
     )
+
+
+def _kinds(dataset: Any) -> list[str]:
+    """Returns the types of the data sets that one consists of."""
+    if isinstance(dataset, ConcatDataset):
+        return list(dict.fromkeys(kind for part in dataset.datasets for kind in _kinds(part)))
+    if isinstance(dataset, Subset | Renumbered):
+        return _kinds(dataset.dataset)
+    return [type(dataset).__name__]
 
 
 def build_model(recipe: Recipe, label_set: LabelSet, *, progress: bool = True) -> CCNet:

@@ -20,7 +20,8 @@ from ccnet import locks
 from ccnet.classes import CAMVID
 from ccnet.commands import train
 from ccnet.training.engine import Trainer
-from ccnet.training.recipes import CHOICES, RECIPES
+from ccnet.training.named_recipes import RECIPES
+from ccnet.training.recipes import CHOICES
 from ccnet.zoo import ccnet_resnet18
 
 QUICK = (
@@ -193,7 +194,7 @@ def test_every_field_of_a_recipe_has_an_option():
         elif name in CHOICES:
             expected[name] = next(choice for choice in CHOICES[name] if choice != usual)
         else:
-            text = "all" if name == "freeze_backbone" else "DEFAULT"
+            text = {"freeze_backbone": "all", "mix": "folder=0.5"}.get(name, "DEFAULT")
             expected[name] = text if usual == "" else type(usual)(usual + 1)
         arguments += [flag, str(expected[name])]
     parsed = train.parse_arguments(arguments)

@@ -6,7 +6,8 @@ from small_runs import same
 
 from ccnet.datasets import StreetScenes
 from ccnet.training.augmentation import training_augmentation
-from ccnet.training.data import Portions, SampleOrder, combined_seed, training_loader
+from ccnet.training.data import Portions, training_loader
+from ccnet.training.order import SampleOrder, combined_seed
 
 
 def loader(workers, first=0, last=6, *, scenes=5, batch_size=2, seed=5, passes=1):

@@ -14,7 +14,7 @@ from ccnet.classes import CAMVID
 from ccnet.datasets import CamVid, MaskFolder
 from ccnet.datasets.identity import identify_file
 from ccnet.training.fingerprint import Fingerprint
-from ccnet.training.recipes import RECIPES
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import open_datasets
 
 

@@ -19,7 +19,7 @@ from small_runs import (
 
 from ccnet import distributed
 from ccnet.classes import CAMVID
-from ccnet.training.recipes import RECIPES
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import build_model
 
 SLOPE = 0.01

@@ -8,7 +8,7 @@ from small_runs import Scenes, write_mask_folder
 
 from ccnet.classes import CAMVID
 from ccnet.training.holdout import earlier_sets
-from ccnet.training.recipes import RECIPES
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import open_datasets
 
 RECIPE = RECIPES["finetune"]
@@ -68,13 +68,15 @@ LINES = [
     {"set": "val", "name": "b", "image": "2"},
     {"set": "val", "name": "a", "image": "3"},
     {"set": "train", "name": "b c", "scene": "seed 0"},
+    {"set": "train", "name": "b", "image": "4", "part": 1},
+    {"set": "train", "name": "c", "image": "5", "part": 0},
 ]
 
 
 @pytest.mark.parametrize(
     ("text", "sets"),
     [
-        ("\n".join(map(json.dumps, LINES)), {"a": "train", "b": "val"}),
+        ("\n".join(map(json.dumps, LINES)), {"a": "train", "b": "val", "c": "train"}),
         (json.dumps(LINES[0]) + "\n{", {}),
         ('{"set": "train"}', {}),
         ("[1]", {}),

@@ -7,7 +7,7 @@ from ccnet.classes import CAMVID
 from ccnet.datasets import MaskFolder, StreetScenes
 from ccnet.evaluation import evaluate
 from ccnet.training.engine import Trainer
-from ccnet.training.recipes import RECIPES
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import build_model, open_datasets
 from ccnet.zoo import ccnet_resnet18
 

@@ -16,8 +16,9 @@ from torchvision.transforms import v2
 
 from ccnet.classes import CAMVID
 from ccnet.training.classification import ClassificationRecipe
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.optimization import log_balanced_weights, poly_schedule
-from ccnet.training.recipes import RECIPES, Recipe
+from ccnet.training.recipes import Recipe
 
 
 def test_learning_rate_rises_linearly_and_falls_by_its_power():

@@ -10,7 +10,7 @@ from small_runs import Scenes, small_backbones, small_model, write_mask_folder
 
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.datasets import CamVid, StreetScenes
-from ccnet.training.recipes import RECIPES
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import build_model, describe, open_datasets
 from ccnet.weights import ModelWeights, write_weights
 

@@ -8,7 +8,7 @@ from small_runs import Scenes
 
 from ccnet.classes import CAMVID
 from ccnet.commands import train
-from ccnet.training.recipes import RECIPES
+from ccnet.training.named_recipes import RECIPES
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from small_runs import Scenes
 from ccnet import CCNet, ccnet_resnet18
 from ccnet.classes import CAMVID, LabelSet
 from ccnet.training.engine import Trainer
-from ccnet.training.recipes import RECIPES
+from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import build_model
 from ccnet.weights import CCNet_ResNet18_Weights, read_weights, write_weights
 
