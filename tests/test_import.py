@@ -56,7 +56,9 @@ ORDERS = {
         ),
         *("decoding", "channels"),
     ],
-    "visualization": ["labels", "attention"],
+    "visualization": [
+        *("labels", "attention", "paths", "record", "heat", "marks", "attention_figure"),
+    ],
     "inference": [
         *(
             "protocol",
