@@ -32,6 +32,7 @@ ORDERS = {
             "evaluation",
             "training",
             "publishing",
+            "explorer",
             "commands",
             "__main__",
         ),
@@ -81,6 +82,7 @@ ORDERS = {
         *("fetching", "hub", "origins", "imagenet", "downloads", "sources", "backbones"),
         *("model_card", "hub_mixin"),
     ],
+    "explorer": ["bounded", "pictures", "networks", "views", "answers", "server"],
     "publishing": ["preparation", "upload", "pinning", "zoo"],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
     "weights.conversion": [
@@ -125,6 +127,7 @@ ORDERS = {
         "attention",
         "convert",
         "evaluate",
+        "explore",
         "export",
         "predict",
         "pretrain",

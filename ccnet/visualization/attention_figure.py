@@ -79,6 +79,8 @@ def draw_attention(
     width: int = 480,
 ) -> Image.Image:
     """Draws the figure of `attention_figure` of what is recorded of an image."""
+    if not record.loops:
+        raise ValueError("the model has no attention: its recurrence is 0, but must be 1 or more")
     maps = record.maps(pixel)
     top = max(float(weights.max()) for weights in maps) if scale == "linear" else 1.0
     font = ImageFont.load_default(width / 26)

@@ -1,6 +1,7 @@
 """Records of attention: what a network did with one image, from which maps of all pixels follow."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,17 +86,20 @@ def record_attention(model: Any, image: Any, memory_limit: float | None = None) 
     """Segments an image as a whole, and records the queries and keys of all loops.
 
     Args:
-        model: a `CCNet` with attention.
+        model: a `CCNet`; of one without attention there are no loops.
         image: anything that `model.predict` accepts as one image.
         memory_limit: GiB that the image may take, as estimated from its size. None for no limit.
 
     Raises:
-        ValueError: if the network has no attention, or the image cannot be read or is beyond the
-            limit.
+        ValueError: if the image cannot be read or is beyond the limit.
     """
     pixels = model.preprocessing.decode(image)
     seen = model.default_protocol.view_size(tuple(pixels.shape[-2:]))
-    with capture_queries_and_keys(model.head.cca) as loops:
+    attention = model.head.cca
+    captured: AbstractContextManager[list[Loop]] = nullcontext([])
+    if attention is not None:
+        captured = capture_queries_and_keys(attention)
+    with captured as loops:
         # In one window, for which no others are taken.
         result = model.predict(pixels, mode="slide", crop=seen, memory_limit=memory_limit)
     return AttentionRecord(result, loops)
