@@ -143,7 +143,7 @@ function fillMaps() {
     }));
     const [path] = map.paths;
     panel.querySelector(".path").textContent = path
-      ? `The strongest takes the way ${path.words}: ${percent(path.share)} of all.` : "";
+      ? `From its strongest position ${path.words}: ${percent(path.share)} of all attention.` : "";
   });
 }
 
@@ -200,20 +200,24 @@ function drawScale() {
     bar.fillStyle = `rgb(${red} ${green} ${blue})`;
     bar.fillRect(x, 0, 1, 1);
   });
+  const thirds = [0, 1, 2, 3].map((third) => third / 3);
   const ticks = $("scale").value === "linear"
-    ? ["0 % of the attention", "half of the map's largest", "the map's largest"]
-    : [0, 1, 2, 3].map((third) => {
-      const share = 100 * 10 ** (options.decades * (third / 3 - 1));
-      return `${Number(share.toPrecision(3))} %${third ? "" : " or less of the attention"}`;
-    });
-  $("ticks").replaceChildren(...ticks.map((text) => element("span", text)));
+    ? ["0 %", "", "", "the map's largest"]
+    : thirds.map((part) => `${Number((100 * 10 ** (options.decades * (part - 1))).toPrecision(3))} %`);
+  if ($("scale").value !== "linear") ticks[0] += " or less";
+  $("ticks").replaceChildren(...ticks.map((text, index) => {
+    const tick = element("span", text);
+    tick.style.left = `${100 * thirds[index]}%`;
+    tick.style.transform = `translateX(${-100 * thirds[index]}%)`;
+    return tick;
+  }));
 }
 
 function fillPixel() {
   $("pixel-panel").hidden = false;
   const [row, column] = attention.pixel;
   $("pixel-title").textContent = `Row ${row}, column ${column}: ${attention.class}`;
-  const rows = attention.probabilities.slice(0, 8).map((one) => {
+  const rows = attention.probabilities.slice(0, 6).map((one) => {
     const line = element("tr", "");
     const name = element("td", "");
     name.append(swatch(one.color), one.name);
