@@ -26,6 +26,7 @@ def capture_queries_and_keys(attention: nn.Module | None) -> Iterator[list[tuple
         ValueError: if `attention` is None: the recurrence of the network is 0.
 
     Example:
+        >>> from ccnet import attention_map
         >>> with capture_queries_and_keys(model.head.cca) as loops:
         ...     result = model.predict("street.jpg")
         >>> weights = attention_map(loops, position=(20, 30))

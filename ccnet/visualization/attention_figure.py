@@ -64,7 +64,7 @@ def attention_figure(
             cannot be read or is beyond the limit, or there is no such scale.
 
     Example:
-        >>> attention_figure(model, "street.jpg", (190, 80))
+        >>> attention_figure(model, "street.jpg", (60, 40)).save("attention.png")
     """
     record = record_attention(model, image, memory_limit)
     pixel = [side // 2 for side in record.image_size] if pixel is None else pixel
