@@ -85,13 +85,12 @@ class Explorer:
             weights: their name.
             loops: their number; None for that of the weights.
         """
-        loops = self._loops(weights, loops)
         view = self._view(picture, weights, loops)
         result = view.record.result
         classes = result.to_dict()["classes"]
         return {
-            "loops": loops,
-            "has_attention": self.networks.get(weights).head.cca is not None,
+            "loops": len(view.record.loops),
+            "has_attention": view.has_attention,
             "size": list(view.record.image_size),
             "map_size": list(view.logits.shape[-2:]),
             "classes": [
@@ -106,7 +105,7 @@ class Explorer:
 
     def labels(self, picture: str, weights: str, loops: int | None = None) -> Image.Image:
         """The labels in the colours of their classes."""
-        record = self._view(picture, weights, self._loops(weights, loops)).record
+        record = self._view(picture, weights, loops).record
         drawn: Image.Image = record.result.colorize()
         return drawn
 
@@ -118,7 +117,7 @@ class Explorer:
         Raises:
             ValueError: if the pixel is outside the picture.
         """
-        view = self._view(picture, weights, self._loops(weights, loops))
+        view = self._view(picture, weights, loops)
         record, pixel = view.record, (row, column)
         height, width = record.image_size
         if not (0 <= row < height and 0 <= column < width):
@@ -137,16 +136,14 @@ class Explorer:
             ],
         }
 
-    def _loops(self, weights: str, loops: int | None) -> int:
-        return self.networks.get(weights).head.recurrence if loops is None else loops
-
-    def _view(self, picture: str, weights: str, loops: int) -> View:
-        pixels = self.pictures.get(picture)
-
-        def make() -> View:
-            return look(self.networks.get(weights, loops), pixels, self._memory_limit)
-
-        return self._views.get_or_make((picture, weights, loops), make)
+    def _view(self, picture: str, weights: str, loops: int | None) -> View:
+        if loops is None:
+            loops = self.networks.get(weights).head.recurrence
+        pixels, key = self.pictures.get(picture), (picture, weights, loops)
+        if (kept := self._views.get(key)) is not None:
+            return kept
+        network = self.networks.get(weights, loops)  # here: nobody else waits for a download
+        return self._views.get_or_make(key, lambda: look(network, pixels, self._memory_limit))
 
 
 def _describe_map(

@@ -96,8 +96,9 @@ def _decode(content: bytes) -> Tensor:
         with quiet(), open_picture(io.BytesIO(content)) as picture:
             width, height = picture.size
     except UNREADABLE as error:
-        told = "too large" if isinstance(error, Image.DecompressionBombError) else "no picture"
-        raise ValueError(f"the file is {told}: {reason_of(error)}") from error
+        is_large = isinstance(error, Image.DecompressionBombError)
+        told = "is too large" if is_large else "cannot be read as a picture"
+        raise ValueError(f"the file {told}: {reason_of(error)}") from error
     if width * height > MOST_PIXELS:
         raise ValueError(
             f"the picture has {width} x {height} pixels, which is {width * height / 1e6:.0f} "

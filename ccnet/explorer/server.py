@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self._post)
 
-    def _answer(self, find: Any) -> None:
+    def _answer(self, find: Callable[[], tuple[bytes, str]]) -> None:
         """Sends what a method returns, or why there is nothing."""
         try:
             self._check_origin()
@@ -180,8 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
         given = _Query(dict(parse_qsl(address.query, keep_blank_values=True)))
         explorer = self.server.explorer
         picture = partial(given.text, "picture")
-        shown = {
-            "/options": lambda: explorer.options(),
+        shown: dict[str, Callable[[], Any]] = {
+            "/options": explorer.options,
             "/picture": lambda: explorer.picture(picture()),
             "/view": lambda: explorer.view(picture(), *given.network()),
             "/labels": lambda: explorer.labels(picture(), *given.network()),

@@ -23,12 +23,14 @@ class View:
         logits: (K, h, w), float32: those of the feature map.
         rows: (H, h), float32: of which rows of the feature map a row of pixels is interpolated.
         columns: (W, w), float32: likewise.
+        has_attention: whether the network has any, which other numbers of loops could use.
     """
 
     record: AttentionRecord
     logits: Tensor
     rows: Tensor
     columns: Tensor
+    has_attention: bool
 
     @property
     def nbytes(self) -> int:
@@ -63,7 +65,8 @@ def look(network: CCNet, pixels: Tensor, memory_limit: float | None = None) -> V
             _interpolation(network, *lengths)
             for lengths in zip(logits.shape[-2:], seen, pixels.shape[-2:], strict=True)
         )
-    return View(record, logits[0].float().cpu().clone(), rows, columns)
+    has_attention = network.head.cca is not None
+    return View(record, logits[0].float().cpu().clone(), rows, columns, has_attention)
 
 
 def _interpolation(network: CCNet, positions: int, seen: int, pixels: int) -> Tensor:

@@ -116,7 +116,7 @@ def test_uploads_are_explored_or_refused_in_words(page, tmp_path):
     before = title(page)
     page.type("#upload", wrong)
     page.wait_for("!document.querySelector('#message').hidden")
-    assert page.text("#message").startswith("letter.png: the file is no picture")
+    assert page.text("#message").startswith("letter.png: the file cannot be read as a picture")
     assert title(page) == before, "what was there stays"
     page.type("#upload", right)
     page.wait_for("document.querySelector('#pixel-title').innerText.startsWith('Row 30')")

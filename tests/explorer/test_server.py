@@ -86,7 +86,7 @@ def test_uploads_are_kept_or_refused_in_words(ask):
         assert picture.size == (30, 20)
     status, answer, _ = ask("/pictures", "POST", b"This is a letter.")
     assert status == 400
-    assert "no picture" in json.loads(answer)["error"]
+    assert "cannot be read as a picture" in json.loads(answer)["error"]
     status, answer, _ = ask("/pictures", "POST", b"\0" * (33 * 2**20))
     assert status == 413
     assert json.loads(answer)["error"] == "the file has 33 MiB, but may have 32"

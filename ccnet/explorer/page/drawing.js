@@ -19,10 +19,10 @@ export function paintHeat(canvas, levels, [height, width], heat) {
 /** Places a canvas of cells so that those in the corners have their centres in corner pixels. */
 export function placeHeat(canvas, [rows, columns], [height, width]) {
   const [down, across] = [[rows, height], [columns, width]].map(([cells, pixels]) =>
-    cells > 1 ? (pixels - 1) / (cells - 1) : pixels);
+    cells > 1 && pixels > 1 ? (pixels - 1) / (cells - 1) : pixels / cells);
   Object.assign(canvas.style, {
-    left: `${(100 * (columns > 1 ? 0.5 - across / 2 : 0)) / width}%`,
-    top: `${(100 * (rows > 1 ? 0.5 - down / 2 : 0)) / height}%`,
+    left: `${(50 * (width - across * columns)) / width}%`,
+    top: `${(50 * (height - down * rows)) / height}%`,
     width: `${(100 * across * columns) / width}%`,
     height: `${(100 * down * rows) / height}%`,
   });
