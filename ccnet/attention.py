@@ -180,7 +180,8 @@ def _weights_at(query: Tensor, key: Tensor, position: Sequence[int]) -> Tensor:
         (slice(None), *position[:axis], slice(None), *position[axis + 1 :])
         for axis in range(len(position))
     ]
-    own = query[(..., *position)]
+    here: Any = (..., *position)
+    own = query[here]
     energies = [torch.einsum("nc,ncl->nl", own, key[(slice(None), *line)]) for line in lines]
     for energy, at in list(zip(energies, position, strict=True))[1:]:
         energy[:, at] = -torch.inf  # the position itself counts once

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -113,9 +114,4 @@ def _decode(content: bytes) -> Tensor:
         Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
         for plane in pixels.numpy()
     ]
-    return torch.stack(
-        [
-            torch.frombuffer(bytearray(plane.tobytes()), dtype=torch.uint8).view(height, width)
-            for plane in planes
-        ]
-    )
+    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))

@@ -1,6 +1,7 @@
 """Values kept within a bound, and made once."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -25,9 +26,14 @@ def test_least_recently_used_are_dropped():
 def test_what_many_ask_for_is_made_once():
     store, made, together = BoundedStore(100), [], threading.Barrier(8)
 
+    def make(key):
+        made.append(key)
+        time.sleep(0.05)  # while others ask for it
+        return f"value {key}"
+
     def ask(index):
         together.wait()
-        return store.get_or_make(index % 2, lambda: made.append(index % 2) or f"value {index % 2}")
+        return store.get_or_make(index % 2, lambda: make(index % 2))
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(8))) == ["value 0", "value 1"] * 4

@@ -163,7 +163,7 @@ def test_paths_of_three_loops_are_of_one_hop_each(loops, matrices):
 
 def test_sources_are_places_apart():
     weights = torch.zeros(6, 12, dtype=torch.float64)
-    weights[1, 1], weights[1, 2], weights[2, 3] = 0.3, 0.1, 0.05
+    weights[1, 1], weights[1, 2], weights[0, 0] = 0.3, 0.1, 0.05
     weights[5, 11], weights[0, 8] = 0.4, 0.001
     weights[5, 0] = 0.149
     found = strongest_sources(weights)
