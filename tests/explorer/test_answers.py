@@ -2,9 +2,11 @@
 
 import base64
 import io
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +206,19 @@ def test_views_are_kept_within_a_bound(picture_paths, weights, monkeypatch):
         explorer.attention(key, weights, 2, 3, 3)
         assert len(explorer._views._values) == 1
     assert explorer.attention("file-0", weights, 2, 3, 3) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_memory_does_not_grow_with_clicks(explorer, weights):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def click(times):
+        for index in range(times):
+            place = index * 7 % 33, index * 11 % 40
+            explorer.attention(f"file-{index % 2}", weights, 1 + index % 3, *place)
+        return resident()
+
+    before = click(20)
+    assert click(180) - before < 16 * 2**20

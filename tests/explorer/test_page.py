@@ -80,6 +80,20 @@ def test_another_picture_is_chosen(page):
     assert title(page).startswith("Row 24, column 20: ")
 
 
+def test_click_while_another_picture_is_on_its_way_is_of_that_picture(page):
+    page.run(
+        "const choice = document.querySelector('#picture'); choice.value = 'file-1';"
+        "choice.dispatchEvent(new Event('change'));"
+        "document.querySelector('#photo-stage').click();"
+    )
+    page.wait_for("document.querySelector('#photo-stage .photo').naturalHeight === 48")
+    page.wait_for(
+        f"{READY} && document.querySelector('#photo-stage svg').viewBox.baseVal.height === 48"
+    )
+    labels = page.run("return document.querySelector('#photo-stage .labels').src")
+    assert "picture=file-1" in labels
+
+
 def test_number_of_loops_changes_labels_and_panels(page):
     labels = "return document.querySelector('#photo-stage .labels').src"
     count = "document.querySelectorAll('#maps section').length"

@@ -89,6 +89,7 @@ async function showView(signal) {
   const isOther = !view || String(found.size) !== String(view.size);
   view = found;
   fillLoops();
+  view.of = JSON.stringify(chosen());
   if (!state.pixel || isOther) state.pixel = view.size.map((side) => Math.floor(side / 2));
   const at = new URLSearchParams(chosen());
   await load(document.querySelector("#photo-stage .photo"),
@@ -204,7 +205,7 @@ function drawScale() {
   const ticks = $("scale").value === "linear"
     ? ["0 %", "", "", "the map's largest"]
     : thirds.map((part) => `${Number((100 * 10 ** (options.decades * (part - 1))).toPrecision(3))} %`);
-  if ($("scale").value !== "linear") ticks[0] += " or less";
+  if ($("scale").value !== "linear") ticks[0] = `≤ ${ticks[0]}`;
   $("ticks").replaceChildren(...ticks.map((text, index) => {
     const tick = element("span", text);
     tick.style.left = `${100 * thirds[index]}%`;
@@ -234,7 +235,8 @@ function fillPixel() {
 function move(row, column) {
   state.pixel = [row, column].map((at, axis) =>
     Math.min(Math.max(Math.floor(at), 0), view.size[axis] - 1));
-  update(showAttention);
+  // A click before the view of another choice is there: both are asked for.
+  update(view.of === JSON.stringify(chosen()) ? showAttention : showView);
 }
 
 function pick(event) {
