@@ -27,6 +27,7 @@ from ccnet.visualization import (
     heat_opacity,
     notable_sources,
 )
+from ccnet.visualization.heat import to_picture
 from ccnet.visualization.paths import Path as Way
 from ccnet.visualization.paths import Source
 
@@ -101,7 +102,7 @@ class Explorer:
 
     def picture(self, picture: str) -> Image.Image:
         """The picture itself, RGB."""
-        return Image.fromarray(_array(self.pictures.get(picture).movedim(0, -1)))
+        return to_picture(self.pictures.get(picture))
 
     def labels(self, picture: str, weights: str, loops: int | None = None) -> Image.Image:
         """The labels in the colours of their classes."""
@@ -218,7 +219,3 @@ def _choices(names: dict[str, str]) -> list[dict[str, str]]:
 def _encoded(levels: NDArray[np.float64]) -> str:
     """Levels (h, w) in 0..1 as bytes 0..255, row by row, in Base64."""
     return base64.b64encode(np.rint(255 * levels).astype(np.uint8).tobytes()).decode()
-
-
-def _array(pixels: Tensor) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(pixels.numpy())

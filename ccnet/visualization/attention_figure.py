@@ -7,8 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ccnet.visualization.heat import HEAT_DECADES, HeatScale, heat_colors, heat_overlay
-from ccnet.visualization.labels import to_array
+from ccnet.visualization.heat import HEAT_DECADES, HeatScale, heat_colors, heat_overlay, to_picture
 from ccnet.visualization.marks import (
     Font,
     Point,
@@ -61,7 +60,7 @@ def attention_figure(
 
     Raises:
         ValueError: if the network has no attention, the pixel is outside the image, the image
-            cannot be read or is beyond the limit, or there is no such scale.
+            cannot be read or shown or is beyond the limit, or there is no such scale.
 
     Example:
         >>> attention_figure(model, "street.jpg", (60, 40)).save("attention.png")
@@ -112,8 +111,8 @@ class _Sheet:
         self.cell = max(self.size[0] / record.map_size[1], self.size[1] / record.map_size[0])
 
     def of_image(self) -> Image.Image:
-        image = self.record.result.image.expand(3, -1, -1).movedim(0, -1)
-        return mark_pixel(self._resized(Image.fromarray(to_array(image))), self._at(self.pixel))
+        picture = self._resized(to_picture(self.record.result.image))
+        return mark_pixel(picture, self._at(self.pixel))
 
     def of_prediction(self) -> Image.Image:
         panel = mark_pixel(self._resized(self.record.result.overlay()), self._at(self.pixel))

@@ -3,7 +3,6 @@
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -87,21 +86,27 @@ def heat_overlay(
     Raises:
         ValueError: as in `heat_levels`, or if the image has other channels.
     """
-    if image.shape[0] not in (1, 3):
-        raise ValueError(
-            f"an image of {image.shape[0]} channels cannot be shown: give an RGB one (3, H, W)"
-        )
+    picture = to_picture(image)
     levels = heat_levels(weights, scale, top)
     rows, columns = (
         [nearest(at, pixels, positions) for at in range(pixels)]
         for pixels, positions in zip(image.shape[-2:], weights.shape, strict=True)
     )
     levels = levels[rows][:, columns]
-    grey = (
-        Image.fromarray(to_array(image.expand(3, -1, -1).movedim(0, -1)))
-        .convert("L")
-        .point(lambda v: 0.8 * v)
-    )
+    grey = picture.convert("L").point(lambda v: 0.8 * v)
     heat = Image.fromarray(heat_colors(levels))
-    opacity = torch.from_numpy(heat_opacity(levels)).mul(255).round().to(torch.uint8)
-    return Image.composite(heat, grey.convert("RGB"), Image.fromarray(to_array(opacity)))
+    opacity = Image.fromarray(np.rint(255 * heat_opacity(levels)).astype(np.uint8))
+    return Image.composite(heat, grey.convert("RGB"), opacity)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """Returns an image (3, H, W) or (1, H, W), uint8, as a PIL image of mode "RGB".
+
+    Raises:
+        ValueError: if it has other channels.
+    """
+    if image.shape[0] not in (1, 3):
+        raise ValueError(
+            f"an image of {image.shape[0]} channels cannot be shown: give an RGB one (3, H, W)"
+        )
+    return Image.fromarray(to_array(image.expand(3, -1, -1).movedim(0, -1)))

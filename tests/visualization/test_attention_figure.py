@@ -79,3 +79,6 @@ def test_figure_refuses(make_model, model, pixels):
         attention_figure(model, pixels, (33, 0))
     with pytest.raises(ValueError, match="no attention: its recurrence is 0"):
         attention_figure(make_model(recurrence=0), pixels)
+    image = torch.zeros(4, 33, 49, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="image of 4 channels cannot be shown"):
+        attention_figure(make_model(in_channels=4), image)

@@ -12,6 +12,7 @@ const uploads = new Map();  // files by the id of the picture, for when it is no
 let options;
 let view;
 let attention;
+let trained;  // the number of loops that the weights were trained with
 let request = new AbortController();
 
 class Refused extends Error {
@@ -280,8 +281,10 @@ async function upload(file) {
 }
 
 function fillLoops() {
+  if (!state.loops) trained = view.loops;
   const numbers = [...Array((view.has_attention ? options.most_loops : 0) + 1).keys()];
-  $("loops").replaceChildren(...numbers.map((number) => new Option(number, number)));
+  $("loops").replaceChildren(...numbers.map((number) =>
+    new Option(number === trained ? `${number} (as trained)` : number, number)));
   state.loops = String(view.loops);
   $("loops").value = state.loops;
 }
