@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +20,7 @@ from PIL import Image
 from ccnet import __version__
 from ccnet.explorer.answers import Explorer
 from ccnet.explorer.pictures import MOST_BYTES, UnknownPictureError
+from ccnet.explorer.query import Query
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,10 @@ PAGE = Path(__file__).parent / "page"
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/explorer.css": ("explorer.css", "text/css; charset=utf-8"),
-    "/explorer.js": ("explorer.js", "text/javascript; charset=utf-8"),
-    "/drawing.js": ("drawing.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in ("explorer", "drawing", "elements", "requests")
+    },
 }
 
 HEADERS = {
@@ -177,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         if address.path in FILES:
             name, kind = FILES[address.path]
             return (PAGE / name).read_bytes(), kind
-        given = _Query(dict(parse_qsl(address.query, keep_blank_values=True)))
+        given = Query(dict(parse_qsl(address.query, keep_blank_values=True)))
         explorer = self.server.explorer
         picture = partial(given.text, "picture")
         shown: dict[str, Callable[[], Any]] = {
@@ -227,28 +230,6 @@ class _Handler(BaseHTTPRequestHandler):
         left = min(length, MOST_DISCARDED)
         while left > 0 and (chunk := self.rfile.read(min(left, 2**16))):
             left -= len(chunk)
-
-
-class _Query:
-    """What a request asks for, checked."""
-
-    def __init__(self, given: Mapping[str, str]) -> None:
-        self._given = given
-
-    def text(self, name: str) -> str:
-        if name not in self._given:
-            raise ValueError(f"the request does not say {name}")
-        return self._given[name]
-
-    def number(self, name: str) -> int:
-        text = self.text(name)
-        if not (text.isascii() and text.removeprefix("-").isdecimal()) or len(text) > 9:
-            raise ValueError(f"{name} must be a whole number, not {text[:20]!r}")
-        return int(text)
-
-    def network(self) -> tuple[str, int | None]:
-        loops = self.number("loops") if self._given.get("loops") else None
-        return self.text("weights"), loops
 
 
 def _json(value: Any) -> tuple[bytes, str]:

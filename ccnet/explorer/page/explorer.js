@@ -1,6 +1,8 @@
 // The explorer's page: every answer depends on `state` alone, and late answers are dropped.
 
 import { decode, Marks, paintHeat, placeHeat } from "./drawing.js";
+import { element, percent, swatch } from "./elements.js";
+import { ask, Refused } from "./requests.js";
 
 const $ = (id) => document.getElementById(id);
 const ZOOM = 4;
@@ -15,47 +17,12 @@ let attention;
 let trained;  // the number of loops that the weights were trained with
 let request = new AbortController();
 
-class Refused extends Error {
-  constructor(status, reason) {
-    super(reason);
-    this.status = status;
-  }
-}
-
-async function ask(path, values = {}, init = {}) {
-  let answer;
-  try {
-    answer = await fetch(`${path}?${new URLSearchParams(values)}`, init);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The explorer does not answer: is it still running?");
-  }
-  const content = await answer.json();
-  if (!answer.ok) throw new Refused(answer.status, content.error);
-  return content;
-}
-
 function tell(reason) {
   $("message").textContent = reason ?? "";
   $("message").hidden = !reason;
 }
 
 const chosen = () => ({ picture: state.picture, weights: state.weights, loops: state.loops });
-const percent = (share) => (share >= 0.0995 ? `${(100 * share).toFixed(0)} %`
-  : share >= 0.00095 ? `${(100 * share).toFixed(1)} %` : "< 0.1 %");
-
-function element(name, text, properties = {}) {
-  const made = Object.assign(document.createElement(name), properties);
-  if (text) made.append(text);
-  return made;
-}
-
-function swatch(color) {
-  const made = element("span", "", { className: "swatch" });
-  made.style.background = `rgb(${color})`;
-  return made;
-}
-
 /** Runs `work` for the newest choice: an older one still running is dropped. */
 async function update(work) {
   request.abort();
