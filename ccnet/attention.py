@@ -1,6 +1,7 @@
 """Criss-cross attention: operator, modules for 2-D and 3-D feature maps, attention maps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -159,23 +160,40 @@ def attention_map(
     if not queries_and_keys:
         raise ValueError("queries_and_keys is empty; give the query and the key of each loop")
     query = queries_and_keys[0][0]
-    size = query.shape[2:]
+    _check_position(position, query.shape[2:])
     wide = torch.promote_types(query.dtype, torch.float32)
-    weights = torch.zeros(query.shape[0], 1, *size, dtype=wide, device=query.device)
-    weights[:, 0].flatten(1)[:, _flat_index(position, size)] = 1
-    for query, key in reversed(queries_and_keys):
+    *earlier, last = [
+        (query.detach().to(wide), key.detach().to(wide)) for query, key in queries_and_keys
+    ]
+    weights = _weights_at(*last, position)[:, None]
+    for query, key in reversed(earlier):
         with torch.enable_grad():
             values = torch.zeros_like(weights, requires_grad=True)
-            gathered = criss_cross_attention(query.detach().to(wide), key.detach().to(wide), values)
+            gathered = criss_cross_attention(query, key, values)
         (weights,) = torch.autograd.grad(gathered, values, weights)
     return weights[:, 0]
 
 
-def _flat_index(position: Sequence[int], size: Sequence[int]) -> int:
+def _weights_at(query: Tensor, key: Tensor, position: Sequence[int]) -> Tensor:
+    """Computes the attention weights of one position in one loop: (N, *spatial)."""
+    lines: list[Any] = [  # through the position, along each axis
+        (slice(None), *position[:axis], slice(None), *position[axis + 1 :])
+        for axis in range(len(position))
+    ]
+    here: Any = (..., *position)
+    own = query[here]
+    energies = [torch.einsum("nc,ncl->nl", own, key[(slice(None), *line)]) for line in lines]
+    for energy, at in list(zip(energies, position, strict=True))[1:]:
+        energy[:, at] = -torch.inf  # the position itself counts once
+    shares = torch.cat(energies, dim=1).softmax(dim=1)
+    weights = shares.new_zeros(query.shape[0], *query.shape[2:])
+    parts = shares.split([energy.shape[1] for energy in energies], dim=1)
+    for line, share in zip(lines, parts, strict=True):
+        weights[line] += share
+    return weights
+
+
+def _check_position(position: Sequence[int], size: Sequence[int]) -> None:
     on_map = [0 <= at < length for at, length in zip(position, size, strict=False)]
     if len(position) != len(size) or not all(on_map):
         raise ValueError(f"position {tuple(position)} is not on a map of size {tuple(size)}")
-    index = 0
-    for at, length in zip(position, size, strict=True):
-        index = index * length + at
-    return index

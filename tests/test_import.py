@@ -32,6 +32,7 @@ ORDERS = {
             "evaluation",
             "training",
             "publishing",
+            "explorer",
             "commands",
             "__main__",
         ),
@@ -56,7 +57,9 @@ ORDERS = {
         ),
         *("decoding", "channels"),
     ],
-    "visualization": ["labels", "attention"],
+    "visualization": [
+        *("labels", "attention", "paths", "record", "heat", "marks", "attention_figure"),
+    ],
     "inference": [
         *(
             "protocol",
@@ -79,6 +82,7 @@ ORDERS = {
         *("fetching", "hub", "origins", "imagenet", "downloads", "sources", "backbones"),
         *("model_card", "hub_mixin"),
     ],
+    "explorer": ["bounded", "pictures", "networks", "views", "answers", "query", "server"],
     "publishing": ["preparation", "upload", "pinning", "zoo"],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
     "weights.conversion": [
@@ -132,6 +136,7 @@ ORDERS = {
         "attention",
         "convert",
         "evaluate",
+        "explore",
         "export",
         "predict",
         "pretrain",

@@ -12,6 +12,7 @@ from ccnet.visualization import (
     capture_queries_and_keys,
     colorize,
     heat_colors,
+    heat_levels,
     heat_overlay,
     map_position,
     mark_pixel,
@@ -92,12 +93,24 @@ def test_heat_is_where_the_weights_are():
             heat_overlay(image, invalid)
 
 
+def test_linear_scale_goes_from_nothing_to_the_top():
+    weights = torch.tensor([[0, 0.1, 0.2, 0.4, 1.0]], dtype=torch.float64)
+    levels = heat_levels(weights, "linear", top=0.4)
+    assert levels.tolist() == [pytest.approx([0, 0.25, 0.5, 1, 1])]
+    levels = heat_levels(torch.tensor([[1, 1e-3, 1e-6, 0.0]]))
+    assert levels.tolist() == [pytest.approx([1, 0.5, 0, 0], abs=1e-6)]
+    with pytest.raises(ValueError, match="scale must be 'logarithmic' or 'linear', not 'log'"):
+        heat_levels(weights, "log")
+    with pytest.raises(ValueError, match="image of 4 channels cannot be shown"):
+        heat_overlay(torch.zeros(4, 1, 5, dtype=torch.uint8), weights)
+
+
 def test_weights_of_different_magnitudes_have_different_colors():
     weights = torch.tensor([[1, 1e-2, 1e-4, 1e-6, 1e-9, 0]], dtype=torch.float64)
     shown = np.array(heat_overlay(torch.zeros(3, 1, 6, dtype=torch.uint8), weights)).astype(int)
     brightness = shown.sum(axis=-1)[0]
     assert (brightness[:3] > brightness[1:4]).all()
-    assert brightness[3] == brightness[4] > brightness[5] == 0
+    assert brightness[2] > brightness[3] == brightness[4] == brightness[5] == 0
     assert tuple(shown[0, 0]) == tuple(heat_colors(np.ones(1))[0])
 
 

@@ -4,6 +4,8 @@ import zipfile
 
 import pytest
 
+from ccnet.explorer.server import FILES
+
 USE = """
 import sys
 from pathlib import Path
@@ -44,6 +46,7 @@ def test_wheel_holds_package_weights_and_licence(wheel, repository):
     assert {
         "ccnet/py.typed",
         "ccnet/weights/pins.json",
+        *(f"ccnet/explorer/page/{name}" for name, _ in FILES.values()),
         "ccnet/bundled/ccnet_resnet18_camvid.safetensors",
         "ccnet/bundled/ccnet_resnet18_camvid.md",
     } <= names

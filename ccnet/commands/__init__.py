@@ -8,6 +8,7 @@ COMMANDS = {
     "train": "train or fine-tune a network",
     "evaluate": "measure mIoU on a data set, and confirm the published one",
     "attention": "draw which positions a pixel attends to",
+    "explore": "click a pixel in the browser, and see from where it gathers",
     "convert": "convert a checkpoint of another code base",
     "export": "export a network as ONNX or a program of PyTorch",
     "pretrain": "pre-train a backbone on a folder or archive of classes",
