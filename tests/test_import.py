@@ -61,6 +61,7 @@ ORDERS = {
         *(
             "protocol",
             "command_line",
+            "economy",
             "logits",
             "windows",
             "memory",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import ImageLike
+from ccnet.inference.economy import economise
 from ccnet.inference.logits import leave_resizing
 from ccnet.inference.memory import Footprint, refused_without_memory, within_limit
 from ccnet.inference.protocol import InferenceProtocol, Size
@@ -142,6 +143,7 @@ def _parts(
     parameter = next(model.parameters())
     replica = evaluation_replica(model)
     resize = leave_resizing(replica, model) or (lambda logits, size: logits)
+    economise(replica, model)
 
     def prepare(region: Tensor) -> Tensor:
         return preprocessing(region.to(parameter.device)[None])[0]
