@@ -33,14 +33,10 @@ class RCCAHead(nn.Module):
 
     Attributes:
         channels: number of channels of the context: `in_channels // 4`.
-        joins_maps: whether features and context are joined before the bottleneck. True unless set,
-            for a bottleneck that takes both.
 
     Source:
         CCNet, section 3.3 (https://arxiv.org/abs/1811.11721).
     """
-
-    joins_maps = True
 
     @named_options()
     def __init__(
@@ -85,7 +81,7 @@ class RCCAHead(nn.Module):
 
     def join(self, features: Tensor, context: Tensor) -> Any:
         """Returns features (N, C, h, w) and context (N, C / 4, h, w) for the bottleneck."""
-        return torch.cat([features, context], dim=1) if self.joins_maps else (features, context)
+        return torch.cat([features, context], dim=1)
 
 
 class FCNHead(nn.Module):

@@ -61,7 +61,6 @@ ORDERS = {
         *(
             "protocol",
             "command_line",
-            "economy",
             "logits",
             "windows",
             "memory",

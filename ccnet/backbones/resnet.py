@@ -62,8 +62,6 @@ class Backbone(nn.Module):
         gradient_checkpointing: in training, save only the inputs of the residual blocks, and
             recompute their activations in the backward pass; off by default.
         channels: number of channels (C3, C4) of the two outputs.
-        is_channels_last: whether it lays its maps out channels-last, whatever the order of the
-            input. False unless set.
         stem_widths: output channels of the stem's 3x3 convolutions; empty for the 7x7 stem.
         slopes: of its activations, see `norm.activation_slopes`.
         preprocessing: of its ImageNet weights.
@@ -79,7 +77,6 @@ class Backbone(nn.Module):
 
     preprocessing = Preprocessing()
     image_size = None
-    is_channels_last = False
     settled: Mapping[str, Any] = {}
 
     @named_options()
@@ -140,7 +137,7 @@ class Backbone(nn.Module):
         """
         in_training = self.training and torch.is_grad_enabled()
         options = {"checkpointed": True} if self.gradient_checkpointing and in_training else {}
-        stage3 = self.stem(_channels_last(x) if self.is_channels_last else x)
+        stage3 = self.stem(x)
         for stage in (self.layer1, self.layer2, self.layer3):
             stage3 = stage(stage3, **options)
         return stage3, self.layer4(stage3, **options)
@@ -177,10 +174,6 @@ class _Pool(nn.MaxPool2d):
             return F.max_pool2d(repeated, self.kernel_size, self.stride, self.padding)
         pooled: Tensor = super().forward(x)
         return pooled
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _contexts(

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import ImageLike
-from ccnet.inference.economy import economise
 from ccnet.inference.logits import leave_resizing
 from ccnet.inference.memory import Footprint, refused_without_memory, within_limit
 from ccnet.inference.protocol import InferenceProtocol, Size
@@ -143,7 +142,8 @@ def _parts(
     parameter = next(model.parameters())
     replica = evaluation_replica(model)
     resize = leave_resizing(replica, model) or (lambda logits, size: logits)
-    economise(replica, model)
+    if replica is not model and hasattr(replica, "_economise"):
+        replica._economise(model)  # type: ignore[operator]
 
     def prepare(region: Tensor) -> Tensor:
         return preprocessing(region.to(parameter.device)[None])[0]
