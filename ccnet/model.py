@@ -240,7 +240,10 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
                 `losses.CategoryConsistentLoss`.
 
         Returns:
-    X
+            "out": (N, K, H, W), logits in float32 (float64 for a float64 network); (N, K, h, w)
+            unless `resizes_logits`. In training mode also "aux": logits of the auxiliary head, if
+            any, likewise. With `return_rcca` also "rcca": (N, C, h, w).
+
         Raises:
             ValueError: if x is not such a batch, or its size is none that the backbone takes.
         """
@@ -278,7 +281,6 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
         return count_footprint(_economical, json.dumps(self.config), self.backbone.image_size)
 
     def _economise(self, model: nn.Module) -> None:
-        """Has this replica of a model compute in less memory."""
         economise(self, model)
 
     def transforms(self) -> Preprocessing:
