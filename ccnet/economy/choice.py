@@ -7,6 +7,7 @@ own, or gradients are recorded, all is computed as ever.
 """
 
 from collections.abc import Collection
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,7 +45,9 @@ def economise(replica: nn.Module, model: nn.Module | None = None) -> None:
 
 
 def _change(module: Any, own: Collection[nn.Module]) -> None:
-    """Changes the class of a module, if what it consists of allows for that."""
+    """Changes the class of a module, if what it consists of allows for that and gains by it."""
+    if type(module) is nn.Sequential and not any(overwrites(*pair) for pair in pairwise(module)):
+        return
     if isinstance(module, BasicBlock | Bottleneck):
         is_known = all(overwrites(*layer) for layer in layers_of(module))
         if not (is_known and all(part in own for part in module.modules())):
