@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccnet.backbones import build_backbone, check_name
 from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
+from ccnet.economy import economise
 from ccnet.freezing import Freezable
 from ccnet.heads import FCNHead, RCCAHead
 from ccnet.inference.memory import Footprint, count_footprint
@@ -240,9 +241,8 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
 
         Returns:
             "out": (N, K, H, W), logits in float32 (float64 for a float64 network); (N, K, h, w)
-            unless `resizes_logits`. In training
-            mode also "aux": logits of the auxiliary head, if any, likewise. With `return_rcca` also
-            "rcca": (N, C, h, w).
+            unless `resizes_logits`. In training mode also "aux": logits of the auxiliary head, if
+            any, likewise. With `return_rcca` also "rcca": (N, C, h, w).
 
         Raises:
             ValueError: if x is not such a batch, or its size is none that the backbone takes.
@@ -278,7 +278,10 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
         return F.interpolate(wide, size, mode="bilinear", align_corners=self.align_corners)
 
     def _footprint(self) -> Footprint:
-        return count_footprint(CCNet, json.dumps(self.config), self.backbone.image_size)
+        return count_footprint(_economical, json.dumps(self.config), self.backbone.image_size)
+
+    def _economise(self, model: nn.Module) -> None:
+        economise(self, model)
 
     def transforms(self) -> Preprocessing:
         """Returns the preprocessing of an image to the network's input (N, C, H, W)."""
@@ -287,3 +290,10 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
     def generate_model_card(self, **details: Any) -> ModelCard:
         """Generates the model card; `details` replace those of `card_details`."""
         return ModelCard(write_model_card(self.config, {**self.card_details, **details}))
+
+
+def _economical(**config: Any) -> CCNet:
+    """Builds a network that computes as `predict` has it."""
+    model = CCNet(**config).eval()
+    economise(model)
+    return model

@@ -24,7 +24,8 @@ ORDERS = {
         *("attention_kernel", "attention"),
         *("baselines", "norm", "class_tables", "class_fields", "classes", "losses"),
         *("images", "transforms", "visualization"),
-        *("datasets", "inference", "weights", "backbones", "freezing", "heads", "reconfiguration"),
+        *("datasets", "inference", "weights", "backbones", "freezing", "heads", "economy"),
+        "reconfiguration",
         *(
             "model",
             "zoo",
@@ -108,6 +109,7 @@ ORDERS = {
         *("case", "colors", "judgement", "meaning", "dataset"),
     ],
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
+    "economy": ["layers", "blocks", "choice"],
     "deployment": [
         *("data_flow", "folding", "fusion", "optimization", "command_line"),
         *("contract", "programs", "openvino_runtime", "onnx_metadata", "onnx_files", "torch_files"),

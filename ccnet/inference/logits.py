@@ -26,8 +26,8 @@ class PixelLogits:
 
     Bilinear interpolation is separable, so it is done along all rows first, at the height of the
     feature map, and then along the columns that are asked for. The values are bit for bit those of
-    one interpolation of everything (in channels-last layout up to rounding); bands of rows would
-    not be, since PyTorch's interpolation has no offset.
+    one interpolation of everything; bands of rows would not be, since PyTorch's interpolation has
+    no offset.
 
     Attributes:
         wide: (1, K, h, W): h is H if all logits are there.
@@ -43,6 +43,7 @@ class PixelLogits:
     def of(cls, logits: Tensor, size: Size, resize: Resize) -> "PixelLogits":
         """Takes logits (1, K, h, w) of a feature map, or of the pixels themselves."""
         if logits.shape[-2:] != size:
+            logits = logits.contiguous()  # channels-last, interpolation rounds by the size
             rows = size[0]
             if len(column_bands(logits.shape[1] * size[0] * size[1], size[1])) > 1:
                 rows = logits.shape[2]

@@ -51,8 +51,8 @@ def count_footprint(
     """Counts what a forward pass of one picture takes, without the resize of its logits.
 
     Its numbers are the results of all operations for as long as they live, and the copies of input
-    and output in which a convolution computes. Nothing is computed here: the network is on the meta
-    device.
+    and output in which a convolution computes unless its input is channels-last. Nothing is
+    computed here: the network is on the meta device.
 
     Args:
         build: the constructor of the network.
@@ -84,11 +84,16 @@ class _Ledger(TorchDispatchMode):
         self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         results = operation(*args, **(kwargs or {}))
-        for tensor in tree_leaves(results):
-            if isinstance(tensor, Tensor):
-                self._enter(tensor.untyped_storage())
-        is_convolution = operation.overloadpacket is torch.ops.aten.convolution
-        copies = args[0].nbytes + results.nbytes if is_convolution else 0
+        copies = 0
+        if operation.overloadpacket is torch.ops.aten.convolution:
+            if _is_channels_last(args[0]):  # not all results on the meta device are so too
+                results = results.contiguous(memory_format=torch.channels_last)
+            else:
+                copies = args[0].nbytes + results.nbytes
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        for storage in _storages(results):
+            if storage._cdata not in given:  # no view of a parameter, for example
+                self._enter(storage)
         self.peak = max(self.peak, self._live + copies)
         return results
 
@@ -102,6 +107,16 @@ class _Ledger(TorchDispatchMode):
     def _leave(self, key: int, size: int) -> None:
         self._known.discard(key)
         self._live -= size
+
+
+def _storages(tensors: Any) -> Iterator[torch.UntypedStorage]:
+    for tensor in tree_leaves(tensors):
+        if isinstance(tensor, Tensor):
+            yield tensor.untyped_storage()
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.movedim(1, -1).is_contiguous()
 
 
 def within_limit(

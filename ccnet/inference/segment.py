@@ -142,6 +142,8 @@ def _parts(
     parameter = next(model.parameters())
     replica = evaluation_replica(model)
     resize = leave_resizing(replica, model) or (lambda logits, size: logits)
+    if replica is not model and hasattr(replica, "_economise"):
+        replica._economise(model)  # type: ignore[operator]
 
     def prepare(region: Tensor) -> Tensor:
         return preprocessing(region.to(parameter.device)[None])[0]

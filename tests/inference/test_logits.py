@@ -85,6 +85,7 @@ OPTIONS = [
 )
 def test_bands_change_no_label_and_no_probability(make_model, monkeypatch, options, align_corners):
     """Against the network's own resize, which a hook that looks at its output asks for."""
+    monkeypatch.setattr(CCNet, "_economise", lambda *_: None)  # which hooks prevent in part
     model = make_model(align_corners=align_corners)
     pixels = torch.randint(256, (3, 70, 400), dtype=torch.uint8)
     model.register_forward_hook(lambda *_: None)

@@ -162,11 +162,11 @@ def test_the_limit_of_memory_is_that_of_the_image_as_it_is_seen(learnt, seen, ca
     """A photograph whose own size is beyond it is not cut into windows."""
     image = image_of((300, 400))
     with caplog.at_level(logging.WARNING):
-        learnt.predict(image, memory_limit=0.02)
+        learnt.predict(image, memory_limit=0.012)
     assert not caplog.records
     assert [tuple(x.shape[2:]) for x in seen] == [(24, 32)]
     with pytest.raises(ValueError, match="more than the memory limit"):
-        learnt.predict(image, memory_limit=0.02, fit=None)
+        learnt.predict(image, memory_limit=0.012, fit=None)
 
 
 def test_a_result_says_at_which_size_it_was_seen(learnt):
