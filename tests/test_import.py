@@ -56,7 +56,7 @@ ORDERS = {
         ),
         *("decoding", "channels"),
     ],
-    "visualization": ["labels", "attention"],
+    "visualization": ["palettes", "legend", "labels", "notebook", "attention"],
     "inference": [
         *(
             "protocol",

@@ -1,6 +1,8 @@
 """Segmentation: the result of inference on one image."""
 
 import os
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,9 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from ccnet import visualization
-from ccnet.classes import LabelSet
+from ccnet.classes import Color, LabelSet
 from ccnet.inference.marked_png import save_marked
 from ccnet.options import named_options
+from ccnet.visualization.labels import to_array
+from ccnet.visualization.legend import class_areas, legend_entries, legend_html
+from ccnet.visualization.notebook import is_notebook, open_window, pictures_html
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,10 @@ class Segmentation:
 
     def shares(self) -> dict[str, float]:
         """Returns the fraction of the image, 0..1, of every class in it, largest first."""
-        return {self.categories[label]: share for label, _, share in self._areas()}
+        return {
+            self.categories[label]: share
+            for label, _, share in class_areas(self.labels, len(self.label_set))
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what is in the image, JSON-able: its size, and the classes that occur.
@@ -89,32 +97,72 @@ class Segmentation:
                 "share": share,
                 "color": list(self.label_set.colors[label]),
             }
-            for label, pixels, share in self._areas()
+            for label, pixels, share in class_areas(self.labels, len(self.label_set))
         }
         return {"width": width, "height": height, "classes": classes}
-
-    def _areas(self) -> list[tuple[int, int, float]]:
-        """Label, number of pixels and share of every class in the image, largest first.
-
-        Labels that are no class, which a caller may have set, are none here either.
-        """
-        counts = self.labels.flatten().bincount(minlength=len(self.label_set))
-        shares = (counts.double() / self.labels.numel()).tolist()
-        areas = list(zip(range(len(self.label_set)), counts.tolist(), shares, strict=False))
-        return sorted((area for area in areas if area[1]), key=lambda area: -area[1])
 
     def colorize(self) -> Image.Image:
         """Draws the labels as an indexed image in the colours of the classes."""
         return visualization.colorize(self.labels, self.label_set)
 
     @named_options()
-    def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """Blends the colours of the classes over the image, in RGB; `opacity` is in 0..1.
+    def overlay(
+        self,
+        opacity: float = 0.5,
+        *,
+        classes: str | int | Iterable[str | int] | None = None,
+        legend: bool = False,
+        outlines: bool = False,
+        colors: Sequence[Color] | None = None,
+    ) -> Image.Image:
+        """Blends the classes over the image, in colours that people tell apart, in RGB.
+
+        Args:
+            opacity: 0 (only the image) to 1 (only the colours).
+            classes: names or labels of the classes to draw; None for all.
+            legend: whether to draw below the image which colour is which class, and its share.
+            outlines: whether the borders of the classes are in their colours alone.
+            colors: a colour for each class; None for `visualization.display_colors`. Those of label
+                files are `label_set.colors`.
 
         Raises:
-            ValueError: if the image is of other channels than 1 or 3, or the opacity is outside.
+            ValueError: if the image is of other channels than 1 or 3, the opacity is outside, or
+                there is no such class.
         """
-        return visualization.overlay(self.image, self.labels, self.label_set, opacity)
+        return visualization.overlay(
+            self.image,
+            self.labels,
+            self.label_set,
+            opacity,
+            classes=classes,
+            legend=legend,
+            outlines=outlines,
+            colors=colors,
+        )
+
+    def show(self) -> None:
+        """Shows the result: in a notebook as at the end of a cell, else in the desktop's viewer.
+
+        Raises:
+            OSError: if there is no display.
+            ValueError: if the image is of other channels than 1 or 3.
+        """
+        if is_notebook():
+            sys.modules["IPython"].display.display(self)
+        else:
+            open_window(self.overlay(legend=True))
+
+    def _repr_html_(self) -> str:
+        """Image, overlay and legend for a notebook; of other channels than 1 or 3 labels alone."""
+        colors = visualization.display_colors(self.label_set)
+        entries = legend_entries(self.labels, self.label_set, colors)
+        if self.image.shape[0] in (1, 3):
+            image = to_array(self.image.expand(3, -1, -1).movedim(0, -1))
+            pictures = [Image.fromarray(image), self.overlay()]
+        else:
+            black = torch.zeros_like(self.labels).expand(3, -1, -1)
+            pictures = [visualization.overlay(black, self.labels, self.label_set, 1.0)]
+        return pictures_html(pictures, self.describe_size(), legend_html(entries))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the labels as an indexed PNG: pixel values are labels, the palette their colours.
