@@ -66,6 +66,8 @@ ORDERS = {
             "memory",
             "replica",
             "marked_png",
+            "polygons",
+            "annotations",
             "result",
             "segment",
             "prediction",
@@ -137,6 +139,7 @@ REQUIRED = {"torch", "torchvision", "numpy", "PIL", "huggingface_hub", "safetens
 
 EXTRAS = {
     "images": {"pillow_heif"},
+    "inference": {"av", "pycocotools"},
     "backbones": {"timm"},
     "datasets": {"tqdm"},
     "deployment": {"onnx", "onnxruntime", "openvino", "tqdm"},

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ccnet import visualization
 from ccnet.classes import Color, LabelSet
+from ccnet.inference.annotations import coco_dataset, save_coco
 from ccnet.inference.marked_png import save_marked
 from ccnet.options import named_options
 from ccnet.visualization.labels import to_array
@@ -163,6 +165,40 @@ class Segmentation:
             black = torch.zeros_like(self.labels).expand(3, -1, -1)
             pictures = [visualization.overlay(black, self.labels, self.label_set, 1.0)]
         return pictures_html(pictures, self.describe_size(), legend_html(entries))
+
+    @named_options()
+    def to_coco(self, file_name: str, segmentation: str = "polygons") -> dict[str, Any]:
+        """Returns the labels as a data set of one image in COCO's format, JSON-able.
+
+        Args:
+            file_name: of the image, by which annotation tools find it.
+            segmentation: "polygons", or "rle" for run lengths; see `annotations.coco_dataset`,
+                which takes several images too.
+
+        Raises:
+            ValueError: if there is no such segmentation; for "rle" if `pycocotools` is missing.
+        """
+        return coco_dataset({file_name: self.labels}, self.label_set, segmentation)
+
+    @named_options()
+    def save_coco(
+        self,
+        path: str | os.PathLike[str],
+        file_name: str | None = None,
+        segmentation: str = "polygons",
+    ) -> None:
+        """Writes what `to_coco` returns as a .json file.
+
+        Args:
+            path: of the file.
+            file_name: of the image; None for the name of the file up to its first full stop.
+            segmentation: as of `to_coco`.
+
+        Raises:
+            ValueError: if the file name does not end in .json; as `to_coco`.
+        """
+        name = Path(path).name.partition(".")[0] if file_name is None else file_name
+        save_coco({name: self.labels}, self.label_set, path, segmentation)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the labels as an indexed PNG: pixel values are labels, the palette their colours.
