@@ -43,15 +43,25 @@ def open_video(path: Path) -> Any:
     import av
 
     try:
-        video = av.open(str(path.absolute()), options={"protocol_whitelist": "file"})
+        video = av.open(
+            str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a video: {reason_in(error)}") from error
-    if video.streams.video:
-        video.streams.video[0].thread_type = "AUTO"
+    if (stream := main_stream(video)) is not None:
+        stream.thread_type = "AUTO"
         return video
-    kinds = sorted({stream.type for stream in video.streams})
+    kinds = sorted({one.type for one in video.streams} - {"video"})
     video.close()
     raise ValueError(f"{path} has no pictures: it holds {' and '.join(kinds) or 'nothing'}")
+
+
+def main_stream(video: Any) -> Any:
+    """Returns the first video stream, but no still picture such as a cover; None without one."""
+    from av.stream import Disposition
+
+    moving = (one for one in video.streams.video if not one.disposition & Disposition.attached_pic)
+    return next(moving, None)
 
 
 def pictures_of(video: Any, path: Path, sound: Callable[[Any], None]) -> Iterator[Picture]:
@@ -61,7 +71,7 @@ def pictures_of(video: Any, path: Path, sound: Callable[[Any], None]) -> Iterato
     """
     import av
 
-    stream, damaged, found = video.streams.video[0], 0, 0
+    stream, damaged, found = main_stream(video), 0, 0
     for packet in _packets(video):
         if packet.stream.type == "audio":
             sound(packet)
@@ -83,7 +93,7 @@ def expected_pictures(video: Any) -> int | None:
     """The number of pictures: what the file says, or an estimate; None if nothing is known."""
     import av
 
-    stream = video.streams.video[0]
+    stream = main_stream(video)
     if stream.frames or not (video.duration and stream.average_rate):
         return stream.frames or None
     return int(video.duration * stream.average_rate / av.time_base)
@@ -98,7 +108,7 @@ def _packets(video: Any) -> Iterator[Any]:
     """The packets of the first video stream and sound track, as far as the file can be read."""
     import av
 
-    packets = video.demux([video.streams.video[0], *video.streams.audio[:1]])
+    packets = video.demux([main_stream(video), *video.streams.audio[:1]])
     while True:
         try:
             yield next(packets)

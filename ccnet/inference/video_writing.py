@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnet.inference.video_reading import Picture, reason_in
+from ccnet.inference.video_reading import Picture, main_stream, reason_in
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class VideoWriter:
         import av
 
         self.pictures = 0
-        self._target, self._original = target, video.streams.video[0]
+        self._target, self._original = target, main_stream(video)
         container, codec, options = ENCODERS[target.suffix.lower()]
         self._output = av.open(str(path), "w", format=container)
         rate = self._original.average_rate or self._original.guessed_rate or _USUAL_RATE
