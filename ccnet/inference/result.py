@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,7 +19,7 @@ from ccnet.inference.marked_png import save_marked
 from ccnet.options import named_options
 from ccnet.visualization.labels import to_array
 from ccnet.visualization.legend import class_areas, legend_entries, legend_html
-from ccnet.visualization.notebook import is_notebook, open_window, pictures_html
+from ccnet.visualization.notebook import is_notebook, open_window, pictures_html, reduced
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,19 @@ class Segmentation:
         """Image, overlay and legend for a notebook; of other channels than 1 or 3 labels alone."""
         colors = visualization.display_colors(self.label_set)
         entries = legend_entries(self.labels, self.label_set, colors)
-        if self.image.shape[0] in (1, 3):
-            image = to_array(self.image.expand(3, -1, -1).movedim(0, -1))
-            pictures = [Image.fromarray(image), self.overlay()]
-        else:
-            black = torch.zeros_like(self.labels).expand(3, -1, -1)
-            pictures = [visualization.overlay(black, self.labels, self.label_set, 1.0)]
+        is_shown = self.image.shape[0] in (1, 3)
+        image = self.image if is_shown else torch.zeros_like(self.labels)[None]
+        picture = reduced(Image.fromarray(to_array(image.expand(3, -1, -1).movedim(0, -1))))
+        labels = Image.fromarray(to_array(self.labels)).resize(
+            picture.size, Image.Resampling.NEAREST
+        )
+        drawn = visualization.overlay(
+            torch.from_numpy(np.array(picture)).movedim(-1, 0),
+            torch.from_numpy(np.array(labels)),
+            self.label_set,
+            0.5 if is_shown else 1.0,
+        )
+        pictures = [picture, drawn] if is_shown else [drawn]
         return pictures_html(pictures, self.describe_size(), legend_html(entries))
 
     @named_options()

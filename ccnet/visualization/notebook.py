@@ -13,11 +13,18 @@ LARGEST_SIDE = 640
 """Of a picture in a notebook, in pixels: it is a JPEG of some 100 kB whatever it was."""
 
 
+def reduced(picture: Image.Image) -> Image.Image:
+    """Copies a picture, and reduces it until it fits into a square of `LARGEST_SIDE`."""
+    small = picture.copy()
+    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    return small
+
+
 def pictures_html(pictures: Iterable[Image.Image], caption: str, legend: str = "") -> str:
     """Returns pictures beside one another as HTML that needs nothing else.
 
     Args:
-        pictures: each reduced to at most 640 x 640 pixels.
+        pictures: as `reduced` returns them.
         caption: text, which is escaped.
         legend: HTML.
     """
@@ -55,8 +62,6 @@ def is_notebook() -> bool:
 
 
 def _jpeg(picture: Image.Image) -> str:
-    small = picture.convert("RGB")
-    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     file = BytesIO()
-    small.save(file, "JPEG", quality=85, subsampling=0)
+    picture.save(file, "JPEG", quality=85, subsampling=0)
     return b64encode(file.getvalue()).decode()
