@@ -6,6 +6,7 @@ Source: https://cocodataset.org/#format-data (object detection).
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from ccnet.classes import LabelSet
 from ccnet.console import require_extra
 from ccnet.files import atomic_write
+from ccnet.inference.marked_png import KEYWORD, ORIGIN_KEYWORDS, PROGRAM, Origin
 from ccnet.inference.polygons import regions_of
 from ccnet.schema import check, one_of
 from ccnet.visualization.labels import to_array
@@ -23,6 +25,9 @@ from ccnet.visualization.legend import class_areas
 
 SEGMENTATIONS = ("polygons", "rle")
 """How COCO's format may hold areas."""
+
+_START, _END, _MOST_INFO = b'{"info":', b"]}", 2**16
+"""How files begin and end, and how many bytes are read to know what they are of."""
 
 _Labels = NDArray[np.uint8]
 
@@ -80,7 +85,7 @@ def coco_dataset(
         )
     ]
     return {
-        "info": {"description": "segmented by ccnet"},
+        "info": {"description": "segmented by ccnet", KEYWORD: PROGRAM},
         "licenses": [],
         "images": described,
         "annotations": annotations,
@@ -93,17 +98,65 @@ def save_coco(
     label_set: LabelSet,
     path: str | os.PathLike[str],
     segmentation: str = "polygons",
+    *,
+    origin: Origin | None = None,
+    replace: bool = True,
 ) -> None:
-    """Writes `coco_dataset` as JSON.
+    """Writes `coco_dataset` as JSON, which says that this program made it.
+
+    Args:
+        images: as of `coco_dataset`.
+        label_set: as of `coco_dataset`.
+        path: of the file.
+        segmentation: as of `coco_dataset`.
+        origin: which the file tells, in "info"; `read_coco_origin` reads it.
+        replace: whether to replace a file at `path`.
 
     Raises:
+        FileExistsError: if there is something at `path`, and it is not to be replaced.
         ValueError: as `coco_dataset`; if the file name does not end in .json.
     """
     if Path(path).suffix.lower() != ".json":
         raise ValueError(f"annotations can only be saved as .json, not as {path}")
-    text = json.dumps(coco_dataset(images, label_set, segmentation), separators=(",", ":"))
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    data = coco_dataset(images, label_set, segmentation)
+    told = dict(zip(ORIGIN_KEYWORDS, astuple(origin or Origin()), strict=True))
+    data["info"] |= {name: value for name, value in told.items() if value}
+    with atomic_write(path, replace=replace) as temporary:
+        temporary.write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")
+
+
+def read_coco_origin(path: Path) -> Origin | None:
+    """Reads what a file of `save_coco` is of; only its beginning and end are read.
+
+    Returns:
+        None if there is nothing at the path.
+
+    Raises:
+        ValueError: if there is something else, or such a file is not complete.
+    """
+    if not os.path.lexists(path):
+        return None
+    info = _info_of(path) if path.is_file() else {}
+    if info.get(KEYWORD) != PROGRAM:
+        raise ValueError(
+            f"{path} is not replaced, since it is no result of this version's: move it away, or "
+            "choose another folder for the results"
+        )
+    return Origin(*(str(info.get(keyword, "")) for keyword in ORIGIN_KEYWORDS))
+
+
+def _info_of(path: Path) -> dict[str, Any]:
+    """The first value of a complete file of `save_coco`; empty for any other file."""
+    with path.open("rb") as file:
+        start = file.read(_MOST_INFO)
+        file.seek(-min(len(_END), file.seek(0, os.SEEK_END)), os.SEEK_END)
+        if not start.startswith(_START) or file.read() != _END:
+            return {}
+    try:
+        info, _ = json.JSONDecoder().raw_decode(start[len(_START) :].decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return info if isinstance(info, dict) else {}
 
 
 def _polygons(labels: _Labels, classes: int) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ccnet import visualization
 from ccnet.classes import Color, LabelSet
 from ccnet.inference.annotations import coco_dataset, save_coco
-from ccnet.inference.marked_png import save_marked
+from ccnet.inference.marked_png import Origin, save_marked
 from ccnet.options import named_options
 from ccnet.visualization.labels import to_array
 from ccnet.visualization.legend import class_areas, legend_entries, legend_html
@@ -194,19 +194,33 @@ class Segmentation:
         path: str | os.PathLike[str],
         file_name: str | None = None,
         segmentation: str = "polygons",
+        *,
+        origin: Origin | None = None,
+        replace: bool = True,
     ) -> None:
         """Writes what `to_coco` returns as a .json file.
 
         Args:
             path: of the file.
-            file_name: of the image; None for the name of the file up to its first full stop.
+            file_name: of the image; None for NAME of NAME.json or NAME.polygons.json.
             segmentation: as of `to_coco`.
+            origin: which the file tells, as PNGs of results do.
+            replace: whether to replace a file at `path`.
 
         Raises:
+            FileExistsError: if there is something at `path`, and it is not to be replaced.
             ValueError: if the file name does not end in .json; as `to_coco`.
         """
-        name = Path(path).name.partition(".")[0] if file_name is None else file_name
-        save_coco({name: self.labels}, self.label_set, path, segmentation)
+        if file_name is None:
+            file_name = Path(path).stem.removesuffix(f".{segmentation}")
+        save_coco(
+            {file_name: self.labels},
+            self.label_set,
+            path,
+            segmentation,
+            origin=origin,
+            replace=replace,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the labels as an indexed PNG: pixel values are labels, the palette their colours.

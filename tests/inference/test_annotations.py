@@ -8,7 +8,8 @@ import torch
 
 from ccnet.classes import ADE20K, LabelSet
 from ccnet.inference import Segmentation
-from ccnet.inference.annotations import coco_dataset, save_coco
+from ccnet.inference.annotations import coco_dataset, read_coco_origin, save_coco
+from ccnet.inference.marked_png import Origin
 from ccnet.inference.polygons import regions_of
 
 LABEL_SET = LabelSet.numbered(3)
@@ -144,6 +145,40 @@ def test_result_as_annotations(tmp_path):
         ValueError, match="segmentation must be one of 'polygons', 'rle', not 'box'"
     ):
         result.to_coco("a.jpg", "box")
+
+
+def test_file_says_what_it_is_of(tmp_path):
+    path = tmp_path / "a.b.rle.json"
+    result = Segmentation(MAPS["hole"], LABEL_SET, torch.zeros(3, 3, 3, dtype=torch.uint8))
+    assert read_coco_origin(path) is None
+    result.save_coco(path)
+    assert read_coco_origin(path) == Origin()
+    origin = Origin("1" * 64, "2" * 64, '{"flip": true}')
+    with pytest.raises(FileExistsError):
+        result.save_coco(path, origin=origin, replace=False)
+    result.save_coco(tmp_path / "a.b.polygons.json", origin=origin, replace=False)
+    assert read_coco_origin(tmp_path / "a.b.polygons.json") == origin
+    data = json.loads((tmp_path / "a.b.polygons.json").read_text())
+    assert data["images"][0]["file_name"] == "a.b"
+
+
+FOREIGN = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[:-1],
+    "other JSON": lambda content: b'{"info":{"description":"mine"},"images":[]}',
+    "no mapping": lambda content: b'{"info":[["ccnet"]]}',
+    "nested": lambda content: b'{"info":' + b"[" * 60_000 + b"]}",
+    "no JSON": lambda content: b"\x00\xff" + content,
+}
+
+
+@pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN)
+def test_no_other_file_passes_for_a_result(tmp_path, change):
+    path = tmp_path / "a.json"
+    save_coco({"a": MAPS["hole"]}, LABEL_SET, path)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"a\.json is not replaced, since it is no result"):
+        read_coco_origin(path)
 
 
 def test_many_classes_and_large_labels():
