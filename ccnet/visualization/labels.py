@@ -6,7 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from ccnet.class_fields import colors_of
@@ -94,11 +94,12 @@ def overlay(
     tints = Image.fromarray(pixels)
     tints.putpalette([channel for color in colors for channel in color])
     tints = tints.convert("RGB")
-    drawn = np.isin(np.arange(256), chosen)[pixels]
-    blended = Image.composite(Image.blend(picture, tints, opacity), picture, _mask(drawn))
+    drawn = Image.fromarray(pixels).point([255 * (label in chosen) for label in range(256)])
+    blended = Image.composite(Image.blend(picture, tints, opacity), picture, drawn)
     if outlines:
         width = max(1, round(min(pixels.shape) / _OUTLINES_OF_PICTURE))
-        blended = Image.composite(tints, blended, _mask(drawn & _is_border(pixels, width)))
+        border = Image.fromarray(_is_border(pixels, width).astype(np.uint8) * 255)
+        blended = Image.composite(tints, blended, ImageChops.darker(drawn, border))
     if legend:
         return with_legend(blended, legend_entries(labels, label_set, colors, chosen))
     return blended
@@ -141,10 +142,6 @@ def _is_border(labels: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
             mark[step:] |= differs
             mark[:-step] |= differs
     return border
-
-
-def _mask(where: NDArray[np.bool_]) -> Image.Image:
-    return Image.fromarray(where.astype(np.uint8) * 255)
 
 
 def to_array(pixels: Tensor) -> NDArray[np.uint8]:
