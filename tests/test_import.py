@@ -59,7 +59,8 @@ ORDERS = {
         *("decoding", "channels"),
     ],
     "visualization": [
-        *("labels", "attention", "paths", "record", "heat", "marks", "attention_figure"),
+        *("palettes", "legend", "labels", "notebook"),
+        *("attention", "paths", "record", "heat", "marks", "attention_figure"),
     ],
     "inference": [
         *(
@@ -70,9 +71,14 @@ ORDERS = {
             "memory",
             "replica",
             "marked_png",
+            "polygons",
+            "annotations",
             "result",
             "segment",
             "prediction",
+            "video_reading",
+            "video_writing",
+            "video",
             "image_files",
             "results",
         ),
@@ -140,6 +146,7 @@ ORDERS = {
         "evaluate",
         "explore",
         "export",
+        "video",
         "predict",
         "pretrain",
         "publish",
@@ -153,6 +160,7 @@ REQUIRED = {"torch", "torchvision", "numpy", "PIL", "huggingface_hub", "safetens
 
 EXTRAS = {
     "images": {"pillow_heif"},
+    "inference": {"av", "pycocotools"},
     "backbones": {"timm"},
     "datasets": {"tqdm"},
     "deployment": {"onnx", "onnxruntime", "openvino", "tqdm"},

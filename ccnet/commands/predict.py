@@ -2,6 +2,7 @@
 
     ccnet predict street.jpg --output results
     ccnet predict photos "more/**/*.png" --output results --mode slide --flip
+    ccnet predict clip.mp4 --output clip.overlay.mp4
 
 Images are given as files, folders (searched recursively; a line says which other files were left
 out) and glob patterns; results of this program are no images there. For each image, two PNGs are
@@ -16,6 +17,10 @@ line says how many of them are of other weights or options. Those of another pic
 or of this one before it was changed, are only replaced by --overwrite, and files of the same names
 that are no results never. Images that cannot be segmented are listed at the end; the exit status is
 then 1.
+
+One video, given alone, becomes a video of the overlays, at --output or as NAME.overlay.mp4 in that
+folder, with the times and the sound of the original (extra "video"). Ctrl-C leaves the pictures so
+far in NAME.partial.mp4.
 
 The network sees an image as large as those that it learnt from, if it knows their size, and at the
 image's own size with --fit none. An image that would take more memory than --memory-limit as a
@@ -41,6 +46,7 @@ from tqdm import tqdm
 import ccnet
 from ccnet.classes import CAMVID
 from ccnet.command_line import ArgumentParser
+from ccnet.commands.video import check_clip, segment_clip, video_of
 from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
 from ccnet.deployment.command_line import add_optimize_option, optimized, settle_precision
@@ -106,7 +112,8 @@ def parse_arguments(
         InferenceProtocol(**options)
         if not 0 < arguments.memory_limit < math.inf:
             raise ValueError(f"--memory-limit must be positive, not {arguments.memory_limit}")
-        arguments.output.mkdir(parents=True, exist_ok=True)
+        if video_of(arguments) is None:
+            arguments.output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return arguments, options
@@ -242,6 +249,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
     arguments, options = parse_arguments(argv, prog)
     try:
+        if (video := video_of(arguments)) is not None:
+            check_clip(video, arguments)
+            segmenter = Segmenter(arguments, options)
+            segment_clip(video, arguments, segmenter.model, segmenter.protocol)
+            return
         with largest_picture(max(2, int(arguments.memory_limit * GIB / PICTURE_BYTES))):
             if arguments.images:
                 raise SystemExit(segment_all(arguments, options))

@@ -13,7 +13,7 @@ from ccnet.classes import Color, LabelSet
 from ccnet.console import printable
 from ccnet.evaluation.scores import Scores
 from ccnet.files import atomic_write
-from ccnet.visualization import overlay
+from ccnet.visualization import display_colors, overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,6 +123,7 @@ def samples_page(samples: Sequence[Sample], label_set: LabelSet, title: str) -> 
             for sample in samples
         )
     ]
+    colors = display_colors(label_set)
     legend_rows = -(-len(shown) // 6)
     height = sum(heights) + 0.6 + 0.3 * legend_rows
     figure = _figure(3 * column, height)
@@ -141,7 +142,7 @@ def samples_page(samples: Sequence[Sample], label_set: LabelSet, title: str) -> 
     figure.legend(
         handles=[
             Patch(
-                facecolor=_fraction(label_set.colors[label]),
+                facecolor=_fraction(colors[label]),
                 edgecolor=_FAINT,
                 label=_text(label_set.categories[label]),
             )

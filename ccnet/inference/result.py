@@ -1,17 +1,25 @@
 """Segmentation: the result of inference on one image."""
 
 import os
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ccnet import visualization
-from ccnet.classes import LabelSet
-from ccnet.inference.marked_png import save_marked
+from ccnet.classes import Color, LabelSet
+from ccnet.inference.annotations import coco_dataset, save_coco
+from ccnet.inference.marked_png import Origin, save_marked
 from ccnet.options import named_options
+from ccnet.visualization.labels import to_array
+from ccnet.visualization.legend import class_areas, legend_entries, legend_html
+from ccnet.visualization.notebook import is_notebook, open_window, pictures_html, reduced
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,10 @@ class Segmentation:
 
     def shares(self) -> dict[str, float]:
         """Returns the fraction of the image, 0..1, of every class in it, largest first."""
-        return {self.categories[label]: share for label, _, share in self._areas()}
+        return {
+            self.categories[label]: share
+            for label, _, share in class_areas(self.labels, len(self.label_set))
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what is in the image, JSON-able: its size, and the classes that occur.
@@ -89,32 +100,127 @@ class Segmentation:
                 "share": share,
                 "color": list(self.label_set.colors[label]),
             }
-            for label, pixels, share in self._areas()
+            for label, pixels, share in class_areas(self.labels, len(self.label_set))
         }
         return {"width": width, "height": height, "classes": classes}
-
-    def _areas(self) -> list[tuple[int, int, float]]:
-        """Label, number of pixels and share of every class in the image, largest first.
-
-        Labels that are no class, which a caller may have set, are none here either.
-        """
-        counts = self.labels.flatten().bincount(minlength=len(self.label_set))
-        shares = (counts.double() / self.labels.numel()).tolist()
-        areas = list(zip(range(len(self.label_set)), counts.tolist(), shares, strict=False))
-        return sorted((area for area in areas if area[1]), key=lambda area: -area[1])
 
     def colorize(self) -> Image.Image:
         """Draws the labels as an indexed image in the colours of the classes."""
         return visualization.colorize(self.labels, self.label_set)
 
     @named_options()
-    def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """Blends the colours of the classes over the image, in RGB; `opacity` is in 0..1.
+    def overlay(
+        self,
+        opacity: float = 0.5,
+        *,
+        classes: str | int | Iterable[str | int] | None = None,
+        legend: bool = False,
+        outlines: bool = False,
+        colors: Sequence[Color] | None = None,
+    ) -> Image.Image:
+        """Blends the classes over the image, in colours that people tell apart, in RGB.
+
+        Args:
+            opacity: 0 (only the image) to 1 (only the colours).
+            classes: names or labels of the classes to draw; None for all.
+            legend: whether to draw below the image which colour is which class, and its share.
+            outlines: whether the borders of the classes are in their colours alone.
+            colors: a colour for each class; None for `visualization.display_colors`. Those of label
+                files are `label_set.colors`.
 
         Raises:
-            ValueError: if the image is of other channels than 1 or 3, or the opacity is outside.
+            ValueError: if the image is of other channels than 1 or 3, the opacity is outside, or
+                there is no such class.
         """
-        return visualization.overlay(self.image, self.labels, self.label_set, opacity)
+        return visualization.overlay(
+            self.image,
+            self.labels,
+            self.label_set,
+            opacity,
+            classes=classes,
+            legend=legend,
+            outlines=outlines,
+            colors=colors,
+        )
+
+    def show(self) -> None:
+        """Shows the result: in a notebook as at the end of a cell, else in the desktop's viewer.
+
+        Raises:
+            OSError: if there is no display.
+            ValueError: if the image is of other channels than 1 or 3.
+        """
+        if is_notebook():
+            sys.modules["IPython"].display.display(self)
+        else:
+            open_window(self.overlay(legend=True))
+
+    def _repr_html_(self) -> str:
+        """Image, overlay and legend for a notebook; of other channels than 1 or 3 labels alone."""
+        colors = visualization.display_colors(self.label_set)
+        entries = legend_entries(self.labels, self.label_set, colors)
+        is_shown = self.image.shape[0] in (1, 3)
+        image = self.image if is_shown else torch.zeros_like(self.labels)[None]
+        picture = reduced(Image.fromarray(to_array(image.expand(3, -1, -1).movedim(0, -1))))
+        labels = Image.fromarray(to_array(self.labels)).resize(
+            picture.size, Image.Resampling.NEAREST
+        )
+        drawn = visualization.overlay(
+            torch.from_numpy(np.array(picture)).movedim(-1, 0),
+            torch.from_numpy(np.array(labels)),
+            self.label_set,
+            0.5 if is_shown else 1.0,
+        )
+        pictures = [picture, drawn] if is_shown else [drawn]
+        return pictures_html(pictures, self.describe_size(), legend_html(entries))
+
+    @named_options()
+    def to_coco(self, file_name: str, segmentation: str = "polygons") -> dict[str, Any]:
+        """Returns the labels as a data set of one image in COCO's format, JSON-able.
+
+        Args:
+            file_name: of the image, by which annotation tools find it.
+            segmentation: "polygons", or "rle" for run lengths; see `annotations.coco_dataset`,
+                which takes several images too.
+
+        Raises:
+            ValueError: if there is no such segmentation; for "rle" if `pycocotools` is missing.
+        """
+        return coco_dataset({file_name: self.labels}, self.label_set, segmentation)
+
+    @named_options()
+    def save_coco(
+        self,
+        path: str | os.PathLike[str],
+        file_name: str | None = None,
+        segmentation: str = "polygons",
+        *,
+        origin: Origin | None = None,
+        replace: bool = True,
+    ) -> None:
+        """Writes what `to_coco` returns as a .json file.
+
+        Args:
+            path: of the file.
+            file_name: of the image; None for NAME of NAME.json or NAME.polygons.json.
+            segmentation: as of `to_coco`.
+            origin: which the file tells, as PNGs of results do.
+            replace: whether to replace a file at `path`.
+
+        Raises:
+            FileExistsError: if there is something at `path`, and it is not to be replaced.
+            ValueError: if the file name does not end in .json; as `to_coco`.
+        """
+        if file_name is None:
+            file_name = Path(path).stem.removesuffix(f".{segmentation}")
+        save_coco(
+            {file_name: self.labels},
+            self.label_set,
+            path,
+            segmentation,
+            origin=origin,
+            replace=replace,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the labels as an indexed PNG: pixel values are labels, the palette their colours.

@@ -14,6 +14,7 @@ from ccnet.visualization.labels import colorize, overlay
 from ccnet.visualization.marks import mark_pixel
 from ccnet.visualization.paths import carried_shares, notable_sources, paths, strongest_sources
 from ccnet.visualization.record import AttentionRecord, record_attention
+from ccnet.visualization.palettes import display_colors, least_differences
 
 __all__ = [
     "HEAT_DECADES",
@@ -23,11 +24,13 @@ __all__ = [
     "capture_queries_and_keys",
     "carried_shares",
     "colorize",
+    "display_colors",
     "draw_attention",
     "heat_colors",
     "heat_levels",
     "heat_opacity",
     "heat_overlay",
+    "least_differences",
     "map_position",
     "mark_pixel",
     "notable_sources",

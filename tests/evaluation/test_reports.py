@@ -13,6 +13,7 @@ from ccnet.evaluation import Scores, prepare_label_ids
 from ccnet.evaluation.charts import Sample, confusion_chart, iou_chart, samples_page, save_chart
 from ccnet.evaluation.reports import Report, save_report
 from ccnet.inference import InferenceProtocol
+from ccnet.visualization import display_colors
 
 COLORS = LabelSet(("red", "green", "blue"), ((250, 10, 10), (10, 250, 10), (10, 10, 250)))
 NOTHING = Scores(torch.zeros(3, 3, dtype=torch.int64), COLORS)
@@ -136,7 +137,8 @@ def test_samples_page_shows_image_prediction_and_labels():
     samples = [Sample("first", image, red, blue), Sample("second", image, blue, nothing)]
     page = samples_page(samples, COLORS, "title")
     shown = [np.asarray(axes.get_images()[0].get_array()) for axes in page.axes]
-    mixed = [[round(0.35 * 100 + 0.65 * c) for c in color] for color in COLORS.colors]
+    colors = display_colors(COLORS)
+    mixed = [[round(0.35 * 100 + 0.65 * c) for c in color] for color in colors]
     grey = [100, 100, 100]
     expected = [grey, mixed[0], mixed[2], grey, mixed[2], grey]
     for array, color in zip(shown, expected, strict=True):
@@ -145,6 +147,10 @@ def test_samples_page_shows_image_prediction_and_labels():
     assert titles == ["first", "prediction", "labels", "second", "prediction", "labels"]
     (legend,) = page.legends
     assert [text.get_text() for text in legend.get_texts()] == ["red", "blue"]
+    patches = [
+        [round(255 * one) for one in patch.get_facecolor()[:3]] for patch in legend.get_patches()
+    ]
+    assert patches == [list(colors[0]), list(colors[2])]
     with pytest.raises(ValueError, match="must not be empty"):
         samples_page([], COLORS, "title")
 

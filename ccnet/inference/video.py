@@ -1,0 +1,139 @@
+"""Video: every picture of a film segmented, and its overlay written as another film."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ccnet.console import require_extra
+from ccnet.files import atomic_write, irregularity, user_path
+from ccnet.inference.memory import DEFAULT_LIMIT
+from ccnet.inference.protocol import InferenceProtocol
+from ccnet.inference.result import Segmentation
+from ccnet.inference.video_reading import expected_pictures, open_video, pictures_of
+from ccnet.inference.video_writing import ENCODERS, VideoWriter
+
+logger = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+        *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
+    }
+)
+"""Of files that are read."""
+
+
+class Segmenter(Protocol):
+    """A network with `predict`."""
+
+    def predict(
+        self, image: Any, protocol: InferenceProtocol | None = None, *, memory_limit: float | None
+    ) -> Segmentation:
+        """Segments an image."""
+        ...
+
+
+def is_video_name(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has the suffix of a video."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def segment_video(
+    model: Segmenter,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    protocol: InferenceProtocol | None = None,
+    *,
+    draw: Callable[[Segmentation], Image.Image] = Segmentation.overlay,
+    replace: bool = True,
+    memory_limit: float | None = DEFAULT_LIMIT,
+    progress: Callable[[int, int | None], object] = lambda done, expected: None,
+) -> int:
+    """Segments a video picture by picture, and writes what is drawn of them as a video.
+
+    Each picture is shown as long as that of the source, upright, in the same proportions; the first
+    sound track is copied where the new file can hold it, and else left out, with a warning. A side
+    of an odd number of pixels gets one more, a repeated one: so the common pixel format needs it.
+    Memory holds a few pictures, whatever the length.
+
+    On KeyboardInterrupt the pictures so far are kept as NAME.partial.SUFFIX, which can be played.
+
+    Args:
+        model: the network.
+        source: path of a video.
+        target: path of the new one, .mp4, .m4v, .mov or .mkv (H.264), or .webm (VP9).
+        protocol: the options of inference; None for the network's own.
+        draw: makes an image of the size of the picture from its segmentation.
+        replace: whether to replace a file at `target`.
+        memory_limit: GiB that each picture may take; see `CCNet.predict`.
+        progress: called after each picture with their number so far, and in all, which is an
+            estimate, and None if nothing is known.
+
+    Returns:
+        The number of pictures.
+
+    Raises:
+        FileNotFoundError: if there is no file at `source`.
+        FileExistsError: if there is one at `target`, and it is not to be replaced.
+        OSError: if the new file cannot be written.
+        ValueError: if the video cannot be read or has no pictures, the target has another suffix,
+            is the source, or PyAV, the extra `video`, is missing.
+    """
+    source, target = user_path(source), user_path(target)
+    check_video(source, target, replace=replace)
+    with open_video(source) as video, atomic_write(target, replace=replace) as temporary:
+        writer = VideoWriter(temporary, target, video)
+        expected = expected_pictures(video)
+        try:
+            for picture in pictures_of(video, source, writer.copy_sound):
+                result = model.predict(picture.array, protocol, memory_limit=memory_limit)
+                writer.write(np.asarray(draw(result)), picture)
+                progress(writer.pictures, expected)
+            if not writer.pictures:
+                raise ValueError(f"{source} has no picture that can be decoded")
+            writer.finish()
+        except KeyboardInterrupt:
+            if writer.pictures:
+                writer.finish()
+                _keep(temporary, target.with_suffix(f".partial{target.suffix}"), writer.pictures)
+            raise
+        finally:
+            writer.abandon()
+    return writer.pictures
+
+
+def check_video(source: Path, target: Path, *, replace: bool) -> None:
+    """Checks what can be known before a network is built.
+
+    Raises:
+        OSError: as `segment_video`.
+        ValueError: as `segment_video`.
+    """
+    require_extra("video", ["av"])
+    if target.suffix.lower() not in ENCODERS:
+        raise ValueError(
+            f"a video can be written as {', '.join(ENCODERS)}, not as {target}: "
+            f"choose a name such as {target.with_suffix('.mp4')}"
+        )
+    if not source.exists():
+        raise FileNotFoundError(f"no video at {source}")
+    if problem := irregularity(source):
+        raise ValueError(f"{source} cannot be read as a video: {problem}")
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the video itself: choose another name for the result")
+    if problem := irregularity(target):
+        raise ValueError(f"{target} is not replaced: {problem}")
+    if target.exists() and not replace:
+        raise FileExistsError(f"{target} exists: choose another name, or have it replaced")
+    open_video(source).close()
+
+
+def _keep(temporary: Path, part: Path, pictures: int) -> None:
+    with atomic_write(part) as place:
+        temporary.replace(place)
+    logger.warning("the first %d pictures are in %s", pictures, part)

@@ -1,0 +1,90 @@
+"""Short films for tests, and a network that finds the same everywhere."""
+
+import struct
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from ccnet.classes import LabelSet
+from ccnet.inference import Segmentation
+
+av = pytest.importorskip("av", reason="needs the extra video")
+
+GREEN = LabelSet(("all",), ((0, 200, 0),))
+STEADY = [40 * index for index in range(10)]
+UNEVEN = [0, 40, 80, 200, 500, 520, 530, 900, 1000, 1600]
+MILLISECONDS = Fraction(1, 1000)
+
+
+class Network:
+    """Finds that a picture is all of one class."""
+
+    def __init__(self, interrupted_at=None):
+        self.seen, self.interrupted_at = [], interrupted_at
+
+    def predict(self, image, protocol=None, *, memory_limit):
+        if len(self.seen) == self.interrupted_at:
+            raise KeyboardInterrupt
+        self.seen.append(image)
+        image = torch.from_numpy(image).movedim(-1, 0)
+        return Segmentation(torch.zeros(image.shape[1:], dtype=torch.uint8), GREEN, image)
+
+
+def picture(index, height, width):
+    """Ever lighter grey with a white upper left corner."""
+    pixels = np.full((height, width, 3), min(255, 20 * index), np.uint8)
+    pixels[: height // 3, : width // 3] = 255
+    return pixels
+
+
+def record(path, times=STEADY, size=(36, 48), sound=False, aspect=None):
+    codec = "vp9" if path.suffix == ".webm" else "h264"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.height, stream.width = size[0] + size[0] % 2, size[1] + size[1] % 2
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", MILLISECONDS
+        if any(side % 2 for side in size):  # as screen recorders write them
+            stream.height, stream.width, stream.pix_fmt = *size, "yuv444p"
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        track = file.add_stream("aac", rate=44100) if sound else None
+        for index, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
+            frame.pts, frame.time_base = time, MILLISECONDS
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+        if track:
+            wave = np.zeros((1, 44100 * 2 // 5), np.float32)
+            heard = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            heard.sample_rate, heard.pts = 44100, 0
+            file.mux(track.encode(heard))
+            file.mux(track.encode(None))
+    return path
+
+
+def record_sound(path):
+    with av.open(str(path), "w") as file:
+        track = file.add_stream("aac", rate=44100)
+        heard = av.AudioFrame.from_ndarray(np.zeros((1, 9999), np.float32), "fltp", "mono")
+        heard.sample_rate, heard.pts = 44100, 0
+        file.mux(track.encode(heard))
+        file.mux(track.encode(None))
+
+
+def turn(path, matrix):
+    """Writes a display matrix (a, b, c, d) into an MP4 file's track header."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44
+    a, b, c, d = (65536 * one for one in matrix)
+    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+
+
+def read(path):
+    """Pictures (H, W, 3), and their times in milliseconds."""
+    with av.open(str(path)) as file:
+        frames = list(file.decode(video=0))
+        times = [round(1000 * frame.pts * frame.time_base) for frame in frames]
+        return [frame.to_ndarray(format="rgb24").astype(int) for frame in frames], times
