@@ -32,6 +32,7 @@ ORDERS = {
             "evaluation",
             "training",
             "publishing",
+            "prediction_run",
             "commands",
             "__main__",
         ),
@@ -67,8 +68,10 @@ ORDERS = {
             "replica",
             "marked_png",
             "result",
+            "forward",
             "segment",
             "prediction",
+            "outputs",
             "image_files",
             "results",
         ),
@@ -109,6 +112,9 @@ ORDERS = {
         "formats",
         *("comparison", "calibration", "quantization", "export", "exported"),
     ],
+    "prediction_run": [
+        *("sharing", "command_line", "records", "progress", "report", "stages", "pipeline", "run"),
+    ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *("recipe_fields", "recipes", "termination", "run_log", "command_line", "precision"),
@@ -142,6 +148,7 @@ EXTRAS = {
     "deployment": {"onnx", "onnxruntime", "openvino", "tqdm"},
     "training": {"tqdm", "wandb"},
     "evaluation": {"matplotlib"},
+    "prediction_run": {"tqdm"},
     "commands": {"tqdm"},
 }
 """What a package may import beyond that."""

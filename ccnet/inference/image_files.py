@@ -1,15 +1,17 @@
 """Image files on the command line: expansion of arguments, file names of the results."""
 
 import os
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 
 from ccnet.files import is_url, user_path
 from ccnet.images import is_picture_name
 from ccnet.inference.marked_png import read_origin
+from ccnet.inference.outputs import OUTPUTS
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,66 @@ class Job:
     output: Path
     name: str
 
-    @property
-    def overlay(self) -> Path:
-        """Path of the overlay of the classes on the image, a PNG."""
-        return self.output / f"{self.name}.overlay.png"
+    def path(self, kind: str) -> Path:
+        """Path of a result, of one of the kinds in `OUTPUTS`."""
+        return self.output / f"{self.name}{OUTPUTS[kind].suffix}"
 
-    @property
-    def labels(self) -> Path:
-        """Path of the label map, an indexed PNG."""
-        return self.output / f"{self.name}.labels.png"
+
+@dataclass
+class Folder:
+    """Images in one folder.
+
+    Attributes:
+        given: its path, as it was given.
+        names: of the files, sorted and each once.
+        twins: stems of the results of several of them, which are named by the whole name.
+    """
+
+    given: Path
+    names: list[str]
+    twins: set[str]
+
+
+class Jobs:
+    """The jobs of all images: a sequence of which each is made when it is asked for.
+
+    Only the names of the files are held, some 100 bytes each.
+
+    Args:
+        folders: the images, by the absolute path of their folder.
+        root: the absolute path of the folder that all have in common.
+        output: the folder of the results.
+    """
+
+    def __init__(self, folders: dict[str, Folder], root: str, output: Path) -> None:
+        self._folders = list(folders.values())
+        self._places = [os.path.relpath(path, root) for path in folders]
+        self._ends = list(accumulate(len(folder.names) for folder in self._folders))
+        self._output = output
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Job:
+        folder, place, name = self._find(index)
+        stem = os.path.splitext(name)[0]  # noqa: PTH122 - a Path takes several times longer
+        prefix = Path(place, name if stem in folder.twins else stem)
+        return Job(folder.given / name, self._output, str(prefix))
+
+    def __iter__(self) -> Iterator[Job]:
+        return (self[index] for index in range(len(self)))
+
+    def key(self, index: int) -> str:
+        """Names an image among all, whichever others there are: its path from the common folder."""
+        _, place, name = self._find(index)
+        return Path(place, name).as_posix()
+
+    def _find(self, index: int) -> tuple[Folder, str, str]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._ends, index)
+        folder = self._folders[number]
+        return folder, self._places[number], folder.names[index - self._ends[number]]
 
 
 @dataclass
@@ -42,29 +95,32 @@ class Found:
     """What `find_jobs` has found.
 
     Attributes:
-        jobs: the images with their results.
+        jobs: the images with their results; of those that are found in folders and by patterns
+            some may be results themselves: see `is_result`.
         failures: error messages: arguments without an image, folders that cannot be read.
-        results: of this program, that are no images here.
+        results: the number of results of this program that are no images here, as far as known.
         left_out: the number of other files in the folders, by suffix.
+        named_results: absolute paths of results that are images, since they are named.
     """
 
-    jobs: list[Job] = field(default_factory=list)
+    jobs: Jobs
     failures: list[str] = field(default_factory=list)
-    results: set[Path] = field(default_factory=set)
+    results: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    named_results: set[str] = field(default_factory=set)
+
+    def is_result(self, job: Job) -> bool:
+        """Whether a job is of a result of this program, which is no image here."""
+        return _is_result(job.picture) and _absolute(job.picture) not in self.named_results
 
     def describe_left_out(self) -> list[str]:
         """Lines such as "left out: 3 files are no pictures, by suffix: 2 .txt, 1 .mov"."""
-        lines = []
-        if count := len(self.results):
-            results = "1 result" if count == 1 else f"{count} results"
-            lines.append(f"left out: {results} of this program")
-        if self.left_out:
-            kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
-            total = self.left_out.total()
-            be = "file is no picture" if total == 1 else "files are no pictures"
-            lines.append(f"left out: {total} {be}, by suffix: {', '.join(kinds)}")
-        return lines
+        if not self.left_out:
+            return []
+        kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
+        total = self.left_out.total()
+        be = "file is no picture" if total == 1 else "files are no pictures"
+        return [f"left out: {total} {be}, by suffix: {', '.join(kinds)}"]
 
 
 def find_jobs(arguments: Iterable[str], output: Path) -> Found:
@@ -76,82 +132,130 @@ def find_jobs(arguments: Iterable[str], output: Path) -> Found:
 
     Results of this program, which they say themselves, are no images where folders and patterns
     are searched. One that is named is an image, unless it is a result of another image of these.
+    No file is opened here but PNGs that are named, or differ from another image in the suffix
+    alone: whether others are results is asked when their turn comes.
 
     Args:
         arguments: files, folders (searched recursively for files with the suffix of a picture, but
             not for hidden ones) and glob patterns, in which ** matches any folders.
         output: the folder of the results.
     """
-    pictures: dict[Path, Path] = {}
-    named_results: set[Path] = set()
-    roots, found = [], Found()
+    search = _Search()
     for argument in arguments:
         try:
-            root, named = _expand(argument)
+            search.add(argument)
         except (OSError, ValueError) as error:  # of a pattern such as "a**b"
-            found.failures.append(f"no image at {argument}: {error}")
-            continue
-        if not named:
-            reason = "and no file matches it as a pattern"
-            reason = "which is a URL: download it first" if is_url(argument) else reason
-            found.failures.append(f"no image at {argument}, {reason}")
-            continue
-        roots.append(_absolute(root))
-        is_pattern = not os.path.lexists(user_path(argument))
-        for path in named:
-            inside = _below(path, found) if path.is_dir() else [path]
-            if not inside:
-                found.failures.append(f"no images in {path}")
-            results = {_absolute(picture) for picture in inside if _is_result(picture)}
-            (found.results if is_pattern or path.is_dir() else named_results).update(results)
-            pictures.update({_absolute(picture): picture for picture in inside})
-    found.results -= named_results
-    for path in found.results:
-        del pictures[path]
-    found.jobs = _jobs(pictures, roots, output)
-    if named_results:
-        own = {os.path.realpath(path) for job in found.jobs for path in (job.overlay, job.labels)}
-        found.results |= {path for path in named_results if os.path.realpath(path) in own}
-        found.jobs = [job for job in found.jobs if _absolute(job.picture) not in found.results]
-    return found
+            search.failures.append(f"no image at {argument}: {error}")
+    return search.finish(output)
 
 
-def _jobs(pictures: dict[Path, Path], roots: list[Path], output: Path) -> list[Job]:
-    """Names the results of images, which are given by their absolute paths."""
-    # Names must differ for "a.png" and "a.jpg", and for "a.jpg.png" and "a.jpg" with its suffix.
-    names = Counter(path.with_suffix("") for path in pictures)
-    names.update(path for path in pictures if path.suffix)
-    jobs = []
-    for path, picture in pictures.items():
-        name = path.relative_to(os.path.commonpath(roots))
-        stem = name.with_suffix("")
-        jobs.append(Job(picture, output, str(stem if names[path.with_suffix("")] == 1 else name)))
-    return jobs
+class _Search:
+    """Collects the images of arguments, by folder."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self.named_results: set[str] = set()
+        self._roots: list[str] = []
+        self._found: dict[str, tuple[Path, dict[str, None]]] = {}
+
+    def add(self, argument: str) -> None:
+        """Adds the images of an argument."""
+        path = user_path(argument)
+        # A file may be named "street [1].jpg": only a path that does not exist is a pattern.
+        if os.path.lexists(path):
+            self._roots.append(_absolute(path if path.is_dir() else path.parent))
+            self._add_path(path, is_named=True)
+            return
+        root = Path(*takewhile(lambda part: not set("*?[") & set(part), path.parts))
+        count = 0
+        if root != path:
+            for match in root.glob(str(path.relative_to(root))):
+                if not match.name.startswith("."):
+                    self._add_path(match)
+                    count += 1
+        if count:
+            self._roots.append(_absolute(root))
+            return
+        reason = "and no file matches it as a pattern"
+        reason = "which is a URL: download it first" if is_url(argument) else reason
+        self.failures.append(f"no image at {argument}, {reason}")
+
+    def _add_path(self, path: Path, *, is_named: bool = False) -> None:
+        if path.is_dir():
+            if not self._add_below(path):
+                self.failures.append(f"no images in {path}")
+            return
+        self._put(path.parent, [path.name])
+        if is_named and _is_result(path):
+            self.named_results.add(_absolute(path))
+
+    def _add_below(self, folder: Path) -> int:
+        """Adds all paths with the suffix of a picture, even folders: decoding reports an error."""
+        count = 0
+        for parent, folders, files in os.walk(
+            folder, onerror=lambda error: self.failures.append(str(error))
+        ):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            pictures = [name for name in folders if is_picture_name(name)]
+            for name in files:
+                if name.startswith("."):
+                    continue
+                if is_picture_name(name):
+                    pictures.append(name)
+                else:
+                    self.left_out[Path(name).suffix.lower() or "without suffix"] += 1
+            if pictures:
+                self._put(Path(parent), pictures)
+            count += len(pictures)
+        return count
+
+    def _put(self, folder: Path, names: Iterable[str]) -> None:
+        _, known = self._found.setdefault(_absolute(folder), (folder, {}))
+        known.update(dict.fromkeys(names))
+
+    def finish(self, output: Path) -> Found:
+        """Names the results of all images."""
+        folders, count = {}, 0
+        while self._found:
+            place, (given, found) = self._found.popitem()
+            names = sorted(found)
+            results = {
+                name
+                for name in _twins_among(names)
+                if _is_result(given / name) and os.path.join(place, name) not in self.named_results  # noqa: PTH118
+            }
+            names = [name for name in names if name not in results] if results else names
+            count += len(results)
+            stems = map(_stem, _twins_among(names))
+            folders[place] = Folder(given, names, set(stems))
+        folders = dict(reversed(folders.items()))
+        root = os.path.commonpath(self._roots) if self._roots else ""
+        if self.named_results:
+            count += self._leave_out_own(folders, Jobs(folders, root, output))
+        jobs = Jobs(folders, root, output)
+        return Found(jobs, self.failures, count, self.left_out, self.named_results)
+
+    def _leave_out_own(self, folders: dict[str, Folder], jobs: Jobs) -> int:
+        """Removes named results of images among these; returns how many."""
+        own = {os.path.realpath(job.path(kind)) for job in jobs for kind in OUTPUTS}
+        removed = {path for path in self.named_results if os.path.realpath(path) in own}
+        for path in map(Path, removed):
+            folders[str(path.parent)].names.remove(path.name)
+        self.named_results -= removed
+        return len(removed)
 
 
-def _expand(argument: str) -> tuple[Path, list[Path]]:
-    """Returns the root folder of an argument, and the files and folders that it names."""
-    path = user_path(argument)
-    # A file may be named "street [1].jpg": only a path that does not exist is a pattern.
-    if os.path.lexists(path):
-        return (path if path.is_dir() else path.parent), [path]
-    root = Path(*takewhile(lambda part: not set("*?[") & set(part), path.parts))
-    if root == path:
-        return root, []
-    found = root.glob(str(path.relative_to(root)))
-    return root, sorted(path for path in found if not path.name.startswith("."))
+def _twins_among(names: Iterable[str]) -> list[str]:
+    """Finds the names of which another one has the stem, or is the stem."""
+    names = list(names)
+    stems = Counter(map(_stem, names))
+    stems.update(name for name in names if name in stems and _stem(name) != name)
+    return [name for name in names if stems[_stem(name)] > 1]
 
 
-def _below(folder: Path, found: Found) -> list[Path]:
-    """Finds all paths with the suffix of a picture, even folders: decoding one reports an error."""
-    pictures = []
-    for parent, folders, files in os.walk(folder, onerror=lambda e: found.failures.append(str(e))):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files = [name for name in files if not name.startswith(".")]
-        pictures += [Path(parent, name) for name in (*folders, *files) if is_picture_name(name)]
-        others = [Path(name).suffix.lower() for name in files if not is_picture_name(name)]
-        found.left_out.update(suffix or "without suffix" for suffix in others)
-    return sorted(pictures)
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122 - a Path takes several times longer
 
 
 def _is_result(path: Path) -> bool:
@@ -162,6 +266,6 @@ def _is_result(path: Path) -> bool:
         return False
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: Path) -> str:
     """Removes ".." but keeps symbolic links: a link is an image of its own."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
+    return os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
