@@ -213,7 +213,7 @@ def segment_all(
         report.add(run())
     if rank() > 0:
         return 0  # rank 0 tells what all have done
-    say(report.describe(len(indices) + found.results) if count > 1 else ())
+    say(report.describe(len(indices) + found.results))
     failures = [*found.failures, *report.failures]
     if failed := len(found.failures) + report.failed:
         print(f"error: {failed} could not be segmented", file=sys.stderr)

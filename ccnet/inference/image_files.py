@@ -1,6 +1,7 @@
 """Image files on the command line: expansion of arguments, file names of the results."""
 
 import os
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ from ccnet.files import is_url, user_path
 from ccnet.images import is_picture_name
 from ccnet.inference.marked_png import read_origin
 from ccnet.inference.outputs import OUTPUTS
+
+RECORDS = re.compile(r"results(\.[a-z0-9-]+\.[a-z0-9_]{8})?\.jsonl")
+"""The names of files that hold a line for each of many results: one for all, or a part of it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ class Found:
 
     def is_result(self, job: Job) -> bool:
         """Whether a job is of a result of this program, which is no image here."""
-        return _is_result(job.picture) and _absolute(job.picture) not in self.named_results
+        is_named = _absolute(job.picture) in self.named_results
+        return _is_record(job.picture) or (_is_result(job.picture) and not is_named)
 
     def describe_left_out(self) -> list[str]:
         """Lines such as "left out: 3 files are no pictures, by suffix: 2 .txt, 1 .mov"."""
@@ -263,6 +268,17 @@ def _is_result(path: Path) -> bool:
     try:
         return path.suffix.lower() == ".png" and read_origin(path) is not None
     except ValueError:
+        return False
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file holds records of results, by its name and its first bytes."""
+    try:
+        if not RECORDS.fullmatch(path.name):
+            return False
+        with path.open("rb") as file:
+            return file.read(8) in (b"", b'{"name":')
+    except OSError:
         return False
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ccnet.files import atomic_write
+from ccnet.inference.image_files import RECORDS
 from ccnet.locks import FolderLock, is_at, try_to_lock
 
 NAME = "results.jsonl"
@@ -24,8 +25,6 @@ NAME = "results.jsonl"
 
 PATIENCE = 60.0
 """Seconds to wait for other processes that merge; what is left then, the next run merges."""
-
-_PART = re.compile(r"results\.[a-z0-9-]+\.[a-z0-9_]{8}\.jsonl")
 
 _STRING = rb'"(?:[^"\\]|\\.)*"'
 _LINE = re.compile(
@@ -161,7 +160,8 @@ def merge(folder: Path) -> None:
 def _parts(folder: Path) -> list[Path]:
     """The parts in a folder, the last one to be written last."""
     with os.scandir(folder) as entries:
-        parts = [entry for entry in entries if _PART.fullmatch(entry.name)]
+        parts = [entry for entry in entries if RECORDS.fullmatch(entry.name)]
+        parts = [entry for entry in parts if entry.name != NAME]
         parts = [entry for entry in parts if entry.is_file(follow_symlinks=False)]
     return [Path(part) for part in sorted(parts, key=lambda part: part.stat().st_mtime_ns)]
 

@@ -57,12 +57,12 @@ class Report:
             setattr(self, name, getattr(self, name) + value)
 
     def describe(self, total: int) -> list[str]:
-        """Returns lines about pictures that were segmented, kept or left out, of this number."""
+        """Returns lines about pictures that were segmented, kept or left out, of `total` in all."""
         lines = []
         if self.results:
             results = "1 result" if self.results == 1 else f"{self.results} results"
             lines.append(f"left out: {results} of this program")
-        if self.segmented:
+        if self.segmented and total > 1:
             pictures = "1 picture" if self.segmented == 1 else f"{self.segmented} pictures"
             lines.append(
                 f"{pictures} in {self.elapsed:.1f} s: {self.segmented / self.elapsed:.3g} a second; "

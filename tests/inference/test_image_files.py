@@ -63,8 +63,8 @@ def test_absolute_arguments(touch):
     touch("a/street.jpg", *MIXED)
     (job,) = find_jobs([f"{Path.cwd()}/a/street.jpg"], Path("out")).jobs
     assert job.picture == Path.cwd() / "a/street.jpg"
-    assert job.overlay == Path("out/street.overlay.png")
-    assert job.labels == Path("out/street.labels.png")
+    assert job.path("overlay") == Path("out/street.overlay.png")
+    assert job.path("labels") == Path("out/street.labels.png")
     assert set(names([f"{Path.cwd()}/in/s*/[23].*"]).values()) == {"sub/2", "sub/3"}
 
 
@@ -102,9 +102,9 @@ def test_results_among_the_images_are_left_out(touch, arguments, output, taken, 
         save_marked(Image.new("L", (4, 3)), path)
     found = find_jobs(arguments, Path(output))
     assert found.failures == []
-    assert sorted(job.picture.as_posix() for job in found.jobs) == taken
-    results = "1 result" if left_out == 1 else f"{left_out} results"
-    assert found.describe_left_out() == [f"left out: {results} of this program"] * bool(left_out)
+    results = [job for job in found.jobs if found.is_result(job)]
+    assert sorted(job.picture.as_posix() for job in found.jobs if job not in results) == taken
+    assert found.results + len(results) == left_out
 
 
 def test_whatever_has_the_suffix_of_an_image_is_taken_for_one(touch):
