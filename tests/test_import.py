@@ -72,6 +72,7 @@ ORDERS = {
             "segment",
             "prediction",
             "outputs",
+            "jobs",
             "image_files",
             "results",
         ),

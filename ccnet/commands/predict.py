@@ -55,7 +55,8 @@ from ccnet.files import user_path
 from ccnet.images import decode_image
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
-from ccnet.inference.image_files import Job, find_jobs
+from ccnet.inference.image_files import find_jobs
+from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import Origin, read_origin, save_marked
 from ccnet.inference.memory import DEFAULT_LIMIT, GIB
 from ccnet.prediction_run.command_line import add_run_options, settle_run_options

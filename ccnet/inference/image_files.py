@@ -1,97 +1,21 @@
-"""Image files on the command line: expansion of arguments, file names of the results."""
+"""Image files on the command line: expansion of arguments."""
 
 import os
 import re
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate, takewhile
+from itertools import takewhile
 from pathlib import Path
 
 from ccnet.files import is_url, user_path
-from ccnet.images import is_picture_name
+from ccnet.images.formats import picture_suffixes
+from ccnet.inference.jobs import Folder, Job, Jobs, stem_of
 from ccnet.inference.marked_png import read_origin
 from ccnet.inference.outputs import OUTPUTS
 
 RECORDS = re.compile(r"results(\.[a-z0-9-]+\.[a-z0-9_]{8})?\.jsonl")
 """The names of files that hold a line for each of many results: one for all, or a part of it."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """An image file and its result files.
-
-    Attributes:
-        picture: path of the image.
-        output: the folder of all results.
-        name: prefix of the results' file names, including subfolders of `output`.
-    """
-
-    picture: Path
-    output: Path
-    name: str
-
-    def path(self, kind: str) -> Path:
-        """Path of a result, of one of the kinds in `OUTPUTS`."""
-        return self.output / f"{self.name}{OUTPUTS[kind].suffix}"
-
-
-@dataclass
-class Folder:
-    """Images in one folder.
-
-    Attributes:
-        given: its path, as it was given.
-        names: of the files, sorted and each once.
-        twins: stems of the results of several of them, which are named by the whole name.
-    """
-
-    given: Path
-    names: list[str]
-    twins: set[str]
-
-
-class Jobs:
-    """The jobs of all images: a sequence of which each is made when it is asked for.
-
-    Only the names of the files are held, some 100 bytes each.
-
-    Args:
-        folders: the images, by the absolute path of their folder.
-        root: the absolute path of the folder that all have in common.
-        output: the folder of the results.
-    """
-
-    def __init__(self, folders: dict[str, Folder], root: str, output: Path) -> None:
-        self._folders = list(folders.values())
-        self._places = [os.path.relpath(path, root) for path in folders]
-        self._ends = list(accumulate(len(folder.names) for folder in self._folders))
-        self._output = output
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __getitem__(self, index: int) -> Job:
-        folder, place, name = self._find(index)
-        stem = os.path.splitext(name)[0]  # noqa: PTH122 - a Path takes several times longer
-        prefix = Path(place, name if stem in folder.twins else stem)
-        return Job(folder.given / name, self._output, str(prefix))
-
-    def __iter__(self) -> Iterator[Job]:
-        return (self[index] for index in range(len(self)))
-
-    def key(self, index: int) -> str:
-        """Names an image among all, whichever others there are: its path from the common folder."""
-        _, place, name = self._find(index)
-        return Path(place, name).as_posix()
-
-    def _find(self, index: int) -> tuple[Folder, str, str]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        number = bisect_right(self._ends, index)
-        folder = self._folders[number]
-        return folder, self._places[number], folder.names[index - self._ends[number]]
 
 
 @dataclass
@@ -162,7 +86,7 @@ class _Search:
         self.left_out: Counter[str] = Counter()
         self.named_results: set[str] = set()
         self._roots: list[str] = []
-        self._found: dict[str, tuple[Path, dict[str, None]]] = {}
+        self._found: dict[str, tuple[Path, set[str]]] = {}
 
     def add(self, argument: str) -> None:
         """Adds the images of an argument."""
@@ -197,49 +121,54 @@ class _Search:
 
     def _add_below(self, folder: Path) -> int:
         """Adds all paths with the suffix of a picture, even folders: decoding reports an error."""
-        count = 0
-        for parent, folders, files in os.walk(
-            folder, onerror=lambda error: self.failures.append(str(error))
-        ):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            pictures = [name for name in folders if is_picture_name(name)]
-            for name in files:
-                if name.startswith("."):
-                    continue
-                if is_picture_name(name):
-                    pictures.append(name)
-                else:
-                    self.left_out[Path(name).suffix.lower() or "without suffix"] += 1
-            if pictures:
-                self._put(Path(parent), pictures)
-            count += len(pictures)
-        return count
+        pictures: list[str] = []
+        folders: list[str] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    self._sort_in(entry, pictures, folders)
+        except OSError as error:
+            self.failures.append(str(error))
+        if pictures:
+            self._put(folder, pictures)
+        return len(pictures) + sum(self._add_below(folder / name) for name in sorted(folders))
+
+    def _sort_in(self, entry: os.DirEntry[str], pictures: list[str], folders: list[str]) -> None:
+        if entry.name.startswith("."):
+            return
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder:
+            folders.append(entry.name)
+        suffix = _suffix(entry.name)
+        if suffix in picture_suffixes():
+            pictures.append(entry.name)
+        elif not is_folder and not entry.is_dir():
+            self.left_out[suffix or "without suffix"] += 1
 
     def _put(self, folder: Path, names: Iterable[str]) -> None:
-        _, known = self._found.setdefault(_absolute(folder), (folder, {}))
-        known.update(dict.fromkeys(names))
+        _, known = self._found.setdefault(_absolute(folder), (folder, set()))
+        known.update(names)
 
     def finish(self, output: Path) -> Found:
         """Names the results of all images."""
         folders, count = {}, 0
         while self._found:
             place, (given, found) = self._found.popitem()
-            names = sorted(found)
-            results = {
-                name
-                for name in _twins_among(names)
-                if _is_result(given / name) and os.path.join(place, name) not in self.named_results  # noqa: PTH118
-            }
-            names = [name for name in names if name not in results] if results else names
-            count += len(results)
-            stems = map(_stem, _twins_among(names))
-            folders[place] = Folder(given, names, set(stems))
+            names, twins = sorted(found), _twins_among(found)
+            results = {name for name in twins if self._is_searched_result(given / name)}
+            if results:
+                names = [name for name in names if name not in results]
+                twins, count = _twins_among(names), count + len(results)
+            folders[place] = Folder(given, names, set(map(stem_of, twins)))
         folders = dict(reversed(folders.items()))
         root = os.path.commonpath(self._roots) if self._roots else ""
         if self.named_results:
             count += self._leave_out_own(folders, Jobs(folders, root, output))
         jobs = Jobs(folders, root, output)
         return Found(jobs, self.failures, count, self.left_out, self.named_results)
+
+    def _is_searched_result(self, path: Path) -> bool:
+        return _is_result(path) and _absolute(path) not in self.named_results
 
     def _leave_out_own(self, folders: dict[str, Folder], jobs: Jobs) -> int:
         """Removes named results of images among these; returns how many."""
@@ -251,16 +180,18 @@ class _Search:
         return len(removed)
 
 
-def _twins_among(names: Iterable[str]) -> list[str]:
+def _twins_among(names: Collection[str]) -> list[str]:
     """Finds the names of which another one has the stem, or is the stem."""
-    names = list(names)
-    stems = Counter(map(_stem, names))
-    stems.update(name for name in names if name in stems and _stem(name) != name)
-    return [name for name in names if stems[_stem(name)] > 1]
+    stems = set(map(stem_of, names))
+    if len(stems) == len(names) and not any(name in stems for name in names if _suffix(name)):
+        return []
+    counts = Counter(map(stem_of, names))
+    counts.update(name for name in names if name in stems and _suffix(name))
+    return [name for name in names if counts[stem_of(name)] > 1]
 
 
-def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]  # noqa: PTH122 - a Path takes several times longer
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
 def _is_result(path: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ccnet.files import sha256_of
 from ccnet.images import check_is_file
-from ccnet.inference.image_files import Job
+from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import Origin
 from ccnet.inference.outputs import OUTPUTS, Output
 from ccnet.inference.result import Segmentation

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ccnet.inference.image_files import Job, Jobs
+from ccnet.inference.jobs import Job, Jobs
 from ccnet.inference.memory import GIB
 from ccnet.inference.protocol import Size
 from ccnet.prediction_run.progress import Progress

@@ -64,8 +64,9 @@ class Report:
             lines.append(f"left out: {results} of this program")
         if self.segmented and total > 1:
             pictures = "1 picture" if self.segmented == 1 else f"{self.segmented} pictures"
+            rate = self.segmented / self.elapsed
             lines.append(
-                f"{pictures} in {self.elapsed:.1f} s: {self.segmented / self.elapsed:.3g} a second; "
+                f"{pictures} in {self.elapsed:.1f} s: {rate:.3g} a second; "
                 f"the network computed {100 * self.computing / self.seconds:.0f} % of the time"
             )
         for name, count in self.kept.items():

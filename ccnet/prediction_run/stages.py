@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ccnet.inference import InferenceProtocol, Segmentation
-from ccnet.inference.image_files import Job
+from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import Origin
 from ccnet.inference.protocol import Size
 from ccnet.inference.results import Standing, origin_of, refuse_foreign, save_results, standing
