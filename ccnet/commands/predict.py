@@ -60,7 +60,6 @@ from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import Origin, read_origin, save_marked
 from ccnet.inference.memory import DEFAULT_LIMIT, GIB
 from ccnet.prediction_run.command_line import add_run_options, settle_run_options
-from ccnet.prediction_run.pipeline import PIXEL_BYTES
 from ccnet.prediction_run.records import NAME
 from ccnet.prediction_run.report import Report
 from ccnet.prediction_run.run import Run, found_by_rank_zero
@@ -70,6 +69,9 @@ from ccnet.zoo import NETWORK_NAMES, find_builder
 
 DEMO_SEED = 20181128
 """Seed of the rendered scene. Training uses small seeds, so no network was trained on it."""
+
+PICTURE_BYTES = 32
+"""Bytes for each pixel that reading a picture and drawing its overlay take, but the network."""
 
 
 def parse_arguments(
@@ -265,7 +267,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     arguments, options = parse_arguments(argv, prog)
     try:
         with (
-            largest_picture(max(2, int(arguments.memory_limit * GIB / PIXEL_BYTES))),
+            largest_picture(max(2, int(arguments.memory_limit * GIB / PICTURE_BYTES))),
             joined(arguments) as device,
         ):
             if arguments.images:

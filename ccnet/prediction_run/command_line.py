@@ -10,10 +10,14 @@ MOST_WORKERS = 8
 """Threads that read and write, unless told otherwise: more of them hold more pictures."""
 
 
+def default_workers() -> int:
+    """Two for each core that this process has, since they wait for the disk as well."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return max(2, min(MOST_WORKERS, 2 * (os.cpu_count() or 1) // processes))
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds options for which pictures are segmented, how many at a time, and what is written."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    workers = max(2, min(MOST_WORKERS, (os.cpu_count() or 1) // processes))
     kinds = ",".join(OUTPUTS)
     add = parser.add_argument_group("run on many images").add_argument
     add("--save", default=kinds, metavar="KINDS", help="what to write (default: %(default)s)")
@@ -22,7 +26,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     together = "how many images seen at one size go through the network together (default: 1)"
     add("--batch-size", type=int, default=1, metavar="N", help=together)
     beside = "threads that read and write (default: %(default)s)"
-    add("--workers", type=int, default=workers, metavar="N", help=beside)
+    add("--workers", type=int, default=default_workers(), metavar="N", help=beside)
 
 
 def settle_run_options(arguments: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ccnet.inference.jobs import Job, Jobs
-from ccnet.inference.memory import GIB
 from ccnet.inference.protocol import Size
 from ccnet.prediction_run.progress import Progress
 from ccnet.prediction_run.records import Records
@@ -23,8 +22,8 @@ from ccnet.prediction_run.report import Report
 from ccnet.prediction_run.sharing import Share
 from ccnet.prediction_run.stages import Picture, Stages, failure_entry, reason_of
 
-PIXEL_BYTES = 32
-"""Bytes for each pixel that reading a picture and drawing its overlay take, but the network."""
+PIXELS = 2**24
+"""Pixels in flight for each worker, at about 32 bytes: beyond, a picture waits for the others."""
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """Errors of a disk on which the next picture will not find room either."""
@@ -60,7 +59,7 @@ class Pipeline:
         self._reading = deque[tuple[Job, Future[Picture]]]()
         self._waiting: dict[Group, list[Picture]] = {}
         self._writing = deque[tuple[Picture, Future[None]]]()
-        self._expected = self._most_pixels = int(self.stages.memory_limit * GIB / PIXEL_BYTES)
+        self._expected = self._most_pixels = PIXELS * self.workers
 
     def run(self) -> Report:
         """Segments pictures until there are no more; whatever ends it, what is computed is kept.
