@@ -89,6 +89,7 @@ class Records:
                 line = line[os.write(self._file, line) :]
         except OSError:
             os.ftruncate(self._file, end)
+            os.lseek(self._file, end, os.SEEK_SET)
             raise
 
 
