@@ -78,6 +78,7 @@ class Run:
         label = f"rank{rank()}-{token}" if world_size() > 1 else self.label
         start = time.perf_counter()
         share = Share(self.indices, counters, self.limit)
+        report = Report()
         with ending_on_second_interrupt(), ending_on_signals(ENDS):
             try:
                 report = self._segment(share, label)
@@ -85,9 +86,16 @@ class Run:
                     report = _collected(report, counters, self.output, token)
                 report.elapsed = time.perf_counter() - start
             finally:
-                if rank() == 0 and len(self.found.jobs) > 1:
-                    merge(self.output)
+                if rank() == 0:
+                    self._merge(report)
         return report
+
+    def _merge(self, report: Report) -> None:
+        if len(self.found.jobs) > 1:
+            try:
+                merge(self.output)
+            except OSError as error:  # a full disk, which has ended the run
+                report.stops.append(f"the next run merges the records in {self.output}: {error}")
 
     def _begin(self) -> str:
         """Merges the records that runs before have left; returns a name for this run."""
