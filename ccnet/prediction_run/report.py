@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ccnet.inference.results import Standing
@@ -75,7 +75,7 @@ class Report:
 
     def to_json(self) -> str:
         """Returns a text that `from_json` reads."""
-        return json.dumps(asdict(self))
+        return json.dumps(vars(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Report":
