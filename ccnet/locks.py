@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -47,16 +48,18 @@ class FolderLock:
 
     Args:
         folder: created if it does not exist; removed again if it is empty in the end.
+        of_ranks: whether it is that of all ranks together; else each is as any other process.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, of_ranks: bool = True) -> None:
         self.folder = user_path(folder)
+        self._of_ranks = of_ranks
         self._is_held = False
         self._taken = list[bool]()
         self._end: weakref.finalize[[int, Path, list[Path]], Any] | None = None
 
-    def __reduce__(self) -> tuple[type["FolderLock"], tuple[Path]]:
-        return FolderLock, (self.folder,)
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return partial(FolderLock, of_ranks=self._of_ranks), (self.folder,)
 
     def __enter__(self) -> "FolderLock":
         self._taken.append(self.acquire())
@@ -78,7 +81,10 @@ class FolderLock:
         """
         if self._is_held:
             return False
-        from_rank_zero(self._acquire)
+        if self._of_ranks:
+            from_rank_zero(self._acquire)
+        else:
+            self._acquire()
         self._is_held = True
         return True
 
@@ -124,8 +130,8 @@ class FolderLock:
                     f"{printable(self.folder)} cannot be used: {error}: "
                     "choose a folder that can be written to"
                 ) from error
-            is_locked = _try_to_lock(file, self.folder)
-            if is_locked and _is_at(file, self.folder / NAME):
+            is_locked = try_to_lock(file, self.folder)
+            if is_locked and is_at(file, self.folder / NAME):
                 break
             holder, is_own = _read_holder(file), _is_held_here(file)
             os.close(file)
@@ -193,7 +199,7 @@ def _open(path: Path) -> int:
     return file
 
 
-def _try_to_lock(file: int, folder: Path) -> bool:
+def try_to_lock(file: int, folder: Path) -> bool:
     """Locks a file unless it is locked; believes, with a warning, where there are no locks."""
     try:
         if sys.platform == "win32":
@@ -212,7 +218,8 @@ def _try_to_lock(file: int, folder: Path) -> bool:
     return True
 
 
-def _is_at(file: int, path: Path) -> bool:
+def is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
     try:
         return os.path.samestat(os.fstat(file), os.lstat(path))
     except OSError:
@@ -222,7 +229,7 @@ def _is_at(file: int, path: Path) -> bool:
 def _release(file: int, folder: Path, missing: list[Path]) -> None:
     """Removes the file while it is locked, and the folders that were missing if they are empty."""
     with suppress(OSError):  # Windows removes no open file
-        if _is_at(file, folder / NAME):
+        if is_at(file, folder / NAME):
             (folder / NAME).unlink()
     os.close(file)
     with suppress(OSError):

@@ -34,6 +34,7 @@ ORDERS = {
             "training",
             "publishing",
             "explorer",
+            "prediction_run",
             "commands",
             "__main__",
         ),
@@ -74,11 +75,14 @@ ORDERS = {
             "polygons",
             "annotations",
             "result",
+            "forward",
             "segment",
             "prediction",
             "video_reading",
             "video_writing",
             "video",
+            "outputs",
+            "jobs",
             "image_files",
             "results",
         ),
@@ -121,6 +125,9 @@ ORDERS = {
         *("contract", "programs", "openvino_runtime", "onnx_metadata", "onnx_files", "torch_files"),
         "formats",
         *("comparison", "calibration", "quantization", "export", "exported"),
+    ],
+    "prediction_run": [
+        *("sharing", "command_line", "records", "progress", "report", "stages", "pipeline", "run"),
     ],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
@@ -166,6 +173,7 @@ EXTRAS = {
     "deployment": {"onnx", "onnxruntime", "openvino", "tqdm"},
     "training": {"tqdm", "wandb"},
     "evaluation": {"matplotlib"},
+    "prediction_run": {"tqdm"},
     "commands": {"tqdm"},
 }
 """What a package may import beyond that."""

@@ -3,6 +3,8 @@
     ccnet predict street.jpg --output results
     ccnet predict photos "more/**/*.png" --output results --mode slide --flip
     ccnet predict clip.mp4 --output clip.overlay.mp4
+    torchrun --nproc-per-node 8 -m ccnet predict photos --output results
+    ccnet predict photos --output results --save labels --shard 3/8
 
 Images are given as files, folders (searched recursively; a line says which other files were left
 out) and glob patterns; results of this program are no images there. For each image, two PNGs are
@@ -22,6 +24,10 @@ One video, given alone, becomes a video of the overlays, at --output or as NAME.
 folder, with the times and the sound of the original (extra "video"). Ctrl-C leaves the pictures so
 far in NAME.partial.mp4.
 
+Of several images results.jsonl has a line each: name, size, share of each class, seconds, or the
+error. Processes that torchrun starts share the images out; those of a job array that --shard
+numbers do so without knowing each other. Ctrl-C ends a run when what is computed is written.
+
 The network sees an image as large as those that it learnt from, if it knows their size, and at the
 image's own size with --fit none. An image that would take more memory than --memory-limit as a
 whole is segmented in windows.
@@ -31,10 +37,9 @@ import argparse
 import json
 import math
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +55,25 @@ from ccnet.commands.video import check_clip, segment_clip, video_of
 from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
 from ccnet.deployment.command_line import add_optimize_option, optimized, settle_precision
-from ccnet.distributed import usable_device
+from ccnet.distributed import process_group, rank, rank_zero_first, usable_device
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import user_path
 from ccnet.images import decode_image
-from ccnet.inference import InferenceProtocol
+from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
-from ccnet.inference.image_files import Job, find_jobs
+from ccnet.inference.image_files import find_jobs
+from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import Origin, read_origin, save_marked
 from ccnet.inference.memory import DEFAULT_LIMIT, GIB
-from ccnet.inference.results import Standing, origin_of, save_results, standing
+from ccnet.prediction_run.command_line import (
+    add_run_options,
+    refuse_run_options,
+    settle_run_options,
+)
+from ccnet.prediction_run.records import NAME
+from ccnet.prediction_run.report import Report
+from ccnet.prediction_run.run import Run, found_by_rank_zero
+from ccnet.prediction_run.stages import Picture, Stages
 from ccnet.weights.serialization import fingerprint
 from ccnet.zoo import NETWORK_NAMES, find_builder
 
@@ -68,14 +82,6 @@ DEMO_SEED = 20181128
 
 PICTURE_BYTES = 32
 """Bytes for each pixel that reading a picture and drawing its overlay take, but the network."""
-
-KEPT = {
-    Standing.SAME: "have results already: skipped (see --overwrite)",
-    Standing.OTHER: "have results of other weights or options: kept (--overwrite makes them anew)",
-    Standing.UNKNOWN: "have results that do not say of which picture they are, as of earlier "
-    "versions: kept (--overwrite makes them anew)",
-}
-"""What is said of pictures that have results."""
 
 
 def parse_arguments(
@@ -94,6 +100,7 @@ def parse_arguments(
         help="for the results (default: the current folder)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
+    add_run_options(parser)
     parser.add_argument("--network", default="ccnet_resnet18", metavar="NAME", help=NETWORK_NAMES)
     parser.add_argument("--weights", default="DEFAULT", help="name, path or hf:// address")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -113,125 +120,138 @@ def parse_arguments(
         if not 0 < arguments.memory_limit < math.inf:
             raise ValueError(f"--memory-limit must be positive, not {arguments.memory_limit}")
         if video_of(arguments) is None:
+            settle_run_options(arguments)
             arguments.output.mkdir(parents=True, exist_ok=True)
+        else:
+            refuse_run_options(arguments)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return arguments, options
 
 
-class Segmenter:
-    """A network with all that its results depend on beside the picture.
+def load(arguments: argparse.Namespace, options: dict[str, Any], device: torch.device) -> Stages:
+    """Loads the network, with all that results depend on beside the picture.
 
     Args:
         arguments: the command line.
         options: of inference; others are the network's defaults.
+        device: of the network.
     """
-
-    def __init__(self, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+    with rank_zero_first():
         network: ccnet.CCNet = find_builder(arguments.network)(weights=arguments.weights)
-        device = usable_device(arguments.device)
-        options = settle_precision(arguments, options, device)
-        self.protocol = network.default_protocol.replace(**options)
-        self.model = optimized(arguments, network.to(device), self.protocol.precision)
-        if arguments.optimize:
-            print(f"network optimised for inference, in {self.protocol.precision}")
-        self.memory_limit = arguments.memory_limit
-        recorded = self.protocol.to_config() | ({"optimized": True} if arguments.optimize else {})
-        if self.protocol.windows is None:
-            recorded["memory_limit"] = arguments.memory_limit  # which may turn it into windows
-        self.maker = Origin("", fingerprint(network.to_weights()), json.dumps(recorded))
-
-    def __call__(self, job: Job, *, overwrite: bool) -> ccnet.Segmentation | Standing:
-        """Segments an image and writes the results, unless there are some."""
-        origin = origin_of(job.picture, self.maker)
-        if overwrite:
-            for path in (job.overlay, job.labels):
-                read_origin(path)  # refuses what is no result before anything is computed
-        elif (found := standing(job, origin)) in KEPT:
-            return found
-        result = self.model.predict(job.picture, self.protocol, memory_limit=self.memory_limit)
-        if origin_of(job.picture, self.maker) != origin:
-            raise ValueError("the picture was changed while it was segmented")
-        save_results(job, result, origin, overwrite=overwrite)
-        return result
+    options = settle_precision(arguments, options, device)
+    protocol = network.default_protocol.replace(**options)
+    model = optimized(arguments, network.to(device), protocol.precision)
+    if arguments.optimize and rank() == 0:
+        print(f"network optimised for inference, in {protocol.precision}")
+    recorded = protocol.to_config() | ({"optimized": True} if arguments.optimize else {})
+    if protocol.windows is None:
+        recorded["memory_limit"] = arguments.memory_limit  # which may turn it into windows
+        recorded |= {"batch_size": arguments.batch_size} if arguments.batch_size > 1 else {}
+    return Stages(
+        model,
+        protocol,
+        arguments.memory_limit,
+        Origin("", fingerprint(network.to_weights()), json.dumps(recorded)),
+        arguments.save,
+        overwrite=arguments.overwrite,
+        batch_size=arguments.batch_size,
+    )
 
 
-def describe(job: Job, result: ccnet.Segmentation, seconds: float) -> str:
-    return f"{printable(job.name)}: {result.describe_size()} in {seconds:.2f} s"
+def describe(picture: Picture) -> str:
+    assert isinstance(picture.outcome, Segmentation)
+    size = picture.outcome.describe_size()
+    return f"{printable(picture.job.name)}: {size} in {picture.seconds:.2f} s"
 
 
-def print_details(job: Job, result: ccnet.Segmentation) -> None:
-    for name, share in result.shares().items():
+def print_details(picture: Picture, kinds: Sequence[str]) -> None:
+    assert isinstance(picture.outcome, Segmentation)
+    for name, share in picture.outcome.shares().items():
         print(f"  {printable(name):<14}{100 * share:5.1f} %")
-    files = {"picture": job.picture, "overlay": job.overlay, "colour map": job.labels}
-    for name, path in files.items():
+    names = {"labels": "colour map"}
+    files = {names.get(kind, kind): picture.job.path(kind) for kind in kinds}
+    for name, path in {"picture": picture.job.picture, **files}.items():
         print(f"  {name:<12}{printable(path)}")
 
 
-def reason_of(error: Exception, picture: Path) -> str:
-    """One line that names the picture."""
-    reason = " ".join(str(error).split())
-    if not isinstance(error, OSError | ValueError):
-        reason = f"{type(error).__name__}: {reason}"
-    return reason if str(picture) in reason else f"{picture}: {reason}"
-
-
-def segment_all(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
-    """Segments all images without results; returns the exit status."""
-    found = find_jobs(arguments.images, arguments.output)
-    jobs, failures = found.jobs, found.failures
-    for line in found.describe_left_out():
-        print(line)
-    kept: Counter[Standing] = Counter()
-    if jobs:
-        segmenter = Segmenter(arguments, options)
-    alone = len(jobs) == 1
-    # The progress bar is only shown on a terminal.
-    for job in jobs if alone else tqdm(jobs, disable=None):
-        start = time.perf_counter()
-        try:
-            result = segmenter(job, overwrite=arguments.overwrite)
-        except Exception as error:
-            failures.append(reason_of(error, job.picture))
-            continue
-        if isinstance(result, Standing):
-            kept[result] += 1
-            continue
-        line = describe(job, result, time.perf_counter() - start)
-        if alone:
-            print(line)
-            print_details(job, result)
-        else:
-            tqdm.write(line)
-    for reason, count in kept.items():
-        print(f"{count} of {len(jobs)} {KEPT[reason]}")
-    if failures:
-        print(f"error: {len(failures)} could not be segmented", file=sys.stderr)
-        print(*map(printable, failures), sep="\n", file=sys.stderr)
-    return 1 if failures else 0
-
-
-def draw_and_segment(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+def draw_and_segment(
+    arguments: argparse.Namespace, options: dict[str, Any], device: torch.device
+) -> int:
     """Renders and segments a street scene, prints the scores; always replaces its results."""
-    segmenter = Segmenter(arguments, options)
+    arguments.overwrite = True
+    stages = load(arguments, options, device)
+    if rank() > 0:
+        return 0
     scene, labels = StreetScenes(1, seed=DEMO_SEED)[0]
     name = "rendered-street"
     job = Job(arguments.output / f"{name}.png", arguments.output, name)
     if not job.picture.exists() or not torch.equal(decode_image(job.picture), scene):
         read_origin(job.picture)
         save_marked(to_pil_image(scene), job.picture)
-    start = time.perf_counter()
-    result = segmenter(job, overwrite=True)
-    assert isinstance(result, ccnet.Segmentation)
-    print(describe(job, result, time.perf_counter() - start))
-    print_details(job, result)
-    label_set = segmenter.model.label_set
-    if label_set.categories == CAMVID.categories:
+    picture = stages.read(job)
+    stages.segment([picture], 1)
+    stages.write(picture)
+    result = picture.outcome
+    assert isinstance(result, Segmentation)
+    print(describe(picture))
+    print_details(picture, arguments.save)
+    if stages.model.label_set.categories == CAMVID.categories:
         scores = Scores(confusion_matrix(labels, result.labels, len(CAMVID)), CAMVID)
         print(
             f"  against the rendered labels: pixel accuracy {scores.pixel_accuracy:.1f} %, "
             f"mIoU {scores.miou:.1f} %"
         )
+    return 0
+
+
+def segment_all(
+    arguments: argparse.Namespace, options: dict[str, Any], device: torch.device
+) -> int:
+    """Segments all images without results; returns the exit status."""
+    found = found_by_rank_zero(lambda: find_jobs(arguments.images, arguments.output))
+    count = len(found.jobs)
+    indices = arguments.shard.of(found.jobs) if arguments.shard else range(count)
+    say(found.describe_left_out())
+    report = Report(results=found.results)
+    if indices:
+        stages = load(arguments, options, device)
+        run = Run(
+            found,
+            indices,
+            stages,
+            arguments.output,
+            label=str(arguments.shard or "run"),
+            limit=arguments.limit,
+            workers=arguments.workers,
+            tell=partial(tell, kinds=arguments.save if count == 1 else ()),
+        )
+        report.add(run())
+    if rank() > 0:
+        return 0  # rank 0 tells what all have done
+    say(report.describe(len(indices) + found.results))
+    failures = [*found.failures, *report.failures]
+    if failed := len(found.failures) + report.failed:
+        print(f"error: {failed} could not be segmented", file=sys.stderr)
+        print(*map(printable, failures), sep="\n", file=sys.stderr)
+    if failed > len(failures):
+        print(f"... and {failed - len(failures)} more: see {NAME}", file=sys.stderr)
+    for reason in report.stops:
+        print(f"error: {printable(reason)}", file=sys.stderr)
+    return 1 if failed or report.stops else 0
+
+
+def say(lines: Iterable[str]) -> None:
+    for line in lines if rank() == 0 else ():
+        print(line)
+
+
+def tell(picture: Picture, kinds: Sequence[str]) -> None:
+    """Tells of a picture: in one line, or with the kinds of its results in several."""
+    with tqdm.external_write_mode():
+        print(describe(picture), flush=True)  # whole lines, of several processes
+    if kinds:
+        print_details(picture, kinds)
 
 
 @contextmanager
@@ -245,18 +265,33 @@ def largest_picture(pixels: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
+@contextmanager
+def joined(arguments: argparse.Namespace) -> Iterator[torch.device]:
+    """Joins the processes that were started together, unless this one is a part by itself."""
+    if arguments.shard:
+        yield usable_device(arguments.device)
+        return
+    with process_group(arguments.device) as device:
+        yield device
+
+
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
     arguments, options = parse_arguments(argv, prog)
     try:
         if (video := video_of(arguments)) is not None:
             check_clip(video, arguments)
-            segmenter = Segmenter(arguments, options)
-            segment_clip(video, arguments, segmenter.model, segmenter.protocol)
+            stages = load(arguments, options, usable_device(arguments.device))
+            segment_clip(video, arguments, stages.model, stages.protocol)
             return
-        with largest_picture(max(2, int(arguments.memory_limit * GIB / PICTURE_BYTES))):
+        with (
+            largest_picture(max(2, int(arguments.memory_limit * GIB / PICTURE_BYTES))),
+            joined(arguments) as device,
+        ):
             if arguments.images:
-                raise SystemExit(segment_all(arguments, options))
-            draw_and_segment(arguments, options)
+                status = segment_all(arguments, options, device)
+            else:
+                status = draw_and_segment(arguments, options, device)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
+    raise SystemExit(status)

@@ -35,7 +35,7 @@ def calibration_pictures(
     found = find_jobs([os.fspath(folder)], Path())
     if found.failures:
         raise ValueError(found.failures[0])
-    paths = sorted(job.picture for job in found.jobs)
+    paths = sorted(job.picture for job in found.jobs if not found.is_result(job))
     if not paths:
         raise ValueError(f"no images in {folder} but results of this program")
     count = min(most, len(paths))

@@ -1,40 +1,21 @@
-"""Image files on the command line: expansion of arguments, file names of the results."""
+"""Image files on the command line: expansion of arguments."""
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
 from ccnet.files import is_url, user_path
-from ccnet.images import is_picture_name
+from ccnet.images.formats import picture_suffixes
+from ccnet.inference.jobs import Folder, Job, Jobs, stem_of
 from ccnet.inference.marked_png import read_origin
+from ccnet.inference.outputs import OUTPUTS
 
-
-@dataclass(frozen=True)
-class Job:
-    """An image file and its result files.
-
-    Attributes:
-        picture: path of the image.
-        output: the folder of all results.
-        name: prefix of the results' file names, including subfolders of `output`.
-    """
-
-    picture: Path
-    output: Path
-    name: str
-
-    @property
-    def overlay(self) -> Path:
-        """Path of the overlay of the classes on the image, a PNG."""
-        return self.output / f"{self.name}.overlay.png"
-
-    @property
-    def labels(self) -> Path:
-        """Path of the label map, an indexed PNG."""
-        return self.output / f"{self.name}.labels.png"
+RECORDS = re.compile(r"results(\.[a-z0-9-]+\.[a-z0-9_]{8})?\.jsonl")
+"""The names of files that hold a line for each of many results: one for all, or a part of it."""
 
 
 @dataclass
@@ -42,29 +23,33 @@ class Found:
     """What `find_jobs` has found.
 
     Attributes:
-        jobs: the images with their results.
+        jobs: the images with their results; of those that are found in folders and by patterns
+            some may be results themselves: see `is_result`.
         failures: error messages: arguments without an image, folders that cannot be read.
-        results: of this program, that are no images here.
+        results: the number of results of this program that are no images here, as far as known.
         left_out: the number of other files in the folders, by suffix.
+        named_results: absolute paths of results that are images, since they are named.
     """
 
-    jobs: list[Job] = field(default_factory=list)
+    jobs: Jobs
     failures: list[str] = field(default_factory=list)
-    results: set[Path] = field(default_factory=set)
+    results: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    named_results: set[str] = field(default_factory=set)
+
+    def is_result(self, job: Job) -> bool:
+        """Whether a job is of a result of this program, which is no image here."""
+        is_named = _absolute(job.picture) in self.named_results
+        return _is_record(job.picture) or (_is_result(job.picture) and not is_named)
 
     def describe_left_out(self) -> list[str]:
         """Lines such as "left out: 3 files are no pictures, by suffix: 2 .txt, 1 .mov"."""
-        lines = []
-        if count := len(self.results):
-            results = "1 result" if count == 1 else f"{count} results"
-            lines.append(f"left out: {results} of this program")
-        if self.left_out:
-            kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
-            total = self.left_out.total()
-            be = "file is no picture" if total == 1 else "files are no pictures"
-            lines.append(f"left out: {total} {be}, by suffix: {', '.join(kinds)}")
-        return lines
+        if not self.left_out:
+            return []
+        kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
+        total = self.left_out.total()
+        be = "file is no picture" if total == 1 else "files are no pictures"
+        return [f"left out: {total} {be}, by suffix: {', '.join(kinds)}"]
 
 
 def find_jobs(arguments: Iterable[str], output: Path) -> Found:
@@ -76,82 +61,137 @@ def find_jobs(arguments: Iterable[str], output: Path) -> Found:
 
     Results of this program, which they say themselves, are no images where folders and patterns
     are searched. One that is named is an image, unless it is a result of another image of these.
+    No file is opened here but PNGs that are named, or differ from another image in the suffix
+    alone: whether others are results is asked when their turn comes.
 
     Args:
         arguments: files, folders (searched recursively for files with the suffix of a picture, but
             not for hidden ones) and glob patterns, in which ** matches any folders.
         output: the folder of the results.
     """
-    pictures: dict[Path, Path] = {}
-    named_results: set[Path] = set()
-    roots, found = [], Found()
+    search = _Search()
     for argument in arguments:
         try:
-            root, named = _expand(argument)
+            search.add(argument)
         except (OSError, ValueError) as error:  # of a pattern such as "a**b"
-            found.failures.append(f"no image at {argument}: {error}")
-            continue
-        if not named:
-            reason = "and no file matches it as a pattern"
-            reason = "which is a URL: download it first" if is_url(argument) else reason
-            found.failures.append(f"no image at {argument}, {reason}")
-            continue
-        roots.append(_absolute(root))
-        is_pattern = not os.path.lexists(user_path(argument))
-        for path in named:
-            inside = _below(path, found) if path.is_dir() else [path]
-            if not inside:
-                found.failures.append(f"no images in {path}")
-            results = {_absolute(picture) for picture in inside if _is_result(picture)}
-            (found.results if is_pattern or path.is_dir() else named_results).update(results)
-            pictures.update({_absolute(picture): picture for picture in inside})
-    found.results -= named_results
-    for path in found.results:
-        del pictures[path]
-    found.jobs = _jobs(pictures, roots, output)
-    if named_results:
-        own = {os.path.realpath(path) for job in found.jobs for path in (job.overlay, job.labels)}
-        found.results |= {path for path in named_results if os.path.realpath(path) in own}
-        found.jobs = [job for job in found.jobs if _absolute(job.picture) not in found.results]
-    return found
+            search.failures.append(f"no image at {argument}: {error}")
+    return search.finish(output)
 
 
-def _jobs(pictures: dict[Path, Path], roots: list[Path], output: Path) -> list[Job]:
-    """Names the results of images, which are given by their absolute paths."""
-    # Names must differ for "a.png" and "a.jpg", and for "a.jpg.png" and "a.jpg" with its suffix.
-    names = Counter(path.with_suffix("") for path in pictures)
-    names.update(path for path in pictures if path.suffix)
-    jobs = []
-    for path, picture in pictures.items():
-        name = path.relative_to(os.path.commonpath(roots))
-        stem = name.with_suffix("")
-        jobs.append(Job(picture, output, str(stem if names[path.with_suffix("")] == 1 else name)))
-    return jobs
+class _Search:
+    """Collects the images of arguments, by folder."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self.named_results: set[str] = set()
+        self._roots: list[str] = []
+        self._found: dict[str, tuple[Path, set[str]]] = {}
+
+    def add(self, argument: str) -> None:
+        """Adds the images of an argument."""
+        path = user_path(argument)
+        # A file may be named "street [1].jpg": only a path that does not exist is a pattern.
+        if os.path.lexists(path):
+            self._roots.append(_absolute(path if path.is_dir() else path.parent))
+            self._add_path(path, is_named=True)
+            return
+        root = Path(*takewhile(lambda part: not set("*?[") & set(part), path.parts))
+        count = 0
+        if root != path:
+            for match in root.glob(str(path.relative_to(root))):
+                if not match.name.startswith("."):
+                    self._add_path(match)
+                    count += 1
+        if count:
+            self._roots.append(_absolute(root))
+            return
+        reason = "and no file matches it as a pattern"
+        reason = "which is a URL: download it first" if is_url(argument) else reason
+        self.failures.append(f"no image at {argument}, {reason}")
+
+    def _add_path(self, path: Path, *, is_named: bool = False) -> None:
+        if path.is_dir():
+            if not self._add_below(path):
+                self.failures.append(f"no images in {path}")
+            return
+        self._put(path.parent, [path.name])
+        if is_named and _is_result(path):
+            self.named_results.add(_absolute(path))
+
+    def _add_below(self, folder: Path) -> int:
+        """Adds all paths with the suffix of a picture, even folders: decoding reports an error."""
+        pictures: list[str] = []
+        folders: list[str] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    self._sort_in(entry, pictures, folders)
+        except OSError as error:
+            self.failures.append(str(error))
+        if pictures:
+            self._put(folder, pictures)
+        return len(pictures) + sum(self._add_below(folder / name) for name in sorted(folders))
+
+    def _sort_in(self, entry: os.DirEntry[str], pictures: list[str], folders: list[str]) -> None:
+        if entry.name.startswith("."):
+            return
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder:
+            folders.append(entry.name)
+        suffix = _suffix(entry.name)
+        if suffix in picture_suffixes():
+            pictures.append(entry.name)
+        elif not is_folder and not entry.is_dir():
+            self.left_out[suffix or "without suffix"] += 1
+
+    def _put(self, folder: Path, names: Iterable[str]) -> None:
+        _, known = self._found.setdefault(_absolute(folder), (folder, set()))
+        known.update(names)
+
+    def finish(self, output: Path) -> Found:
+        """Names the results of all images."""
+        folders, count = {}, 0
+        while self._found:
+            place, (given, found) = self._found.popitem()
+            names, twins = sorted(found), _twins_among(found)
+            results = {name for name in twins if self._is_searched_result(given / name)}
+            if results:
+                names = [name for name in names if name not in results]
+                twins, count = _twins_among(names), count + len(results)
+            folders[place] = Folder(given, names, set(map(stem_of, twins)))
+        folders = dict(reversed(folders.items()))
+        root = os.path.commonpath(self._roots) if self._roots else ""
+        if self.named_results:
+            count += self._leave_out_own(folders, Jobs(folders, root, output))
+        jobs = Jobs(folders, root, output)
+        return Found(jobs, self.failures, count, self.left_out, self.named_results)
+
+    def _is_searched_result(self, path: Path) -> bool:
+        return _is_result(path) and _absolute(path) not in self.named_results
+
+    def _leave_out_own(self, folders: dict[str, Folder], jobs: Jobs) -> int:
+        """Removes named results of images among these; returns how many."""
+        own = {os.path.realpath(job.path(kind)) for job in jobs for kind in OUTPUTS}
+        removed = {path for path in self.named_results if os.path.realpath(path) in own}
+        for path in map(Path, removed):
+            folders[str(path.parent)].names.remove(path.name)
+        self.named_results -= removed
+        return len(removed)
 
 
-def _expand(argument: str) -> tuple[Path, list[Path]]:
-    """Returns the root folder of an argument, and the files and folders that it names."""
-    path = user_path(argument)
-    # A file may be named "street [1].jpg": only a path that does not exist is a pattern.
-    if os.path.lexists(path):
-        return (path if path.is_dir() else path.parent), [path]
-    root = Path(*takewhile(lambda part: not set("*?[") & set(part), path.parts))
-    if root == path:
-        return root, []
-    found = root.glob(str(path.relative_to(root)))
-    return root, sorted(path for path in found if not path.name.startswith("."))
+def _twins_among(names: Collection[str]) -> list[str]:
+    """Finds the names of which another one has the stem, or is the stem."""
+    stems = set(map(stem_of, names))
+    if len(stems) == len(names) and not any(name in stems for name in names if _suffix(name)):
+        return []
+    counts = Counter(map(stem_of, names))
+    counts.update(name for name in names if name in stems and _suffix(name))
+    return [name for name in names if counts[stem_of(name)] > 1]
 
 
-def _below(folder: Path, found: Found) -> list[Path]:
-    """Finds all paths with the suffix of a picture, even folders: decoding one reports an error."""
-    pictures = []
-    for parent, folders, files in os.walk(folder, onerror=lambda e: found.failures.append(str(e))):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files = [name for name in files if not name.startswith(".")]
-        pictures += [Path(parent, name) for name in (*folders, *files) if is_picture_name(name)]
-        others = [Path(name).suffix.lower() for name in files if not is_picture_name(name)]
-        found.left_out.update(suffix or "without suffix" for suffix in others)
-    return sorted(pictures)
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
 def _is_result(path: Path) -> bool:
@@ -162,6 +202,17 @@ def _is_result(path: Path) -> bool:
         return False
 
 
-def _absolute(path: Path) -> Path:
+def _is_record(path: Path) -> bool:
+    """Whether a file holds records of results, by its name and its first bytes."""
+    try:
+        if not RECORDS.fullmatch(path.name):
+            return False
+        with path.open("rb") as file:
+            return file.read(8) in (b"", b'{"name":')
+    except OSError:
+        return False
+
+
+def _absolute(path: Path) -> str:
     """Removes ".." but keeps symbolic links: a link is an image of its own."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
+    return os.path.abspath(path)  # noqa: PTH100 - resolve() follows links

@@ -171,6 +171,27 @@ def within_limit(
     return windows
 
 
+def batch_within_limit(
+    protocol: InferenceProtocol,
+    size: Size,
+    limit: float,
+    most: int,
+    *,
+    classes: int,
+    count: Callable[[], Footprint],
+    item_size: int = 4,
+) -> int:
+    """Returns how many images of a size, at most `most`, are estimated to be within a limit.
+
+    At least 1, and no more in windows, which are batches themselves. Arguments are those of
+    `within_limit`.
+    """
+    if most == 1 or protocol.windows is not None:
+        return 1
+    needed = estimate(protocol, size, classes, max(4, item_size), count(), False)
+    return max(1, min(most, int(limit * GIB // needed)))
+
+
 def estimate(
     protocol: InferenceProtocol,
     size: Size,

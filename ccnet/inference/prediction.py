@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import FileLike, ImageLike, images_of
-from ccnet.inference.memory import DEFAULT_LIMIT, Footprint
+from ccnet.inference.memory import DEFAULT_LIMIT, Footprint, batch_within_limit
 from ccnet.inference.protocol import InferenceProtocol, Size
 from ccnet.inference.result import Segmentation
-from ccnet.inference.segment import segment
+from ccnet.inference.segment import segment, segment_together
 from ccnet.options import check_options
 from ccnet.schema import Rule, check, integer, several
 from ccnet.transforms import Preprocessing
@@ -165,21 +165,52 @@ class PredictionMixin:
                 'options are keyword arguments, as in mode="slide"'
             )
         check_options("predict", options, _OPTIONS, _HINTS)
-        assert isinstance(self, nn.Module)
         segment_one = partial(
-            segment,
-            self,
-            preprocessing=self.preprocessing,
-            label_set=self.label_set,
+            self._segment,
             protocol=(protocol or self.default_protocol).replace(**options),
             return_probabilities=return_probabilities,
             memory_limit=memory_limit,
-            count=self._footprint,
         )
         images = images_of(image)
         if images is None:
             return segment_one(cast(ImageLike, image))
         return of_each(segment_one, images)
+
+    def _segment(self, image: ImageLike, **options: Any) -> Segmentation:
+        """Segments one image; the options are those of `segment`."""
+        assert isinstance(self, nn.Module)
+        return segment(
+            self,
+            image,
+            preprocessing=self.preprocessing,
+            label_set=self.label_set,
+            count=self._footprint,
+            **options,
+        )
+
+    def _batch_size(
+        self, size: Size, protocol: InferenceProtocol, memory_limit: float, most: int
+    ) -> int:
+        """Returns how many images of a size go through the network together, at most `most`."""
+        assert isinstance(self, nn.Module)
+        return batch_within_limit(
+            protocol,
+            size,
+            memory_limit,
+            most,
+            classes=len(self.label_set),
+            count=self._footprint,
+            item_size=next(self.parameters()).element_size(),
+        )
+
+    def _segment_together(
+        self, images: Sequence[Tensor], batch_size: int, protocol: InferenceProtocol
+    ) -> list[Segmentation | ValueError]:
+        """Segments decoded images as `segment_together` does."""
+        assert isinstance(self, nn.Module)
+        return segment_together(
+            self, images, batch_size, self.preprocessing, self.label_set, protocol
+        )
 
 
 def of_each(

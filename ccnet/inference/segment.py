@@ -1,25 +1,19 @@
 """Inference on one image: decoding, preprocessing, windows, averaging, labels."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import ImageLike
-from ccnet.inference.logits import leave_resizing
+from ccnet.inference.forward import Network, Part, parts_of, views_of
 from ccnet.inference.memory import Footprint, refused_without_memory, within_limit
 from ccnet.inference.protocol import InferenceProtocol, Size
-from ccnet.inference.replica import evaluation_replica
 from ccnet.inference.result import Segmentation
-from ccnet.inference.windows import View, resized, sliding, together, whole
-from ccnet.precision import warn_of_slow_inference
+from ccnet.inference.windows import whole
 from ccnet.schema import check, flag
 from ccnet.transforms import Preprocessing
 
@@ -36,6 +30,7 @@ def segment(
     return_probabilities: bool = False,
     memory_limit: float | None = None,
     count: Callable[[], Footprint] | None = None,
+    name: str | None = None,
 ) -> Segmentation:
     """Segments one image on the device of the model; the result has the size of the image.
 
@@ -61,6 +56,7 @@ def segment(
         memory_limit: GiB that the estimate for the whole image may reach; beyond, windows are taken
             instead, and a warning in the log says so. None for no limit.
         count: gives the footprint of the model; without it nothing is estimated.
+        name: of the image, for messages; by default its path, if it is one.
 
     Raises:
         FileNotFoundError: if there is no file at the path.
@@ -79,7 +75,8 @@ def segment(
     if isinstance(image, Tensor) or not pixels.is_contiguous():
         pixels = pixels.clone(memory_format=torch.contiguous_format)
     height, width = pixels.shape[1:]
-    name = os.fspath(image) if isinstance(image, str | os.PathLike) else "an image"
+    if name is None:
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else "an image"
     if memory_limit is not None and count is not None:
         protocol = within_limit(
             protocol,
@@ -92,38 +89,95 @@ def segment(
             name=name,
         )
     with refused_without_memory(f"{name}: {width} x {height} pixels ({protocol})"):
+        network = Network.of(model, preprocessing, protocol.precision)
+        views = views_of(pixels, network.prepare, protocol)
+        parts = parts_of(network, views, protocol, (height, width))
         labels, probabilities = _classify(
-            model, pixels, preprocessing, label_set, protocol, return_probabilities
+            parts, (height, width), label_set, protocol, network.dtype, return_probabilities
         )
     seen = protocol.view_size((height, width))
     return Segmentation(labels, label_set, pixels.cpu(), probabilities, seen)
 
 
-def _classify(
+@torch.inference_mode(False)
+@torch.no_grad()
+def segment_together(
     model: nn.Module,
-    pixels: Tensor,
+    images: Sequence[Tensor],
+    batch_size: int,
     preprocessing: Preprocessing,
     label_set: LabelSet,
     protocol: InferenceProtocol,
+) -> list[Segmentation | ValueError]:
+    """Segments whole images with one forward pass for each scale and flip of all.
+
+    To every pass `batch_size` images are given, the last one several times if there are fewer: what
+    the network gives for one of a batch may depend on the size of the batch, in the last bits, but
+    on no other image.
+
+    Args:
+        model: as for `segment`.
+        images: (C, H, W), uint8, of which the views of each scale have one size; as many as the
+            batch, or fewer.
+        batch_size: N.
+        preprocessing: that the model was trained with.
+        label_set: the K classes.
+        protocol: the options of inference, of mode "whole".
+
+    Returns:
+        The result of each, or why it has none.
+
+    Raises:
+        ValueError: if the memory does not suffice.
+    """
+    network = Network.of(model, preprocessing, protocol.precision)
+    results: list[Segmentation | ValueError] = []
+    with refused_without_memory(f"{batch_size} images together ({protocol})"):
+        views = [views_of(pixels, network.prepare, protocol) for pixels in images]
+        filled = [*views, *[views[-1]] * (batch_size - len(views))]
+        maps = [
+            network.classify(torch.stack([view.read_whole() for view in same]))
+            for same in zip(*filled, strict=True)
+        ]
+        for index, pixels in enumerate(images):
+            height, width = pixels.shape[1:]
+            own = (logits[index : index + 1] for logits in maps)
+            parts = whole(views[index], own, network.resize, (height, width))
+            try:
+                labels, _ = _classify(
+                    parts, (height, width), label_set, protocol, network.dtype, False
+                )
+            except ValueError as error:
+                results.append(error)
+                continue
+            seen = protocol.view_size((height, width))
+            results.append(Segmentation(labels, label_set, pixels.cpu(), None, seen))
+    return results
+
+
+def _classify(
+    parts: Iterator[Part],
+    size: Size,
+    label_set: LabelSet,
+    protocol: InferenceProtocol,
+    dtype: torch.dtype,
     return_probabilities: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Computes labels (H, W), uint8, and probabilities (K, H, W), float32, if asked for."""
-    height, width = pixels.shape[1:]
     average_probabilities = protocol.average == "probabilities"
-    labels = torch.empty(height, width, dtype=torch.uint8, device="cpu")
+    labels = torch.empty(size, dtype=torch.uint8, device="cpu")
     probabilities = None
     if return_probabilities:
-        shape = len(label_set), height, width
+        shape = len(label_set), *size
         probabilities = torch.empty(shape, dtype=torch.float32, device="cpu")
-    for (rows, columns), views in _parts(model, pixels, preprocessing, protocol):
+    for (rows, columns), views in parts:
         terms = (logits.softmax(0) for logits in views) if average_probabilities else views
         scores: Tensor = reduce(torch.add, terms)
         best = scores.max(dim=0)  # faster than argmax
         if not best.values.isfinite().all():
-            dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
             raise ValueError(
-                f"the network of {dtype} gives values that are not finite ({protocol}): its "
-                "weights are damaged, or need another precision"
+                f"the network of {str(dtype).removeprefix('torch.')} gives values that are not "
+                f"finite ({protocol}): its weights are damaged, or need another precision"
             )
         labels[rows, columns] = best.indices.to(torch.uint8)
         if probabilities is not None:
@@ -133,80 +187,3 @@ def _classify(
             del part
         del views, terms, scores, best  # so that they are freed before the next ones are made
     return labels, probabilities
-
-
-def _parts(
-    model: nn.Module, pixels: Tensor, preprocessing: Preprocessing, protocol: InferenceProtocol
-) -> Iterator[tuple[tuple[slice, slice], list[Tensor]]]:
-    """Computes logits at the size of the image, unflipped: rows, columns, each scale and flip's."""
-    parameter = next(model.parameters())
-    replica = evaluation_replica(model)
-    resize = leave_resizing(replica, model) or (lambda logits, size: logits)
-    if replica is not model and hasattr(replica, "_economise"):
-        replica._economise(model)  # type: ignore[operator]
-
-    def prepare(region: Tensor) -> Tensor:
-        return preprocessing(region.to(parameter.device)[None])[0]
-
-    def classify(windows: Tensor) -> Tensor:
-        with _precision(protocol.precision, parameter.device):
-            logits: Tensor = replica(windows.to(parameter.dtype))["out"]
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    height, width = pixels.shape[1:]
-
-    def scaled(scale: float) -> tuple[Tensor, Size]:
-        size = protocol.view_size((height, width), scale)
-        return _reduced(pixels, size) if protocol.antialias else pixels, size
-
-    mirrors = (False, True) if protocol.flip else (False,)
-    views = [
-        View(source, prepare, size, mirrored)
-        for source, size in map(scaled, protocol.scales)
-        for mirrored in mirrors
-    ]
-    if protocol.windows is None:
-        yield from whole(views, classify, resize, (height, width))
-        return
-
-    def stream(view: View, crop: Size, stride: Size) -> Iterator[Tensor]:
-        bands = sliding(view, classify, resize, crop, stride, protocol.window_batch)
-        bands = resized(bands, view.size, (height, width))
-        return (band.flip(-1) for band in bands) if view.mirrored else bands
-
-    row = 0
-    for parts in together([stream(view, *protocol.windows) for view in views]):
-        rows = slice(row, row := row + parts[0].shape[1])
-        yield (rows, slice(None)), parts
-        del parts
-
-
-def _reduced(pixels: Tensor, size: Size) -> Tensor:
-    """Reduces an image (C, H, W), uint8, with a low-pass filter, rounding to uint8.
-
-    The result is the same on every machine, and made of a plane at a time, without floating-point
-    copies. An image that is not larger than `size` is returned as it is.
-    """
-    height, width = pixels.shape[1:]
-    if (height, width) == size or height < size[0] or width < size[1]:
-        return pixels
-    planes = [
-        Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)
-        for plane in pixels.cpu().numpy()
-    ]
-    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))
-
-
-def _precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Returns the context of a forward pass: autocast if asked for, or around the caller.
-
-    Its casts of the weights are without gradient, so they stay out of the cache from which a
-    forward pass of the caller's would take them.
-    """
-    asked = precision == "bfloat16"
-    if asked:
-        warn_of_slow_inference(precision, device)
-    if not asked and not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    dtype = torch.bfloat16 if asked else torch.get_autocast_dtype(device.type)
-    return torch.autocast(device.type, dtype, cache_enabled=False)

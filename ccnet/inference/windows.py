@@ -6,7 +6,7 @@ which bounds the memory for images of any size.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, product
 
@@ -53,6 +53,10 @@ class View:
             region = self._resized_region(slice(top, bottom), slice(left, right))
         return F.pad(region.flip(-1) if self.mirrored else region, padding)
 
+    def read_whole(self) -> Tensor:
+        """Returns all of it, (C, H, W), normalised."""
+        return self.read(0, 0, self.size)
+
     def _resized_region(self, rows: slice, columns: slice) -> Tensor:
         height, width = self.pixels.shape[1:]
         y = _positions(height, self.size[0])[rows]
@@ -63,23 +67,20 @@ class View:
 
 
 def whole(
-    views: list[View], classify: Classify, resize: Resize, target: Size
+    views: list[View], logits: Iterable[Tensor], resize: Resize, target: Size
 ) -> Iterator[tuple[tuple[slice, slice], list[Tensor]]]:
-    """Computes the logits of views in one forward pass each, and brings them to one size.
+    """Brings the logits of whole views to one size.
 
     Args:
         views: of any sizes.
-        classify: forward pass of the network.
-        resize: from the logits of `classify` to those of the pixels.
+        logits: those of each view, (1, K, h, w), as a forward pass gives them.
+        resize: from these to those of the pixels.
         target: the size of the result.
 
     Yields:
         Rows (all) and columns, and their logits (K, H, w) in each view, unflipped.
     """
-    maps = [
-        PixelLogits.of(classify(view.read(0, 0, view.size)[None]), view.size, resize)
-        for view in views
-    ]
+    maps = [PixelLogits.of(own, view.size, resize) for view, own in zip(views, logits, strict=True)]
     pixels = max(math.prod(size) for size in (target, *(view.size for view in views)))
     for columns in column_bands(maps[0].wide.shape[1] * pixels, target[1]):
         yield (

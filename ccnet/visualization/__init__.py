@@ -12,9 +12,9 @@ from ccnet.visualization.heat import (
 )
 from ccnet.visualization.labels import colorize, overlay
 from ccnet.visualization.marks import mark_pixel
+from ccnet.visualization.palettes import display_colors, least_differences
 from ccnet.visualization.paths import carried_shares, notable_sources, paths, strongest_sources
 from ccnet.visualization.record import AttentionRecord, record_attention
-from ccnet.visualization.palettes import display_colors, least_differences
 
 __all__ = [
     "HEAT_DECADES",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ccnet.inference import image_files
 from ccnet.inference.image_files import find_jobs
 from ccnet.inference.marked_png import save_marked
 
@@ -63,8 +64,8 @@ def test_absolute_arguments(touch):
     touch("a/street.jpg", *MIXED)
     (job,) = find_jobs([f"{Path.cwd()}/a/street.jpg"], Path("out")).jobs
     assert job.picture == Path.cwd() / "a/street.jpg"
-    assert job.overlay == Path("out/street.overlay.png")
-    assert job.labels == Path("out/street.labels.png")
+    assert job.path("overlay") == Path("out/street.overlay.png")
+    assert job.path("labels") == Path("out/street.labels.png")
     assert set(names([f"{Path.cwd()}/in/s*/[23].*"]).values()) == {"sub/2", "sub/3"}
 
 
@@ -102,9 +103,38 @@ def test_results_among_the_images_are_left_out(touch, arguments, output, taken, 
         save_marked(Image.new("L", (4, 3)), path)
     found = find_jobs(arguments, Path(output))
     assert found.failures == []
-    assert sorted(job.picture.as_posix() for job in found.jobs) == taken
-    results = "1 result" if left_out == 1 else f"{left_out} results"
-    assert found.describe_left_out() == [f"left out: {results} of this program"] * bool(left_out)
+    results = [job for job in found.jobs if found.is_result(job)]
+    assert sorted(job.picture.as_posix() for job in found.jobs if job not in results) == taken
+    assert found.results + len(results) == left_out
+
+
+def test_no_file_is_opened_to_find_images(touch, monkeypatch):
+    """But those that differ in the suffix alone, whose names depend on it."""
+    touch("in/1.png", "in/2.png", "in/3.jpg", "in/3.png", "in/sub/4.png")
+    looked_at = []
+    monkeypatch.setattr(image_files, "read_origin", lambda path: looked_at.append(path.name))
+    assert len(find_jobs(["in"], Path("out")).jobs) == 5
+    assert looked_at == ["3.png"]
+
+
+def test_a_result_beside_a_picture_of_its_name_does_not_change_that_name(touch):
+    touch("in/1.jpg")
+    save_marked(Image.new("L", (4, 3)), "in/1.png")
+    found = find_jobs(["in"], Path("out"))
+    assert ([job.name for job in found.jobs], found.results) == (["1"], 1)
+    assert set(names(["in", "in/1.png"]).values()) == {"1.jpg", "1.png"}
+
+
+def test_jobs_are_a_sequence(touch):
+    touch(*TREE)
+    jobs = find_jobs(["in"], Path("out")).jobs
+    assert [jobs[index] for index in range(len(jobs))] == list(jobs)
+    assert [jobs.key(index) for index in range(len(jobs))] == [
+        *("0.tiff", "x/1.jpg", "x/deep/1.PNG", "y/1.jpeg")
+    ]
+    for index in (-1, len(jobs)):
+        with pytest.raises(IndexError):
+            jobs[index]
 
 
 def test_whatever_has_the_suffix_of_an_image_is_taken_for_one(touch):

@@ -1,6 +1,7 @@
 """Fixtures of the tests of scripts."""
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -34,9 +35,18 @@ def draw():
     return write
 
 
+SUMMARY = re.compile(
+    r"\d+ pictures? in \d+\.\d s: [\d.e+]+ a second; the network computed \d+ % of the time"
+)
+"""The line that ends a run on several pictures."""
+
+
 @pytest.fixture
 def predict(load_script, weights_file, tmp_path, monkeypatch, capsys):
-    """Runs the script in this process, in a new folder: its exit status, output and errors."""
+    """Runs the script in this process, in a new folder: its exit status, output and errors.
+
+    The summary is not among the output.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -52,6 +62,7 @@ def predict(load_script, weights_file, tmp_path, monkeypatch, capsys):
         out, err = capsys.readouterr()
         if isinstance(status, str):  # as Python exits with a message
             status, err = 1, f"{err}{status}\n"
-        return status, out, err
+        lines = [line for line in out.splitlines(keepends=True) if not SUMMARY.match(line)]
+        return status, "".join(lines), err
 
     return run

@@ -1,5 +1,6 @@
 """Pictures that cannot be segmented cost no other: one line each, whatever they are."""
 
+import errno
 import os
 import socket
 import struct
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ccnet.files import atomic_write
-from ccnet.inference import results
+from ccnet.inference import outputs
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or sys.platform == "darwin", reason="file systems that refuse such names"
@@ -78,7 +79,7 @@ ATTACKS = {
     "overwritten.png": (overwrite, UNREADABLE),
     "cut.webp": (cut, UNREADABLE),
     "blocked.png": (lambda path: path.write_bytes(png(9, 9, bytes(27))), "is no result"),
-    "below.png": (lambda path: path.write_bytes(png(9, 9, bytes(27))), "disk is full"),
+    "below.png": (lambda path: path.write_bytes(png(9, 9, bytes(27))), "disk is broken"),
 }
 """How to make each file of a folder, and what is said of it."""
 
@@ -94,14 +95,14 @@ def test_attacks_in_one_folder(predict, draw, tmp_path, monkeypatch):
     for name, (make, _) in ATTACKS.items():
         make(folder / name)
     (tmp_path / "out/blocked.overlay.png").mkdir(parents=True)
-    real = results.save_marked
+    real = outputs.save_marked
 
     def save_or_fail(image, path, *arguments, **options):
         if path.name == "below.labels.png":
-            raise OSError(28, "the disk is full", str(path))
+            raise OSError(errno.EIO, "the disk is broken", str(path))
         real(image, path, *arguments, **options)
 
-    monkeypatch.setattr(results, "save_marked", save_or_fail)
+    monkeypatch.setattr(outputs, "save_marked", save_or_fail)
     status, printed, errors = predict("in", "--output", "out", "--memory-limit", "5")
     assert status == 1
     assert len(printed.splitlines()) == 4
@@ -113,7 +114,7 @@ def test_attacks_in_one_folder(predict, draw, tmp_path, monkeypatch):
         assert said in reason
         assert len(reason) < 600 + len(name)
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert len(made) == 2 * 4 + 2
+    assert len(made) == 2 * 4 + 2 + 1
     assert not any(name.startswith(".") for name in made)
 
 

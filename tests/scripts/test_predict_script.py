@@ -9,7 +9,7 @@ from PIL import Image
 
 import ccnet
 from ccnet.classes import CAMVID
-from ccnet.inference import InferenceProtocol
+from ccnet.inference import InferenceProtocol, prediction
 
 BROKEN = {
     "broken-link.png": lambda path: path.symlink_to("nowhere.png"),
@@ -39,7 +39,7 @@ def test_six_broken_files_among_many(predict, draw, tmp_path, weights_file):
         assert f"in{os.sep}{name}" in reason
         assert re.search("no image|cannot be read as an image: .+", reason), reason
     model = ccnet.ccnet_resnet18(weights=weights_file)
-    results = {path for path in out.rglob("*") if path.is_file()}
+    results = set(out.rglob("*.png"))
     assert len(results) == 2 * len(good)
     for path in good:
         name = out / path.relative_to(folder).with_suffix("")
@@ -101,13 +101,13 @@ def test_results_alone_are_overwritten(predict, draw, tmp_path):
 
 def test_protocol_reaches_the_network(predict, draw, tmp_path, monkeypatch):
     draw(tmp_path / "street.png")
-    real, given = ccnet.CCNet.predict, []
+    real, given = prediction.segment, []
 
-    def record(self, image, protocol, **limits):
+    def record(model, image, *, protocol, **options):
         given.append(protocol)
-        return real(self, image, protocol, **limits)
+        return real(model, image, protocol=protocol, **options)
 
-    monkeypatch.setattr(ccnet.CCNet, "predict", record)
+    monkeypatch.setattr(prediction, "segment", record)
     assert predict("street.png")[0] == 0
     assert given == [InferenceProtocol()]
     options = "--overwrite --mode slide --crop 24,32 --scales 0.5,1 --flip"
@@ -154,16 +154,16 @@ def test_network_that_cannot_be_loaded_is_one_line(
 def test_missing_image_and_failure_of_the_network_do_not_stop_the_rest(
     predict, draw, tmp_path, monkeypatch
 ):
-    real = ccnet.CCNet.predict
+    real = ccnet.CCNet.forward
 
-    def predict_or_fail(self, image, protocol, **limits):
-        if image.name == "0.png":
+    def compute_or_fail(self, x):
+        if x.shape[-1] == 20:
             raise RuntimeError("out of\nmemory")
-        return real(self, image, protocol, **limits)
+        return real(self, x)
 
-    monkeypatch.setattr(ccnet.CCNet, "predict", predict_or_fail)
-    for i in range(2):
-        draw(tmp_path / f"{i}.png", i)
+    monkeypatch.setattr(ccnet.CCNet, "forward", compute_or_fail)
+    draw(tmp_path / "0.png", size=(9, 20))
+    draw(tmp_path / "1.png")
     status, printed, errors = predict("0.png", "1.png", "nowhere.png")
     assert status == 1
     assert re.fullmatch(r"1: 14 x 9 pixels in \d+\.\d\d s\n", printed)

@@ -1,0 +1,1 @@
+"""A run of predictions on many pictures: shared out, read ahead, written beside, recorded."""

@@ -1,0 +1,172 @@
+"""Runs of `ccnet predict` on many images: records, parts, kinds of results, several processes."""
+
+import json
+import os
+from contextlib import redirect_stdout
+
+import pytest
+import torch
+from PIL import Image
+from small_runs import finish, start
+
+from ccnet.commands import predict as command
+from ccnet.inference.outputs import OUTPUTS
+
+NAMES = ["a", "b", "c/d", "e"]
+
+
+@pytest.fixture
+def pictures(draw, tmp_path):
+    for seed, name in enumerate(NAMES):
+        draw(tmp_path / "in" / f"{name}.png", seed, (9, 14 + seed))
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def test_each_picture_has_a_line(predict, pictures, tmp_path):
+    (tmp_path / "in/f.png").write_text("no picture")
+    assert predict("in", "--output", "out")[0] == 1
+    *lines, failed = records(tmp_path / "out")
+    assert [line["name"] for line in lines] == NAMES
+    assert failed["name"] == "f"
+    assert "f.png cannot be read as an image" in failed["error"]
+    for line in lines:
+        with Image.open(tmp_path / "out" / f"{line['name']}.labels.png") as labels:
+            assert labels.size == (line["width"], line["height"]) == tuple(line["seen"])
+        assert sum(line["shares"].values()) == pytest.approx(1, abs=1e-4)
+        assert line["seconds"] > 0
+        assert line["files"] == [f"{line['name']}.{kind}.png" for kind in ("overlay", "labels")]
+        assert (tmp_path / line["picture"]).is_file()
+
+
+def test_kept_results_have_their_line_once(predict, pictures, tmp_path):
+    """One that is lost, as of a run that is killed after it wrote a picture, is made again."""
+    assert predict("in", "--output", "out")[0] == 0
+    before = (tmp_path / "out/results.jsonl").read_bytes()
+    assert predict("in", "--output", "out")[0] == 0
+    assert (tmp_path / "out/results.jsonl").read_bytes() == before
+    made = records(tmp_path / "out")
+    lost = before.splitlines(keepends=True)[0]
+    (tmp_path / "out/results.jsonl").write_bytes(before.replace(lost, b"") + b'{"name": "cut')
+    assert predict("in", "--output", "out")[0] == 0
+    assert records(tmp_path / "out") == [made[0] | {"seconds": None}, *made[1:]]
+    (tmp_path / "in/a.png").unlink()
+    (tmp_path / "in/g.png").write_text("no picture")
+    assert predict("in", "--output", "out", "--overwrite")[0] == 1
+    assert [line["name"] for line in records(tmp_path / "out")] == [*NAMES, "g"]
+
+
+def test_a_single_picture_leaves_no_records(predict, pictures, tmp_path):
+    assert predict("in/a.png", "--output", "out")[0] == 0
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_records_of_ones_own_are_not_touched(predict, pictures, tmp_path):
+    mine = tmp_path / "out/results.jsonl"
+    mine.parent.mkdir()
+    mine.write_text('{"mine": 1}\n')
+    status, _, errors = predict("in", "--output", "out")
+    assert status == 1
+    assert "results.jsonl is no record of results of this version's: move it away" in errors
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name]
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_only_what_is_asked_for_is_written_and_looked_at(predict, pictures, tmp_path, kind):
+    assert predict("in", "--output", "both")[0] == 0
+    assert predict("in", "--output", "out", "--save", kind)[0] == 0
+    both, one = contents(tmp_path / "both"), contents(tmp_path / "out")
+    suffix = OUTPUTS[kind].suffix
+    assert one == {path: its for path, its in both.items() if path.name.endswith(suffix)}
+    other = next(name for name in OUTPUTS if name != kind)
+    (tmp_path / "out" / f"a{OUTPUTS[other].suffix}").write_text("mine")
+    status, printed, _ = predict("in", "--output", "out", "--save", kind)
+    assert (status, printed.startswith(f"{len(NAMES)} of {len(NAMES)} have")) == (0, True)
+    status, _, errors = predict("in", "--output", "out", "--save", f"{kind},{other}")
+    assert (status, len(errors.splitlines())) == (1, 2)
+    (tmp_path / "out" / f"a{OUTPUTS[other].suffix}").unlink()
+    assert predict("in", "--output", "out")[0] == 0
+    assert contents(tmp_path / "out") == both
+
+
+def test_shards_make_up_what_one_process_makes(predict, pictures, tmp_path):
+    assert predict("in", "--output", "one")[0] == 0
+    for number in (2, 1, 3):
+        assert predict("in", "--output", "parts", "--shard", f"{number}/3")[0] == 0
+    assert contents(tmp_path / "parts") == contents(tmp_path / "one")
+    lines = records(tmp_path / "parts")
+    assert [line | {"seconds": 0} for line in lines] == [
+        line | {"seconds": 0} for line in records(tmp_path / "one")
+    ]
+    assert len(list((tmp_path / "parts").glob("*.jsonl"))) == 1
+
+
+def test_a_limited_run_goes_on_the_next_time(predict, pictures, tmp_path):
+    for count in (3, 4):
+        assert predict("in", "--output", "out", "--limit", 3, "--save", "labels")[0] == 0
+        assert len(contents(tmp_path / "out")) == len(records(tmp_path / "out")) == count
+
+
+def test_batches_say_that_they_are(predict, pictures, tmp_path):
+    assert predict("in", "--output", "out", "--batch-size", 3, "--fit", "32")[0] == 0
+    with Image.open(tmp_path / "out/a.labels.png") as labels:
+        assert labels.info["Inference"].endswith('"memory_limit": 8.5, "batch_size": 3}')
+    _, printed, _ = predict("in", "--output", "out", "--fit", "32")
+    assert printed.startswith("4 of 4 have results of other weights or options")
+
+
+INVALID = [
+    *((f"--shard {text}", f"--shard: '{text}' is none of") for text in ("9/8", "0/8", "x")),
+    *((f"--{name} 0", f"--{name} must be 1 or more, not 0") for name in ("limit", "workers")),
+    ("--batch-size -1", "--batch-size must be 1 or more, not -1"),
+    ("--batch-size x", "argument --batch-size: invalid int value"),
+    ("--save ,", "--save: '' is none of overlay, labels"),
+    ("--save labels,mask", "--save: 'mask' is none of overlay, labels"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), INVALID)
+def test_invalid_options(predict, pictures, tmp_path, options, said):
+    status, printed, errors = predict("in", "--output", "out", *options.split())
+    assert (status, printed) == (2, "")
+    assert said in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_need_pictures_and_no_other_processes(predict, pictures, monkeypatch):
+    assert "--shard needs images to share out" in predict("--shard", "1/2")[2]
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    _, _, errors = predict("in", "--shard", "1/2")
+    assert "these 4 were started together and share the images out by themselves" in errors
+
+
+def _predict(folder, arguments):
+    os.chdir(folder)
+    with open(f"told-{torch.distributed.get_rank()}", "w") as told, redirect_stdout(told):  # noqa: PTH123
+        try:
+            command.main(["--device", "cpu", *map(str, arguments)])
+        except SystemExit as end:
+            told.flush()
+            os._exit(int(end.code or 0))
+
+
+def test_ranks_share_the_pictures_out(predict, pictures, tmp_path, weights_file):
+    """Results are those of one process, to the byte; rank 0 alone tells of failures, in the end."""
+    for name in ("f", "g"):
+        (tmp_path / f"in/{name}.png").write_text("no picture")
+    assert predict("in", "--output", "one")[0] == 1
+    arguments = ["in", "--output", "out", "--weights", weights_file]
+    assert finish(start(_predict, tmp_path, arguments, ranks=2)) == [1, 0]
+    assert contents(tmp_path / "out") == contents(tmp_path / "one")
+    assert [line["name"] for line in records(tmp_path / "out")] == [*NAMES, "f", "g"]
+    assert len(list((tmp_path / "out").glob("*.jsonl"))) == 1
+    told = [(tmp_path / f"told-{rank}").read_text().splitlines() for rank in (0, 1)]
+    assert told[0].pop().startswith("4 pictures in ")
+    lines = [line.partition(":")[0] for part in told for line in part]
+    assert sorted(lines) == NAMES
