@@ -43,7 +43,7 @@ from ccnet.classes import CAMVID
 from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
-from ccnet.deployment.command_line import add_optimize_option, optimized, settle_precision
+from ccnet.deployment.optimized.command_line import add_optimize_option, optimized, settle_precision
 from ccnet.distributed import usable_device
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import user_path

@@ -106,7 +106,7 @@ class Networks:
 
     def file(self, path: Path) -> Row:
         """An exported file, on the CPU."""
-        from ccnet.deployment.exported import ExportedNetwork, load_exported
+        from ccnet.deployment.exported.network import ExportedNetwork, load_exported
 
         if self.device != "cpu":
             raise ValueError(f"{path} runs on the CPU, not on {self.device}")

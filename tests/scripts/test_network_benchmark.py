@@ -9,8 +9,8 @@ import network_rows
 import pytest
 
 from ccnet.classes import LabelSet
-from ccnet.deployment import exported
-from ccnet.deployment.contract import LOGITS, Contract
+from ccnet.deployment.exported import network as exported
+from ccnet.deployment.exported.contract import LOGITS, Contract
 from ccnet.transforms import Preprocessing
 
 

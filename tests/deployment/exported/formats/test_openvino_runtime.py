@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 import ccnet.console
-from ccnet.deployment.openvino_runtime import open_with_openvino
-from ccnet.deployment.quantization import quantize
+from ccnet.deployment.exported.formats.openvino_runtime import open_with_openvino
+from ccnet.deployment.exported.int8.quantization import quantize
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
