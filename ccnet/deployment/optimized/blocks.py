@@ -5,6 +5,7 @@ import copy
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from ccnet.attention import CrissCrossAttention2d, criss_cross_attention
 from ccnet.backbones.resnet import Stage
 from ccnet.deployment.optimized.convolution import FusedConv2d
 from ccnet.deployment.optimized.folding import is_observed
@@ -41,6 +42,16 @@ class FusedStage(Stage):
             x = block(x, overwrite=is_own and not has_hooks) if is_fused else block(x)
             is_own = is_fused and not has_hooks
         return x
+
+
+class FusedCrissCrossAttention2d(CrissCrossAttention2d):
+    """Criss-cross attention whose `gamma` is part of the convolution of values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to (N, C, H, W)."""
+        attended = criss_cross_attention(self.query_conv(x), self.key_conv(x), self.value_conv(x))
+        is_free = attended.dtype == x.dtype and not attended.requires_grad
+        return attended.add_(x) if is_free else attended + x
 
 
 class FusedHead(RCCAHead):

@@ -1,15 +1,19 @@
 """Fusion: residual sums and activations become part of the convolutions before them."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from ccnet.attention import CrissCrossAttention2d
 from ccnet.backbones.resnet import Stage
 from ccnet.deployment.optimized.blocks import (
     FusedBasicBlock,
     FusedBottleneck,
+    FusedCrissCrossAttention2d,
     FusedHead,
     FusedStage,
     SplitConvolution,
@@ -25,7 +29,7 @@ _FUSED: dict[Any, Any] = {BasicBlock: FusedBasicBlock, Bottleneck: FusedBottlene
 
 
 def fuse_activations(network: nn.Module, run: Callable[[], object]) -> None:
-    """Fuses residual blocks of torchvision, and activations that alone read a convolution.
+    """Fuses residual blocks of torchvision, activations that alone read a convolution, and heads.
 
     Args:
         network: changed in place, after its norms were folded; in evaluation mode.
@@ -38,6 +42,8 @@ def fuse_activations(network: nn.Module, run: Callable[[], object]) -> None:
             _fuse_block(module)
         elif type(module) is Stage:
             module.__class__ = FusedStage
+        elif type(module) is CrissCrossAttention2d:
+            _fuse_gamma(module)
     modules = [one for one in network.modules() if _can_follow(one) or _is_plain(one)]
     taken_up: dict[nn.Module, nn.Module] = {}
     for convolution, activation in sole_readers(modules, run).items():
@@ -60,6 +66,19 @@ def _fuse_block(block: Any) -> None:
             FusedConv2d.convert(convolution, _slope(block.relu))
         block.__class__ = _FUSED[type(block)]
         block.relu = nn.Identity()
+
+
+@torch.no_grad()
+def _fuse_gamma(attention: CrissCrossAttention2d) -> None:
+    """Attention is linear in its values, so that a factor of it may be one of theirs."""
+    if not _is_plain(attention.value_conv):
+        return
+    values: Any = copy.deepcopy(attention.value_conv)
+    for parameter in values.parameters():
+        parameter.mul_(attention.gamma)
+    attention.value_conv = values
+    attention.gamma = nn.Parameter(torch.ones_like(attention.gamma), requires_grad=False)
+    attention.__class__ = FusedCrissCrossAttention2d
 
 
 def _split_bottleneck(head: RCCAHead) -> None:
