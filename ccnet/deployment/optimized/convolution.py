@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.utils.flop_counter import conv_flop_count, flop_registry, register_flop_formula
 
 from ccnet.attention_kernel.multiplication import has_instructions
 
@@ -131,3 +133,22 @@ def _is_fast(dtype: torch.dtype) -> bool:
     is_there = torch.backends.mkldnn.is_available()
     is_there = is_there and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
     return is_there and dtype in _DTYPES and has_instructions(dtype)
+
+
+def _operations(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return conv_flop_count(x, weight, out_shape)
+
+
+def _operations_with_sum(_: Any, x: Any, weight: Any, *__: Any, **options: Any) -> int:
+    return _operations(x, weight, **options)
+
+
+_COUNTS = {
+    "_convolution_pointwise": _operations,
+    "_convolution_pointwise_": _operations_with_sum,
+}
+
+for _name, _count in _COUNTS.items():  # so that `FlopCounterMode` knows them
+    _operation = getattr(torch.ops.mkldnn, _name, None)
+    if _operation is not None and _operation not in flop_registry:
+        register_flop_formula(_operation)(_count)
