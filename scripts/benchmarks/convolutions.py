@@ -1,5 +1,6 @@
 """Convolutions of a network: which there are, and the time that each takes alone."""
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 from ccnet.deployment.optimized.convolution import FusedConv2d
 
 LAYOUTS = {True: torch.channels_last, False: torch.contiguous_format}
+
+
+REPETITIONS = 5
+"""Of each kind of convolution, after one that is not timed; the median counts."""
 
 
 class Convolution(NamedTuple):
@@ -92,10 +97,10 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def seconds_alone(convolutions: Counter[Convolution], device: str) -> float:
-    """Returns the time of all convolutions, each kind run alone, once, and counted as it occurs."""
+    """Returns the time of all convolutions, each kind run alone, and counted as it occurs."""
     total = 0.0
     for convolution, count in convolutions.items():
         work = convolution.work(device)
-        work()
-        total += count * seconds(work, device)
+        _, *times = (seconds(work, device) for _ in range(1 + REPETITIONS))
+        total += count * statistics.median(times)
     return total
