@@ -90,7 +90,10 @@ def test_metadata_tell_all_that_one_needs(exported, small, suffix, repository):
 def test_network_is_traced_for_the_named_sizes(exported):
     program = torch.export.load(exported(".pt2").path)
     ranges = sorted((each.lower, each.upper) for each in program.range_constraints.values())
-    assert ranges == sorted(ANY_SIZE)
+    # PyTorch 2.8 finds wider ones itself; what it found of 2 is true of 1.
+    for (lower, upper), (low, high) in zip(ranges, sorted(ANY_SIZE), strict=True):
+        assert lower <= max(2, low)
+        assert upper >= high
 
 
 class Switching(torch.nn.Module):
