@@ -143,7 +143,7 @@ def _operations_with_sum(_: Any, x: Any, weight: Any, *__: Any, **options: Any) 
     return _operations(x, weight, **options)
 
 
-_COUNTS = {
+_COUNTS: dict[str, Any] = {
     "_convolution_pointwise": _operations,
     "_convolution_pointwise_": _operations_with_sum,
 }
