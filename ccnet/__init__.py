@@ -11,9 +11,9 @@ if TYPE_CHECKING:
         attention_map,
         criss_cross_attention,
     )
-    from ccnet.deployment.export import export_network
-    from ccnet.deployment.exported import load_exported
-    from ccnet.deployment.optimization import optimize_for_inference
+    from ccnet.deployment.exported.export import export_network
+    from ccnet.deployment.exported.network import load_exported
+    from ccnet.deployment.optimized.optimization import optimize_for_inference
     from ccnet.inference import InferenceProtocol, Segmentation
     from ccnet.model import CCNet
     from ccnet.weights import (
@@ -47,7 +47,11 @@ __all__ = [
 
 _HOMES = (
     *("attention", "inference", "model", "weights", "zoo"),
-    *("deployment.optimization", "deployment.export", "deployment.exported"),
+    *(
+        "deployment.optimized.optimization",
+        "deployment.exported.export",
+        "deployment.exported.network",
+    ),
 )
 """The modules that have these names."""
 

@@ -120,15 +120,21 @@ ORDERS = {
     ],
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "economy": ["layers", "blocks", "choice"],
-    "deployment": [
-        *("data_flow", "folding", "fusion", "optimization", "command_line"),
-        *("contract", "programs", "openvino_runtime", "onnx_metadata", "onnx_files", "torch_files"),
-        "formats",
-        *("comparison", "calibration", "quantization", "export", "exported"),
-    ],
     "prediction_run": [
         *("sharing", "command_line", "records", "progress", "report", "stages", "pipeline", "run"),
     ],
+    "deployment": ["optimized", "exported"],
+    "deployment.optimized": [
+        *("data_flow", "folding", "convolution", "blocks", "fusion", "network", "optimization"),
+        "command_line",
+    ],
+    "deployment.exported": [
+        *("contract", "programs", "formats", "comparison", "int8", "export", "network"),
+    ],
+    "deployment.exported.formats": [
+        *("openvino_runtime", "onnx_metadata", "onnx_files", "torch_files", "registry"),
+    ],
+    "deployment.exported.int8": ["calibration", "quantization"],
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *(

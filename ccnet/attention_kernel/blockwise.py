@@ -14,7 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ccnet.attention_kernel.lines import Block, axes_of, energies, gather, products, scatter
+from ccnet.attention_kernel.lines import (
+    Block,
+    axes_of,
+    energies,
+    exponentiate,
+    gather,
+    products,
+    scatter,
+)
 from ccnet.attention_kernel.multiplication import multiplied
 from ccnet.attention_kernel.results import buffer
 
@@ -96,8 +104,8 @@ def _attend(sample: _Sample, output: Tensor) -> None:
             highest = weights.amax(dim=-1)
             if block.masked:
                 highest = torch.maximum(highest, largest)
-                sums.mul_(largest.sub_(highest).exp_())
-            weights.sub_(highest[..., None]).exp_()
+                sums.mul_(exponentiate(largest, highest))
+            exponentiate(weights, highest[..., None])
             if block.masked:
                 sums.add_(weights.sum(dim=-1))
             else:
@@ -112,11 +120,11 @@ def _attend(sample: _Sample, output: Tensor) -> None:
         for block in _blocks(maximum, axis, masked=axis != axes[0]):
             if not keep:
                 weights = energies(block, query, key)
-                weights.sub_(block.queries(maximum)[..., None]).exp_()
+                exponentiate(weights, block.queries(maximum)[..., None])
             else:
                 weights, highest = stash.pop()
                 if not is_last:
-                    weights.mul_(highest.sub_(block.queries(maximum)).exp_()[..., None])
+                    weights.mul_(exponentiate(highest, block.queries(maximum))[..., None])
             if is_half:
                 weights = weights.div_(block.queries(total)[..., None]).to(value.dtype)
             gather(block, weights, value, output, add=block.masked)
@@ -138,7 +146,7 @@ def _differentiate(sample: _Sample, upstream: Tensor, gradients: Sequence[Tensor
 
     def weigh(block: Block) -> tuple[Tensor, Tensor]:
         weights = energies(block, query, key)
-        weights.sub_(block.queries(maximum)[..., None]).exp_()
+        exponentiate(weights, block.queries(maximum)[..., None])
         weights.div_(block.queries(total)[..., None])
         return weights, products(block, upstream, value).to(weights.dtype)
 

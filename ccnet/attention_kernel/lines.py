@@ -14,6 +14,9 @@ from torch import Tensor
 
 from ccnet.attention_kernel.multiplication import multiply
 
+_MARGIN = 5
+"""Of the logarithm of the least weight: that divided by the total of 2e4 others is normal too."""
+
 Lines = Callable[[Tensor], Tensor]
 """Maps (*positions, ...) to a view (..., lines, length, ...) of a block."""
 
@@ -84,8 +87,21 @@ def exponentials(energies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor |
         energies = energies.softmax(dim=-1)  # those before are freed
         return energies.to(dtype), None
     # Divided after the product: equal values come out exactly.
-    energies.sub_(energies.amax(dim=-1, keepdim=True)).exp_()
-    return energies, energies.sum(dim=-1, keepdim=True)
+    weights = exponentiate(energies, energies.amax(dim=-1, keepdim=True))
+    return weights, weights.sum(dim=-1, keepdim=True)
+
+
+def exponentiate(energies: Tensor, largest: Tensor) -> Tensor:
+    """Replaces energies by exponentials of their differences to the largest ones.
+
+    Processors take a hundred times as long for numbers below the normal ones, which most weights of
+    a trained network would be. Those stay so large here that a product of two is normal, and so
+    small beside the largest, 1, that sums do not see them.
+    """
+    energies.sub_(largest)
+    if energies.device.type == "cpu":
+        energies.clamp_min_(math.log(torch.finfo(energies.dtype).tiny) / 2 + _MARGIN)
+    return energies.exp_()
 
 
 def gather(block: Block, weights: Tensor, source: Tensor, target: Tensor, *, add: bool) -> None:

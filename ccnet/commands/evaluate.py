@@ -28,13 +28,13 @@ from tqdm import tqdm
 import ccnet
 from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console, require_extra
-from ccnet.deployment.command_line import (
+from ccnet.deployment.optimized.command_line import (
     FASTEST,
     add_optimize_option,
     optimized,
     settle_precision,
 )
-from ccnet.deployment.optimization import OptimizedCCNet
+from ccnet.deployment.optimized.network import OptimizedCCNet
 from ccnet.distributed import all_gather, process_group, rank, rank_zero_first
 from ccnet.evaluation import Scores, evaluate, own_indices, prepare_label_ids, save_label_ids
 from ccnet.evaluation.candidates import Candidate, find_candidates

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 from ccnet.command_line import ArgumentParser
 from ccnet.console import ending_on_signals, prepare_console, printable
-from ccnet.deployment.export import DTYPES, export_network
-from ccnet.deployment.formats import FORMATS
+from ccnet.deployment.exported.export import DTYPES, export_network
+from ccnet.deployment.exported.formats import FORMATS
 from ccnet.files import sha256_of, user_path
 from ccnet.training.termination import ENDS
 from ccnet.zoo import NETWORK_NAMES, find_builder

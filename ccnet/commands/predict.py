@@ -54,7 +54,7 @@ from ccnet.command_line import ArgumentParser
 from ccnet.commands.video import check_clip, segment_clip, video_of
 from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
-from ccnet.deployment.command_line import add_optimize_option, optimized, settle_precision
+from ccnet.deployment.optimized.command_line import add_optimize_option, optimized, settle_precision
 from ccnet.distributed import process_group, rank, rank_zero_first, usable_device
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import user_path

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from attention_operator import parse_size
 from live_memory import LiveMemory
+from random_network import CLASSES, random_network
 from torch import Tensor, nn, optim
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.benchmark import Timer
@@ -118,10 +119,8 @@ def cost_table(rows: list[Row]) -> str:
 
 def timing_rows(arguments: argparse.Namespace) -> list[Row]:
     """Times a training step and the evaluation of an image in one network, operators in turns."""
-    torch.manual_seed(0)
     device, size = arguments.device, arguments.size
-    model = NETWORKS[arguments.network](num_classes=19).to(device)
-    nn.init.constant_(model.head.cca.gamma, 0.5)
+    model = random_network(arguments.network).to(device)
     attentions = {
         "this": model.head.cca,
         "published": PublishedCrissCrossAttention2d(model.head.cca),
@@ -129,7 +128,7 @@ def timing_rows(arguments: argparse.Namespace) -> list[Row]:
     optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     loss = SegmentationLoss(main=OhemCrossEntropyLoss())
     images = torch.randn(arguments.batch, 3, *size, device=device)
-    labels = torch.randint(0, 19, (arguments.batch, *size), device=device)
+    labels = torch.randint(0, CLASSES, (arguments.batch, *size), device=device)
 
     def train(attention: nn.Module) -> None:
         model.train().head.cca = attention

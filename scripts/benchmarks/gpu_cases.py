@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 from attention_operator import LAYOUTS, make_inputs
+from random_network import CLASSES, random_network
 from torch import Tensor, nn
 
 from ccnet import CCNet
 from ccnet.losses import OhemCrossEntropyLoss, SegmentationLoss
-from ccnet.zoo import NETWORKS
 
 Operator = Callable[[Tensor, Tensor, Tensor], Tensor]
 Operators = dict[str, Operator]
@@ -171,16 +171,14 @@ class _Network:
 
     @cache  # noqa: B019 - there are few, and they live as long as their process
     def model(self) -> tuple[CCNet, dict[str, nn.Module]]:
-        torch.manual_seed(0)
-        model = NETWORKS[self.sizes.network](num_classes=19).to(self.device)
+        model = random_network(self.sizes.network).to(self.device)
         module = model.head.cca
-        nn.init.constant_(module.gamma, 0.5)
         attentions = {name: _Attention(module, use) for name, use in self.operators.items()}
         return model, attentions
 
     def training(self, batch: int, layout: str, half: bool) -> dict[str, Work]:
         images = self._images(batch, layout)
-        labels = torch.randint(0, 19, (batch, *images.shape[2:]), device=self.device)
+        labels = torch.randint(0, CLASSES, (batch, *images.shape[2:]), device=self.device)
         loss = SegmentationLoss(main=OhemCrossEntropyLoss())
         model = self.model()[0].train().to(memory_format=LAYOUTS[layout])
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)

@@ -22,7 +22,7 @@ from network_rows import Plain
 from torch import Tensor
 
 from ccnet.console import prepare_console
-from ccnet.deployment.optimization import optimize_for_inference
+from ccnet.deployment.optimized.optimization import optimize_for_inference
 from ccnet.zoo import NETWORKS
 
 WORKS: dict[str, dict[str, Any] | None] = {

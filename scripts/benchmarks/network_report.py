@@ -42,6 +42,7 @@ def plot(report: Report, path: Path) -> None:
     colors = ["tab:orange" if row["precision"] == "bfloat16" else "tab:blue" for row in rows]
     bars = axis.barh([row["name"] for row in rows], [_latency(row) for row in rows], color=colors)
     axis.bar_label(bars, fmt="%.0f", padding=3)
+    axis.margins(x=0.1)  # for the labels
     axis.invert_yaxis()
     height, width = report["size"]
     axis.set(

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from random_network import CLASSES, random_network
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
 import ccnet
 from ccnet.baselines import PublishedCrissCrossAttention2d
-from ccnet.zoo import find_builder
 
-CLASSES = 19
 FORMS = ("float32", "bfloat16")
 
 
@@ -60,11 +59,8 @@ class Networks:
     """
 
     def __init__(self, network: str, device: str) -> None:
-        torch.manual_seed(0)
         self.device = device
-        self.model: ccnet.CCNet = find_builder(network)(num_classes=CLASSES).eval().to(device)
-        if self.model.head.cca is not None:
-            nn.init.constant_(self.model.head.cca.gamma, 0.5)
+        self.model: ccnet.CCNet = random_network(network).eval().to(device)
 
     @cached_property
     def plain(self) -> nn.Module:
@@ -106,7 +102,7 @@ class Networks:
 
     def file(self, path: Path) -> Row:
         """An exported file, on the CPU."""
-        from ccnet.deployment.exported import ExportedNetwork, load_exported
+        from ccnet.deployment.exported.network import ExportedNetwork, load_exported
 
         if self.device != "cpu":
             raise ValueError(f"{path} runs on the CPU, not on {self.device}")

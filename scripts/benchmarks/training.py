@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from random_network import CLASSES, random_network
 from scipy.ndimage import zoom
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
@@ -60,15 +61,13 @@ def training_steps(arguments: argparse.Namespace) -> dict[str, Work]:
     """Returns training steps of the same network, from the published way to this project's."""
     size = arguments.size
     images = torch.randn(arguments.batch, 3, size, size, device=arguments.device)
-    labels = torch.randint(0, 19, (arguments.batch, size, size), device=arguments.device)
+    labels = torch.randint(0, CLASSES, (arguments.batch, size, size), device=arguments.device)
     labels[:, : size // 8] = IGNORE_INDEX
 
     def step_of(
         operator: str, mining: str, memory_format: torch.memory_format, precision: str
     ) -> Work:
-        torch.manual_seed(0)
-        model = NETWORKS[arguments.network](num_classes=19).to(arguments.device).train()
-        nn.init.constant_(model.head.cca.gamma, 0.5)
+        model = random_network(arguments.network).to(arguments.device).train()
         if operator == "published":
             model.head.cca = PublishedCrissCrossAttention2d(model.head.cca)
         model.to(memory_format=memory_format)
@@ -103,7 +102,7 @@ def training_steps(arguments: argparse.Namespace) -> dict[str, Work]:
 def loss_steps(arguments: argparse.Namespace) -> dict[str, Work]:
     """Returns forward and backward passes of losses on logits of 2x19x769x769."""
     logits = 2 * torch.randn(2, 19, 769, 769, device=arguments.device)
-    labels = torch.randint(0, 19, (2, 769, 769), device=arguments.device)
+    labels = torch.randint(0, CLASSES, (2, 769, 769), device=arguments.device)
     labels[torch.rand(labels.shape, device=arguments.device) < 0.1] = IGNORE_INDEX
     logits.requires_grad_()
 

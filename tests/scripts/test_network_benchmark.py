@@ -7,10 +7,14 @@ import network
 import network_report
 import network_rows
 import pytest
+import torch
+from convolutions import convolutions_of
+from random_network import random_network
 
+import ccnet
 from ccnet.classes import LabelSet
-from ccnet.deployment import exported
-from ccnet.deployment.contract import LOGITS, Contract
+from ccnet.deployment.exported import network as exported
+from ccnet.deployment.exported.contract import LOGITS, Contract
 from ccnet.transforms import Preprocessing
 
 
@@ -70,3 +74,18 @@ def test_files_are_compared_with_the_network_in_their_precision(monkeypatch, pre
     ]
     report = {"size": (3, 4), "network": "n", "device": "cpu", "threads": 1, "torch": "2"}
     assert f"| some.onnx | 4.0 | {gain} |" in network_report.as_markdown({**report, "rows": rows})
+
+
+@torch.no_grad()
+def test_convolutions_alone_compute_what_they_do_in_the_network():
+    model = random_network("ccnet_resnet18").eval()
+    x, kinds = torch.randn(1, 3, 33, 41), []
+    for one in (model, ccnet.optimize_for_inference(model, torch.float32)):
+        found = convolutions_of(one, lambda one=one: one(x))
+        kinds.append({(each.negative_slope, each.has_sum) for each in found})
+    assert kinds[0] == {(None, False)}
+    assert kinds[1] == {(None, False), (0.0, False), (0.0, True), (1.0, False)}
+    for each in found:
+        result = each.work("cpu")()
+        assert result.shape[:2] == (1, each.kernel[0])
+        assert each.negative_slope != 0 or result.min() >= 0

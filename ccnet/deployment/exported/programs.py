@@ -9,7 +9,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.nn import functional as F
 
-from ccnet.deployment.contract import AXES, LABELS, Contract
+from ccnet.deployment.exported.contract import AXES, LABELS, Contract
 from ccnet.schema import reason_of
 from ccnet.transforms import Preprocessing
 

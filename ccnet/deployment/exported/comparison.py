@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ccnet.deployment.contract import LABELS, Contract
-from ccnet.deployment.programs import random_batch
+from ccnet.deployment.exported.contract import LABELS, Contract
+from ccnet.deployment.exported.programs import random_batch
 from ccnet.schema import reason_of
 
 UNTRACED = ((1, 65, 131), (2, 98, 60), (1, 129, 97), (1, 33, 33), (1, 192, 256), (1, 257, 193))

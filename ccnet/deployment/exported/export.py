@@ -11,12 +11,21 @@ from torch import nn
 
 from ccnet import __version__
 from ccnet.console import require_extra
-from ccnet.deployment.calibration import calibration_batches, calibration_pictures, decoded
-from ccnet.deployment.comparison import Comparison, compare, compare_labels, sizes_to_compare
-from ccnet.deployment.contract import ANY_SIZE, INT8, LABELS, LOGITS, Contract
-from ccnet.deployment.formats import FORMATS, check_version
-from ccnet.deployment.programs import program_of, trace
-from ccnet.deployment.quantization import quantize
+from ccnet.deployment.exported.comparison import (
+    Comparison,
+    compare,
+    compare_labels,
+    sizes_to_compare,
+)
+from ccnet.deployment.exported.contract import ANY_SIZE, INT8, LABELS, LOGITS, Contract
+from ccnet.deployment.exported.formats import FORMATS, check_version
+from ccnet.deployment.exported.int8.calibration import (
+    calibration_batches,
+    calibration_pictures,
+    decoded,
+)
+from ccnet.deployment.exported.int8.quantization import quantize
+from ccnet.deployment.exported.programs import program_of, trace
 from ccnet.files import atomic_write, irregularity, user_path
 from ccnet.inference.replica import evaluation_replica
 from ccnet.model import CCNet

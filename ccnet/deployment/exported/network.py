@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
-from ccnet.deployment.contract import Contract
-from ccnet.deployment.formats import format_of, open_file
-from ccnet.deployment.onnx_files import has_openvino
+from ccnet.deployment.exported.contract import Contract
+from ccnet.deployment.exported.formats import format_of, open_file
+from ccnet.deployment.exported.formats.onnx_files import has_openvino
 from ccnet.files import user_path
 from ccnet.images import ImageLike, images_of
 from ccnet.inference.memory import Footprint

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ccnet
-from ccnet.deployment.onnx_metadata import read_metadata, seal
+from ccnet.deployment.exported.formats.onnx_metadata import read_metadata, seal
 from ccnet.weights import write_weights
 
 pytest.importorskip("onnxruntime")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ccnet.console
-from ccnet.deployment.quantization import quantize
+from ccnet.deployment.exported.int8.quantization import quantize
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ccnet.deployment.contract import Contract
-from ccnet.deployment.onnx_files import open_onnx, write_onnx
-from ccnet.deployment.torch_files import (
+from ccnet.deployment.exported.contract import Contract
+from ccnet.deployment.exported.formats.onnx_files import open_onnx, write_onnx
+from ccnet.deployment.exported.formats.torch_files import (
     is_package,
     open_package,
     open_program,

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 
 import ccnet
 
@@ -99,3 +100,14 @@ def test_derivatives_go_forward(make_model):
             tangents.append(forward_ad.unpack_dual(out).tangent)
     assert tangents[0].abs().max() > 0
     torch.testing.assert_close(*tangents[::-1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_operations_are_counted_as_those_of_the_network(make_model, dtype):
+    model = make_model(3).eval()
+    counts = []
+    for network in (model, ccnet.optimize_for_inference(model, getattr(torch, dtype))):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.randn(2, 3, 33, 41))
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ccnet.deployment.contract import Contract
+from ccnet.deployment.exported.contract import Contract
 from ccnet.inference.image_files import find_jobs
 from ccnet.inference.prediction import PredictionMixin
 from ccnet.inference.protocol import Size

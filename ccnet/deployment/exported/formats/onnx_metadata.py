@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from ccnet.deployment.contract import KEY
+from ccnet.deployment.exported.contract import KEY
 
 SEAL = f"{KEY}_sha256"
 """The last entry of a file's metadata: the SHA-256 of all bytes before it."""

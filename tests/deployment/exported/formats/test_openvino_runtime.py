@@ -11,8 +11,8 @@ from forked_python import processes
 from torch.nn import functional as F
 
 import ccnet.console
-from ccnet.deployment.openvino_runtime import open_with_openvino
-from ccnet.deployment.quantization import quantize
+from ccnet.deployment.exported.formats.openvino_runtime import open_with_openvino
+from ccnet.deployment.exported.int8.quantization import quantize
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ccnet.deployment.contract import KEY, Contract
+from ccnet.deployment.exported.contract import KEY, Contract
 from ccnet.schema import reason_of
 
 Run = Callable[[Tensor], Tensor]

@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import ccnet
 from ccnet import precision
 from ccnet.backbones import BACKBONES, OUTPUT_STRIDES
-from ccnet.deployment.fusion import FusedConv2d
+from ccnet.deployment.optimized.convolution import FusedConv2d
 from ccnet.inference.logits import leave_resizing
 from ccnet.norm import convert_inplace_abn, convert_sync_batchnorm
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ccnet.console import require_extra
-from ccnet.deployment.onnx_metadata import SEAL, seal
+from ccnet.deployment.exported.formats.onnx_metadata import SEAL, seal
 from ccnet.schema import reason_of
 
 IN_FLOAT = (".cca.", ".classifier.")

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 import ccnet
-from ccnet.deployment import comparison, onnx_files, openvino_runtime
+from ccnet.deployment.exported import comparison
+from ccnet.deployment.exported.formats import onnx_files, openvino_runtime
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -93,7 +94,7 @@ def test_a_damaged_file_is_refused(quantised, tmp_path):
 
 
 def test_pictures_are_read_before_anything_takes_time(small, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("ccnet.deployment.export.trace", pytest.fail)
+    monkeypatch.setattr("ccnet.deployment.exported.export.trace", pytest.fail)
     folder = tmp_path / "pictures"
     shutil.copytree(pictures, folder)
     (folder / "bad.png").write_bytes((folder / "0.png").read_bytes()[:500])

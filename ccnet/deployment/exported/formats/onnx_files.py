@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from ccnet.console import require_extra
-from ccnet.deployment.contract import AXES, INPUT, KEY, LABELS, Contract
-from ccnet.deployment.onnx_metadata import check_seal, read_metadata, seal
-from ccnet.deployment.openvino_runtime import open_with_openvino
+from ccnet.deployment.exported.contract import AXES, INPUT, KEY, LABELS, Contract
+from ccnet.deployment.exported.formats.onnx_metadata import check_seal, read_metadata, seal
+from ccnet.deployment.exported.formats.openvino_runtime import open_with_openvino
 from ccnet.schema import reason_of
 
 OPSET = 18

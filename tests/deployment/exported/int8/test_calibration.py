@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import ccnet
-from ccnet.deployment.calibration import calibration_pictures, seen_pixels
+from ccnet.deployment.exported.int8.calibration import calibration_pictures, seen_pixels
 
 
 def _save(path, width=8, height=6, mode="RGB"):

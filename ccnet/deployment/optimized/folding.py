@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
-from ccnet.deployment.data_flow import sole_readers
+from ccnet.deployment.optimized.data_flow import sole_readers
 from ccnet.norm import InPlaceABN, SyncBatchNorm
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

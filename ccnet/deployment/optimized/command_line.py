@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ccnet import distributed
-from ccnet.deployment.optimization import optimize_for_inference
+from ccnet.deployment.optimized.optimization import optimize_for_inference
 from ccnet.model import CCNet
 from ccnet.precision import HALVES, fast_precision
 

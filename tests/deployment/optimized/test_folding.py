@@ -9,8 +9,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import ccnet
 from ccnet.backbones.resnet import Stage
-from ccnet.deployment.folding import fold_norms
-from ccnet.deployment.fusion import FusedConv2d, fuse_activations
+from ccnet.deployment.optimized.convolution import FusedConv2d
+from ccnet.deployment.optimized.folding import fold_norms
+from ccnet.deployment.optimized.fusion import fuse_activations
 from ccnet.norm import InPlaceABN
 
 

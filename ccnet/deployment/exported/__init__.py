@@ -1,0 +1,1 @@
+"""Exported files: a network as one file, and such files read back."""

@@ -1,0 +1,1 @@
+"""Files in 8-bit integers: calibrated on pictures, quantised."""

@@ -1,0 +1,1 @@
+"""Optimised networks: the same results, faster, for inference alone."""
