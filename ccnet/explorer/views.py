@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import get_ident
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ccnet.inference.windows import resized
 from ccnet.model import CCNet
-from ccnet.visualization import AttentionRecord, record_attention
+from ccnet.visualization import AttentionRecord, display_colors, record_attention
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class View:
     """What a network made of a picture.
 
     Attributes:
-        record: segmentation, queries and keys.
+        record: segmentation, its classes in the colours that people tell apart; queries and keys.
         logits: (K, h, w), float32: those of the feature map.
         rows: (H, h), float32: of which rows of the feature map a row of pixels is interpolated.
         columns: (W, w), float32: likewise.
@@ -61,6 +61,9 @@ def look(network: CCNet, pixels: Tensor, memory_limit: float | None = None) -> V
         record = record_attention(network, pixels, memory_limit)
         (logits,) = outputs
         seen = record.result.view_size
+        label_set = record.result.label_set
+        shown = replace(label_set, colors=display_colors(label_set))
+        record = replace(record, result=replace(record.result, label_set=shown))
         rows, columns = (
             _interpolation(network, *lengths)
             for lengths in zip(logits.shape[-2:], seen, pixels.shape[-2:], strict=True)
