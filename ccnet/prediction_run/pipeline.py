@@ -130,7 +130,7 @@ class Pipeline:
             self._keep(picture)
             return
         self._expected = math.prod(picture.size)
-        if self.share.claim():
+        if not self.report.stops and self.share.claim():
             self._waiting.setdefault(self.stages.group(picture), []).append(picture)
 
     def _segment_groups(self) -> None:

@@ -91,7 +91,7 @@ class Stages:
             picture.pixels = self.model.preprocessing.decode(job.picture)
             height, width = picture.pixels.shape[1:]
             picture.size = height, width
-        elif picture.standing is Standing.SAME and not self.is_recorded(job.name):
+        elif picture.standing is Standing.SAME and not self.is_recorded(_name_of(job)):
             result = self._read_labels(job) if "labels" in self.kinds else None
             picture.entry = self._entry(job, result, None)
         picture.seconds = time.perf_counter() - start
@@ -181,7 +181,11 @@ def failure_entry(job: Job, reason: str) -> dict[str, Any]:
 
 
 def _identity(job: Job) -> dict[str, Any]:
-    return {"name": Path(job.name).as_posix(), "picture": str(job.picture)}
+    return {"name": _name_of(job), "picture": str(job.picture)}
+
+
+def _name_of(job: Job) -> str:
+    return Path(job.name).as_posix()
 
 
 def reason_of(error: Exception, picture: Path) -> str:
