@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
 from ccnet.inference.memory import _Ledger, count_footprint, estimate
 from ccnet.model import CCNet
@@ -186,3 +187,36 @@ def test_the_estimate_is_what_a_prediction_takes(deep, monkeypatch, options):
         deep.predict(torch.zeros(3, *size, dtype=torch.uint8), protocol)
     estimated = estimate(protocol, size, 5, 4, deep._footprint(), False)
     assert 0.75 < estimated / ledger.peak < 1.35
+
+
+def test_hooks_of_all_modules_see_what_a_network_computes(make_model, pixels):
+    model, seen = make_model(), []
+
+    def look(module, given, out):
+        if isinstance(out, torch.Tensor):
+            seen.append(out)
+
+    handle = register_module_forward_hook(look)
+    try:
+        model.predict(pixels)
+        half = len(seen)
+        as_ever(model, pixels)
+    finally:
+        handle.remove()
+    for one, other in zip(seen[:half], seen[half:], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_parts_stay_as_they_are(make_model, pixels):
+    model = make_model()
+    model.head.conva = torch.compile(model.head.conva, backend="eager")
+    before = [type(module) for module in model.modules()]
+    model.predict(pixels)
+    assert [type(module) for module in model.modules()] == before
+
+
+def test_estimates_are_those_of_a_network_that_is_watched(make_model):
+    model = make_model()
+    economical = model._footprint().numbers
+    with model.register_forward_hook(lambda *_: None):
+        assert model._footprint().numbers > 1.2 * economical

@@ -34,7 +34,7 @@ from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.image_files import find_jobs
 from ccnet.inference.marked_png import Origin
-from ccnet.inference.outputs import OUTPUTS
+from ccnet.inference.outputs import USUAL
 from ccnet.model import CCNet
 from ccnet.prediction_run.command_line import default_workers
 from ccnet.prediction_run.run import Run
@@ -77,7 +77,7 @@ def make_stages(network: str) -> Stages:
     """The stages of pictures for the network, or for the stub."""
     model = cast(CCNet, Stub()) if network == "stub" else ccnet_resnet18(weights="DEFAULT")
     protocol = InferenceProtocol() if network == "stub" else model.default_protocol
-    return Stages(model, protocol, 8.5, Origin("", "benchmark", "{}"), tuple(OUTPUTS))
+    return Stages(model, protocol, 8.5, Origin("", "benchmark", "{}"), USUAL)
 
 
 def run_serial(stages: Stages, folder: Path, output: Path) -> tuple[float, float]:

@@ -117,7 +117,9 @@ def test_an_interrupted_run_has_written_what_was_computed():
 
 def test_a_full_disk_ends_a_run_with_one_line():
     full = OSError(errno.ENOSPC, "No space left on device", "out/3.png")
-    stages = Stages([(9, 9)] * 30)
+    stages, reads = Stages([(9, 9)] * 300), []
+    read = stages.read
+    stages.read = lambda job: reads.append(job) or read(job)
 
     def write():
         if len(stages.written) >= 3:
@@ -128,6 +130,7 @@ def test_a_full_disk_ends_a_run_with_one_line():
     assert (report.segmented, report.failed, len(report.stops)) == (3, 0, 1)
     assert "No space left on device: 'out/3.png': make room and run again" in report.stops[0]
     assert len(stages.together) < 15
+    assert len(reads) < 20
 
 
 def test_records_that_cannot_be_written_end_a_run():
@@ -170,6 +173,13 @@ def test_a_result_does_not_depend_on_the_others_of_its_batch(model, name):
         single = model.predict(image, protocol)
         assert (single.labels == result.labels).float().mean() > 0.999
         assert (single.view_size, single.image.tolist()) == (result.view_size, image.tolist())
+
+
+def test_batches_are_filled_up(model):
+    seen = []
+    with model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0]))):
+        model._segment_together(pictures_of((33, 44)), 3, InferenceProtocol())
+    assert seen == [3]
 
 
 def test_a_batch_is_no_larger_than_the_memory_limit(model):

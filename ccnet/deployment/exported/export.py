@@ -1,6 +1,7 @@
 """Export: a network as one file for other programs, compared with the network before it is kept."""
 
 import copy
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from ccnet.deployment.exported.int8.calibration import (
 from ccnet.deployment.exported.int8.quantization import quantize
 from ccnet.deployment.exported.programs import program_of, trace
 from ccnet.files import atomic_write, irregularity, user_path
+from ccnet.inference.memory import count_footprint
 from ccnet.inference.replica import evaluation_replica
 from ccnet.model import CCNet
 from ccnet.options import named_options
@@ -37,6 +39,9 @@ DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat1
 
 COMPARED = 16
 """The number of pictures at most on which labels in integers are compared."""
+
+_RUNTIMES = 1.5
+"""How many times the numbers of the plain network runtimes hold: so measured for onnxruntime."""
 
 _RULES = {
     "with_preprocessing": flag(),
@@ -107,13 +112,14 @@ def export_network(
         raise ValueError("the network has no values (it is on the meta device)")
     pictures = None if int8 is None else _calibration(int8, name, model, dtype)
     network = _on_cpu(model, dtype)
+    plain = count_footprint(CCNet, json.dumps(model.config), model.backbone.image_size)
     contract = Contract(
         LABELS if with_preprocessing else LOGITS,
         model.label_set,
         model.preprocessing,
         ANY_SIZE if size is None else (ANY_SIZE[0], (size[0],) * 2, (size[1],) * 2),
         model.training_size,
-        model._footprint().numbers,
+        _RUNTIMES * plain.numbers,
         _origin(model, network, in_integers=pictures is not None),
     )
     program, form = program_of(network, contract), FORMATS[name]

@@ -53,6 +53,11 @@ def test_files_agree_with_the_network_on_any_size(opened, small, suffix, size):
 
 
 @pytest.mark.parametrize("suffix", CONTRACTS)
+def test_files_tell_the_memory_that_runtimes_take(opened, small, suffix):
+    assert opened(suffix).contract.numbers_per_pixel > 1.5 * small._footprint().numbers
+
+
+@pytest.mark.parametrize("suffix", CONTRACTS)
 def test_each_export_is_compared_on_untraced_sizes(exported, suffix):
     file = exported(suffix)
     sizes = [result.size for result in file.results]
