@@ -24,6 +24,7 @@ from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.distributed import usable_device
 from ccnet.files import atomic_write, user_path
 from ccnet.images import decode_image
+from ccnet.inference.marked_png import save_marked
 from ccnet.inference.memory import DEFAULT_LIMIT
 from ccnet.visualization import HeatScale, draw_attention, notable_sources, record_attention
 from ccnet.zoo import NETWORK_NAMES, find_builder
@@ -33,6 +34,10 @@ DEMO_SEED = 20181128
 
 MOST_WIDTH = 4096
 """Of a panel, in pixels."""
+
+
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+"""Of figures."""
 
 
 def parse_arguments(
@@ -73,9 +78,17 @@ def parse_arguments(
     arguments = parser.parse_args(argv)
     if not 16 <= arguments.panel_width <= MOST_WIDTH:
         parser.error(f"--panel-width must be 16 to {MOST_WIDTH}, not {arguments.panel_width}")
+    if arguments.image and arguments.image.is_dir():
+        parser.error(f"{arguments.image} is a folder: give one picture of it")
     if arguments.image and same_file(arguments.image, arguments.output):
         parser.error(f"--output {arguments.output} is the image itself")
     return arguments
+
+
+def check_output(path: Path) -> None:
+    """Raises ValueError unless a figure can be written to such a path."""
+    if path.is_dir() or path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--output must be a file that ends in {', '.join(SUFFIXES)}, not {path}")
 
 
 def same_file(first: Path, second: Path) -> bool:
@@ -86,6 +99,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     prepare_console()
     arguments = parse_arguments(argv, prog)
     try:
+        check_output(arguments.output)
         image = decode_image(arguments.image or StreetScenes(1, seed=DEMO_SEED)[0][0])
         pixel = arguments.pixel or [side // 2 for side in image.shape[-2:]]
         network = find_builder(arguments.network)
@@ -93,8 +107,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         model = model.to(usable_device(arguments.device))
         record = record_attention(model, image, arguments.memory_limit)
         figure = draw_attention(record, pixel, scale=arguments.scale, width=arguments.panel_width)
-        with atomic_write(arguments.output) as temporary:
-            figure.save(temporary, optimize=True)
+        if arguments.output.suffix.lower() == ".png":
+            save_marked(figure, arguments.output, optimize=True)  # no picture to segment
+        else:
+            with atomic_write(arguments.output) as temporary:
+                figure.save(temporary)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     category = printable(record.category(pixel))

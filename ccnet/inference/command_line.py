@@ -1,7 +1,8 @@
 """Command-line options of an inference protocol."""
 
 import argparse
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ccnet.inference.protocol import AVERAGES, MODES, PRECISIONS
 
@@ -9,6 +10,8 @@ OWN_SIZE = "none"
 """What is given for `fit=None`: the image's own size."""
 
 _OPTIONS = "inference options"
+
+Number = TypeVar("Number", int, float)
 
 
 def add_protocol_options(parser: argparse.ArgumentParser, title: str) -> None:
@@ -38,13 +41,23 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _size(text: str) -> list[int] | int:
-    sides = [int(side) for side in text.split(",")]
+    sides = _read(int, text, "one side, or height and width, such as 480,640")
     return sides if len(sides) > 1 else sides[0]
 
 
 def _box(text: str) -> list[int] | int | str:
-    return text if text == OWN_SIZE else _size(text)
+    if text == OWN_SIZE:
+        return text
+    sides = _read(int, text, f"long and short side, such as 480,360, or {OWN_SIZE}")
+    return sides if len(sides) > 1 else sides[0]
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
+    return _read(float, text, "numbers, such as 0.75,1.0")
+
+
+def _read(kind: Callable[[str], Number], text: str, meant: str) -> list[Number]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be {meant}, not {text!r}") from None

@@ -137,6 +137,12 @@ OPTIONS = [
     ("--mode slide --crop 9999999999999999999999", "more than the memory limit of 8.5 GiB"),
     ("--mode slide --crop 12 --stride 1 --window-batch 1000000000", ""),
     ("--mode slide --crop 0", "crop must be an integer of 1 or more, not 0"),
+    ("--crop 480x360", "--crop: must be one side, or height and width, such as 480,640, not"),
+    (
+        "--fit 480x360",
+        "--fit: must be long and short side, such as 480,360, or none, not '480x360'",
+    ),
+    ("--scales 1;2", "--scales: must be numbers, such as 0.75,1.0, not '1;2'"),
     ("--scales 1e9", "scales must be positive numbers, one or more, of 0.01 to 100"),
     ("--scales 1e-9", "scales must be positive numbers, one or more, of 0.01 to 100"),
     ("--scales 1,100 --memory-limit 0.1", "more than the memory limit of 0.1 GiB"),
