@@ -122,6 +122,7 @@ ORDERS = {
     "economy": ["layers", "blocks", "choice"],
     "prediction_run": [
         *("sharing", "command_line", "records", "progress", "report", "stages", "pipeline", "run"),
+        "loading",
     ],
     "deployment": ["optimized", "exported"],
     "deployment.optimized": [

@@ -34,7 +34,6 @@ whole is segmented in windows.
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,44 +43,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
 
-import ccnet
 from ccnet.classes import CAMVID
 from ccnet.command_line import ArgumentParser
 from ccnet.commands.video import check_clip, segment_clip, video_of
 from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
-from ccnet.deployment.optimized.command_line import add_optimize_option, optimized, settle_precision
-from ccnet.distributed import process_group, rank, rank_zero_first, usable_device
+from ccnet.deployment.optimized.command_line import add_optimize_option
+from ccnet.distributed import process_group, rank, usable_device
 from ccnet.evaluation import Scores, confusion_matrix
 from ccnet.files import user_path
-from ccnet.images import decode_image
+from ccnet.images import decode_image, is_picture_name
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.inference.image_files import find_jobs
 from ccnet.inference.jobs import Job
-from ccnet.inference.marked_png import Origin, read_origin, save_marked
-from ccnet.inference.memory import DEFAULT_LIMIT, GIB
+from ccnet.inference.marked_png import read_origin, save_marked
+from ccnet.inference.memory import DEFAULT_LIMIT
+from ccnet.inference.video import is_video_name
 from ccnet.prediction_run.command_line import (
     add_run_options,
     refuse_run_options,
     settle_run_options,
 )
+from ccnet.prediction_run.loading import load, pictures_within
 from ccnet.prediction_run.records import NAME
 from ccnet.prediction_run.report import Report
 from ccnet.prediction_run.run import Run, found_by_rank_zero
 from ccnet.prediction_run.stages import Picture, Stages
-from ccnet.weights.serialization import fingerprint
-from ccnet.zoo import NETWORK_NAMES, find_builder
+from ccnet.zoo import NETWORK_NAMES
 
 DEMO_SEED = 20181128
 """Seed of the rendered scene. Training uses small seeds, so no network was trained on it."""
-
-PICTURE_BYTES = 32
-"""Bytes for each pixel that reading a picture and drawing its overlay take, but the network."""
 
 
 def parse_arguments(
@@ -119,6 +114,7 @@ def parse_arguments(
         InferenceProtocol(**options)
         if not 0 < arguments.memory_limit < math.inf:
             raise ValueError(f"--memory-limit must be positive, not {arguments.memory_limit}")
+        check_names(arguments)
         if video_of(arguments) is None:
             settle_run_options(arguments)
             arguments.output.mkdir(parents=True, exist_ok=True)
@@ -129,34 +125,23 @@ def parse_arguments(
     return arguments, options
 
 
-def load(arguments: argparse.Namespace, options: dict[str, Any], device: torch.device) -> Stages:
-    """Loads the network, with all that results depend on beside the picture.
+def check_names(arguments: argparse.Namespace) -> None:
+    """Refuses names that cannot be meant.
 
-    Args:
-        arguments: the command line.
-        options: of inference; others are the network's defaults.
-        device: of the network.
+    Raises:
+        ValueError: names the one, and what would work.
     """
-    with rank_zero_first():
-        network: ccnet.CCNet = find_builder(arguments.network)(weights=arguments.weights)
-    options = settle_precision(arguments, options, device)
-    protocol = network.default_protocol.replace(**options)
-    model = optimized(arguments, network.to(device), protocol.precision)
-    if arguments.optimize and rank() == 0:
-        print(f"network optimised for inference, in {protocol.precision}")
-    recorded = protocol.to_config() | ({"optimized": True} if arguments.optimize else {})
-    if protocol.windows is None:
-        recorded["memory_limit"] = arguments.memory_limit  # which may turn it into windows
-        recorded |= {"batch_size": arguments.batch_size} if arguments.batch_size > 1 else {}
-    return Stages(
-        model,
-        protocol,
-        arguments.memory_limit,
-        Origin("", fingerprint(network.to_weights()), json.dumps(recorded)),
-        arguments.save,
-        overwrite=arguments.overwrite,
-        batch_size=arguments.batch_size,
-    )
+    output, is_video = arguments.output, video_of(arguments) is not None
+    videos = [one for one in arguments.images if is_video_name(one) and user_path(one).is_file()]
+    if videos and not is_video:
+        raise ValueError(f"{videos[0]} is a video, which is given alone")
+    if is_video and is_video_name(output):
+        return
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output} is a file: give a folder for the results")
+    if not output.exists() and (is_picture_name(output) or is_video_name(output)):
+        video = ", or a name that ends in .mp4, .m4v, .mov, .mkv or .webm" if is_video else ""
+        raise ValueError(f"--output {output} is no name of a folder: give one{video}")
 
 
 def describe(picture: Picture) -> str:
@@ -175,12 +160,19 @@ def print_details(picture: Picture, kinds: Sequence[str]) -> None:
         print(f"  {name:<12}{printable(path)}")
 
 
+def loaded(arguments: argparse.Namespace, options: dict[str, Any], device: torch.device) -> Stages:
+    stages = load(arguments, options, device)
+    if arguments.optimize:
+        say([f"network optimised for inference, in {stages.protocol.precision}"])
+    return stages
+
+
 def draw_and_segment(
     arguments: argparse.Namespace, options: dict[str, Any], device: torch.device
 ) -> int:
     """Renders and segments a street scene, prints the scores; always replaces its results."""
     arguments.overwrite = True
-    stages = load(arguments, options, device)
+    stages = loaded(arguments, options, device)
     if rank() > 0:
         return 0
     scene, labels = StreetScenes(1, seed=DEMO_SEED)[0]
@@ -213,9 +205,11 @@ def segment_all(
     count = len(found.jobs)
     indices = arguments.shard.of(found.jobs) if arguments.shard else range(count)
     say(found.describe_left_out())
+    if count and not indices:
+        say([f"part {arguments.shard} has none of {count} pictures"])
     report = Report(results=found.results)
     if indices:
-        stages = load(arguments, options, device)
+        stages = loaded(arguments, options, device)
         run = Run(
             found,
             indices,
@@ -230,6 +224,8 @@ def segment_all(
     if rank() > 0:
         return 0  # rank 0 tells what all have done
     say(report.describe(len(indices) + found.results))
+    if indices and report.results == len(indices):
+        report.stops.append("no images but results of this program")
     failures = [*found.failures, *report.failures]
     if failed := len(found.failures) + report.failed:
         print(f"error: {failed} could not be segmented", file=sys.stderr)
@@ -255,17 +251,6 @@ def tell(picture: Picture, kinds: Sequence[str]) -> None:
 
 
 @contextmanager
-def largest_picture(pixels: int) -> Iterator[None]:
-    """Sets the size beyond which Pillow refuses pictures inside: twice its own number."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = pixels // 2
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
-@contextmanager
 def joined(arguments: argparse.Namespace) -> Iterator[torch.device]:
     """Joins the processes that were started together, unless this one is a part by itself."""
     if arguments.shard:
@@ -281,11 +266,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     try:
         if (video := video_of(arguments)) is not None:
             check_clip(video, arguments)
-            stages = load(arguments, options, usable_device(arguments.device))
+            stages = loaded(arguments, options, usable_device(arguments.device))
             segment_clip(video, arguments, stages.model, stages.protocol)
             return
         with (
-            largest_picture(max(2, int(arguments.memory_limit * GIB / PICTURE_BYTES))),
+            pictures_within(arguments.memory_limit),
             joined(arguments) as device,
         ):
             if arguments.images:

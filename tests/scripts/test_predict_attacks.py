@@ -12,6 +12,7 @@ from PIL import Image
 
 from ccnet.files import atomic_write
 from ccnet.inference import outputs
+from ccnet.inference.marked_png import save_marked
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or sys.platform == "darwin", reason="file systems that refuse such names"
@@ -173,3 +174,23 @@ def test_a_file_is_written_without_links_too(tmp_path, monkeypatch):
         temporary.write_text("second")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+NAMES = [
+    ("a.png --output a.png", "--output a.png is a file: give a folder for the results"),
+    ("a.png --output b.png", "--output b.png is no name of a folder: give one"),
+    ("clip.mp4 --output b.gif", "give one, or a name that ends in .mp4, .m4v, .mov, .mkv or .webm"),
+    ("a.png clip.mp4 --output out", "clip.mp4 is a video, which is given alone"),
+    ("done --output out", "no images but results of this program"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), NAMES)
+def test_names_that_cannot_be_meant(predict, draw, tmp_path, options, said):
+    draw(tmp_path / "a.png", size=(20, 30))
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "done").mkdir()
+    save_marked(Image.new("L", (3, 3)), tmp_path / "done/a.labels.png")
+    status, _, errors = predict(*options.split())
+    assert status > 0
+    assert said in errors
