@@ -71,7 +71,7 @@ def _fuse_block(block: Any) -> None:
 @torch.no_grad()
 def _fuse_gamma(attention: CrissCrossAttention2d) -> None:
     """Attention is linear in its values, so that a factor of it may be one of theirs."""
-    if not _is_plain(attention.value_conv):
+    if not _is_plain(attention.value_conv) or attention.gamma.numel() != 1:
         return
     values: Any = copy.deepcopy(attention.value_conv)
     for parameter in values.parameters():
