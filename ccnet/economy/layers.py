@@ -73,9 +73,12 @@ def has_plain_tensors(module: nn.Module) -> bool:
 
 
 def is_observed(module: nn.Module) -> bool:
-    """Whether a module has hooks, or methods of its own in place of those of its class."""
-    kind = type(module)
+    """Whether a module has hooks or methods of its own, to which what it takes matters."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, name) for name in hooks) or any(
-        callable(getattr(kind, name, None)) for name in vars(module)
-    )
+    return any(getattr(module, name) for name in hooks) or has_own_methods(module)
+
+
+def has_own_methods(module: nn.Module) -> bool:
+    """Whether methods, such as `forward`, were replaced on a module itself, not in its class."""
+    kind = type(module)
+    return any(callable(getattr(kind, name, None)) for name in vars(module))

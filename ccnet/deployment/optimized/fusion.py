@@ -20,7 +20,8 @@ from ccnet.deployment.optimized.blocks import (
 )
 from ccnet.deployment.optimized.convolution import FusedConv2d
 from ccnet.deployment.optimized.data_flow import sole_readers
-from ccnet.deployment.optimized.folding import has_own_methods, is_observed, replace_modules
+from ccnet.deployment.optimized.folding import replace_modules
+from ccnet.economy.layers import has_own_methods, is_observed
 from ccnet.heads import RCCAHead
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
