@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ccnet.attention_kernel.multiplication import multiply
 
@@ -104,7 +103,7 @@ def exponentiate(energies: Tensor, largest: Tensor) -> Tensor:
         return energies.exp_()
     least = math.log(torch.finfo(energies.dtype).tiny) / 2 + _MARGIN
     energies.clamp_min_(least)  # exponentials of less take as long
-    return F.threshold_(energies.exp_(), 2 * math.exp(least), 0.0)
+    return torch.threshold_(energies.exp_(), 2 * math.exp(least), 0.0)
 
 
 def gather(block: Block, weights: Tensor, source: Tensor, target: Tensor, *, add: bool) -> None:

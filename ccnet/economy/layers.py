@@ -17,7 +17,7 @@ _DEVICES = {"cpu", "cuda", "meta"}
 class SplitConv2d(nn.Conv2d):
     """Convolution of two maps that would be joined along the channels, or of one that is."""
 
-    def forward(self, maps: Tensor | tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
+    def forward(self, maps: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         """Maps (N, C1, H, W) and (N, C2, H, W), or (N, C1 + C2, H, W), to (N, C', H', W')."""
         if isinstance(maps, Tensor):
             joined: Tensor = super().forward(maps)

@@ -225,7 +225,7 @@ def test_wrong_requests_are_refused_in_one_line(
 
 def test_optimised_networks_are_refused(small, tmp_path):
     optimized = ccnet.optimize_for_inference(small, torch.float32)
-    with pytest.raises(ValueError, match="cannot be exported.*: export the network that it was"):
+    with pytest.raises(ValueError, match=r"cannot be exported.*: export the network that it was"):
         export_network(optimized, tmp_path / "network.pt2")
 
 
