@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnet import attention_kernel
+from ccnet.attention_kernel.multiplication import without_autocast
 from ccnet.options import named_options
 
 
@@ -165,7 +166,8 @@ def attention_map(
     *earlier, last = [
         (query.detach().to(wide), key.detach().to(wide)) for query, key in queries_and_keys
     ]
-    weights = _weights_at(*last, position)[:, None]
+    with without_autocast(query.device):
+        weights = _weights_at(*last, position)[:, None]
     for query, key in reversed(earlier):
         with torch.enable_grad():
             values = torch.zeros_like(weights, requires_grad=True)

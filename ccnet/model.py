@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ccnet.backbones import build_backbone, check_name
 from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
-from ccnet.economy import economise, is_observed
+from ccnet.economy import economise, is_watched
 from ccnet.freezing import Freezable
 from ccnet.heads import FCNHead, RCCAHead
 from ccnet.inference.memory import Footprint, count_footprint
@@ -278,7 +278,7 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
         return F.interpolate(wide, size, mode="bilinear", align_corners=self.align_corners)
 
     def _footprint(self) -> Footprint:
-        build = CCNet if any(map(is_observed, self.modules())) else _economical
+        build = CCNet if is_watched(self) else _economical
         return count_footprint(build, json.dumps(self.config), self.backbone.image_size)
 
     def _economise(self, model: nn.Module) -> None:

@@ -78,6 +78,15 @@ def test_attention_map_gives_what_the_loops_give(shape, loops):
         assert len(reached) == math.prod(shape)
 
 
+@pytest.mark.parametrize("loops", [1, 2])
+def test_attention_map_is_as_exact_under_autocast(loops):
+    queries_and_keys = [torch.randn(2, 1, 8, 30, 40).mul(2).unbind() for _ in range(loops)]
+    expected = attention_map(queries_and_keys, (7, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention_map(queries_and_keys, (7, 9))
+    torch.testing.assert_close(found, expected)
+
+
 def test_attention_map_refuses_positions_off_the_map():
     query, key, _ = random_inputs((4, 5))
     for position in [(4, 0), (0, -1), (1,), (1, 1, 1)]:

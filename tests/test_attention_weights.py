@@ -5,6 +5,7 @@ import torch
 from reference import random_inputs
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ccnet.attention import criss_cross_attention
 from ccnet.attention_kernel import blockwise, results, small_maps
 
 ARITHMETIC = ("bmm", "div", "exp", "mul", "sum")
@@ -41,3 +42,17 @@ def test_processors_compute_no_subnormal_numbers(monkeypatch, stash, dtype):
         if dtype == torch.float32:
             small_maps.small_forward(*inputs, outputs[0])
     assert not watch.operations
+
+
+@pytest.mark.parametrize("side", [5, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_nothing_let_nothing_through(side, dtype):
+    """A key of energy -200 beside others of 0 has the weight e^-200, which is 0 in float32."""
+    query, key, value = torch.ones(3, 1, 1, side, side, dtype=dtype)
+    key[..., 2, 2], value[..., 2, 2] = -200, 1e20
+    query, key, value = (one.clone().requires_grad_() for one in (query, key - 1, value))
+    out = criss_cross_attention(query, key, value)[..., 0, :]
+    torch.testing.assert_close(out, torch.ones_like(out), rtol=1e-2, atol=0)
+    out.sum().backward()
+    assert value.grad[..., 2, 2] == 0
+    assert query.grad[..., 0, :].abs().max() < 1

@@ -7,10 +7,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
+from torchvision.models.resnet import BasicBlock
 
+from ccnet.attention import CrissCrossAttention2d
+from ccnet.backbones.resnet import Stage
+from ccnet.economy import choice
+from ccnet.heads import RCCAHead
 from ccnet.inference.memory import _Ledger, count_footprint, estimate
 from ccnet.model import CCNet
-from ccnet.norm import convert_inplace_abn, convert_sync_batchnorm
+from ccnet.norm import InPlaceABN, convert_inplace_abn, convert_sync_batchnorm
 
 LEAKY = {"negative_slope": 0.01, "backbone_options": {"negative_slope": 0.01}}
 
@@ -79,6 +84,15 @@ def test_results_of_other_norms_are_as_ever(make_model, pixels, convert):
 
 def test_results_in_bands_of_inplace_abn_are_as_ever(deep, pixels, bands):
     assert_is_as_exact(convert_inplace_abn(copy.deepcopy(deep)), pixels, ())
+
+
+@pytest.mark.parametrize("path", ["bn1", "bn2", "downsample.1"])
+def test_norms_that_activate_within_plain_blocks(make_model, pixels, path):
+    model = make_model()
+    block = model.backbone.layer2[0]
+    norm = InPlaceABN(block.get_submodule(path).num_features, negative_slope=0.3).eval()
+    block.set_submodule(path, norm)
+    assert_is_as_exact(model, pixels, ())
 
 
 def test_norms_without_statistics_take_those_of_the_picture(make_model, pixels):
@@ -162,6 +176,56 @@ class Rows(nn.Sequential):
         return super().forward(F.layer_norm(x, x.shape[1:]))
 
 
+def join_themselves(head, features):
+    return head.classifier(head.bottleneck(torch.cat([features, head.conva(features)], dim=1)))
+
+
+def test_bottlenecks_take_maps_that_others_joined(make_model, pixels, monkeypatch):
+    monkeypatch.setattr(RCCAHead, "forward", join_themselves)
+    monkeypatch.setitem(choice._METHODS, (RCCAHead, "forward"), join_themselves)
+    assert_is_as_exact(make_model(), pixels, ())
+
+
+CHANGED = [
+    *((kind, "forward") for kind in (BasicBlock, Stage, nn.Sequential, CrissCrossAttention2d)),
+    *((kind, "forward") for kind in (nn.BatchNorm2d, nn.Conv2d, RCCAHead)),
+    *((RCCAHead, "join"), (nn.Module, "__call__")),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), CHANGED)
+def test_methods_that_were_replaced_in_a_class_are_run(make_model, pixels, monkeypatch, kind, name):
+    model, before, calls = make_model(), getattr(kind, name), []
+
+    def changed(module, *given, **options):
+        calls.append(type(module))
+        return before(module, *given, **options)
+
+    monkeypatch.setattr(kind, name, changed)
+    as_ever(model, pixels)
+    expected = calls.copy()
+    calls.clear()
+    model.predict(pixels)
+    assert calls == expected
+
+
+def test_hooks_that_come_during_a_prediction_wait_for_the_next(make_model, pixels):
+    model, seen = make_model(), []
+    convolution = model.head.bottleneck[0]
+
+    def watch(module, given, out):
+        handle.remove()
+        convolution.register_forward_hook(lambda *noted: seen.append(noted))
+
+    handle = model.backbone.register_forward_hook(watch)
+    model.predict(pixels)
+    assert seen == []
+    model.predict(pixels)
+    ((module, (given,), _),) = seen
+    assert module is convolution
+    assert given.shape[1] == convolution.in_channels
+
+
 def test_parts_of_ones_own_get_what_they_expect(make_model, pixels):
     model = make_model()
     model.head.bottleneck = Rows(*model.head.bottleneck)
@@ -218,5 +282,6 @@ def test_compiled_parts_stay_as_they_are(make_model, pixels):
 def test_estimates_are_those_of_a_network_that_is_watched(make_model):
     model = make_model()
     economical = model._footprint().numbers
-    with model.register_forward_hook(lambda *_: None):
-        assert model._footprint().numbers > 1.2 * economical
+    for watch in (model.register_forward_hook, register_module_forward_hook):
+        with watch(lambda *_: None):
+            assert model._footprint().numbers > 1.2 * economical

@@ -95,13 +95,15 @@ def exponentiate(energies: Tensor, largest: Tensor) -> Tensor:
     """Replaces energies by exponentials of their differences to the largest ones.
 
     Processors take a hundred times as long for numbers below the normal ones, which most weights of
-    a trained network would be. Those stay so large here that a product of two is normal, and so
-    small beside the largest, 1, that sums do not see them.
+    a trained network would be. Weights are so large here that a product of two is normal, or 0:
+    those so small beside the largest, 1, that sums do not see them.
     """
     energies.sub_(largest)
-    if energies.device.type == "cpu":
-        energies.clamp_min_(math.log(torch.finfo(energies.dtype).tiny) / 2 + _MARGIN)
-    return energies.exp_()
+    if energies.device.type != "cpu":
+        return energies.exp_()
+    least = math.log(torch.finfo(energies.dtype).tiny) / 2 + _MARGIN
+    energies.clamp_min_(least)  # exponentials of less take as long
+    return torch.threshold_(energies.exp_(), 2 * math.exp(least), 0.0)
 
 
 def gather(block: Block, weights: Tensor, source: Tensor, target: Tensor, *, add: bool) -> None:

@@ -14,7 +14,7 @@ class Mixture(ConcatDataset[Any]):
 
     The shares count samples, whatever the numbers of images: of a small data set with a large share
     each image comes more often. Any run of n samples that starts with the first has n times its
-    share of each data set, to within one or two.
+    share of each data set, to within the number of data sets.
 
     Args:
         datasets: (image, mask) pairs with the same classes.
@@ -31,12 +31,12 @@ class Mixture(ConcatDataset[Any]):
 
     @named_options()
     def __init__(self, datasets: Sequence[Any], shares: Sequence[float | Fraction]) -> None:
-        if len(datasets) != len(shares):
-            raise ValueError(f"{len(datasets)} data sets need as many shares, not {len(shares)}")
         try:
             exact = [Fraction(str(share)) for share in shares]
-        except ValueError as error:
+        except (TypeError, ValueError, ZeroDivisionError) as error:
             raise ValueError(f"shares must be numbers of 0 or more, not {shares}") from error
+        if len(datasets) != len(exact):
+            raise ValueError(f"{len(datasets)} data sets need as many shares, not {len(exact)}")
         if not any(exact) or min(exact) < 0:
             raise ValueError(f"shares must be 0 or more, and not all 0, not {shares}")
         super().__init__(datasets)

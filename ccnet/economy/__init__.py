@@ -1,6 +1,5 @@
 """Economy: a replica of a network computes the same in less memory."""
 
-from ccnet.economy.choice import economise
-from ccnet.economy.layers import is_observed
+from ccnet.economy.choice import economise, is_watched
 
-__all__ = ["economise", "is_observed"]
+__all__ = ["economise", "is_watched"]

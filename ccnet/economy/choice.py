@@ -18,8 +18,16 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from ccnet.attention import CrissCrossAttention2d, criss_cross_attention
 from ccnet.backbones.resnet import Backbone, Stage
 from ccnet.economy.blocks import BLOCKS, EconomicalSequence, EconomicalStage, layers_of
-from ccnet.economy.layers import SplitConv2d, has_plain_tensors, is_observed, overwrites
+from ccnet.economy.layers import (
+    NORMS,
+    SplitConv2d,
+    has_plain_tensors,
+    is_observed,
+    overwrites,
+    slope_of,
+)
 from ccnet.heads import RCCAHead
+from ccnet.norm.residual import InPlaceBasicBlock, InPlaceBottleneck
 
 
 def economise(replica: nn.Module, model: nn.Module | None = None) -> None:
@@ -29,7 +37,7 @@ def economise(replica: nn.Module, model: nn.Module | None = None) -> None:
         replica: in evaluation mode. Its modules are changed in place, tensors are not.
         model: whose modules stay as they are if the replica has some of them; None for none.
     """
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+    if _is_changed_everywhere():
         return
     modules = list(replica.modules())
     shared = set() if model is None else set(model.modules())
@@ -44,13 +52,28 @@ def economise(replica: nn.Module, model: nn.Module | None = None) -> None:
                 backbone.stem.__class__ = _ChannelsLast
 
 
+def is_watched(model: nn.Module) -> bool:
+    """Whether someone looks at what a network computes within, so that all is as ever in places."""
+    return _is_changed_everywhere() or any(map(is_observed, model.modules()))
+
+
+def _is_changed_everywhere() -> bool:
+    """Whether there are hooks of all modules, or methods that were replaced in their classes."""
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        return True
+    return any(getattr(kind, name) is not method for (kind, name), method in _METHODS.items())
+
+
 def _change(module: Any, own: Collection[nn.Module]) -> None:
     """Changes the class of a module, if what it consists of allows for that and gains by it."""
     if type(module) is nn.Sequential and not any(overwrites(*pair) for pair in pairwise(module)):
         return
     if isinstance(module, BasicBlock | Bottleneck):
-        is_known = all(overwrites(*layer) for layer in layers_of(module))
-        if not (is_known and all(part in own for part in module.modules())):
+        layers, parts = layers_of(module), set(module.modules())
+        is_known = all(overwrites(*layer) for layer in layers) and parts <= set(own)
+        # A last norm activates before the sum, unless it makes the sum.
+        sums = isinstance(module, InPlaceBasicBlock | InPlaceBottleneck)
+        if not is_known or not (sums or slope_of(layers[-1][1]) == 1):
             return
     if isinstance(module, RCCAHead):
         convolution = next(module.bottleneck.children(), None)
@@ -100,3 +123,11 @@ _ECONOMICAL: dict[Any, Any] = {
     CrissCrossAttention2d: _Attention,
     RCCAHead: _Head,
 }
+
+_METHODS = {
+    (kind, name): getattr(kind, name)
+    for kind in (*_ECONOMICAL, *NORMS, nn.Conv2d)
+    for name in ("__call__", "forward", "join")
+    if hasattr(kind, name)
+}
+"""The methods in whose place others compute, as they are when this is imported."""

@@ -8,17 +8,20 @@ from torch.nn import functional as F
 
 from ccnet.norm import InPlaceABN, SyncBatchNorm
 
-_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm, InPlaceABN)
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm, InPlaceABN)
 
 _DEVICES = {"cpu", "cuda", "meta"}
 """Types of devices whose norms may write over what they read."""
 
 
 class SplitConv2d(nn.Conv2d):
-    """Convolution of two maps that would be joined along the channels."""
+    """Convolution of two maps that would be joined along the channels, or of one that is."""
 
-    def forward(self, maps: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
-        """Maps (N, C1, H, W) and (N, C2, H, W) to (N, C', H', W')."""
+    def forward(self, maps: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """Maps (N, C1, H, W) and (N, C2, H, W), or (N, C1 + C2, H, W), to (N, C', H', W')."""
+        if isinstance(maps, Tensor):
+            joined: Tensor = super().forward(maps)
+            return joined
         kernels = self.weight.split([one.shape[1] for one in maps], dim=1)
         total: Tensor = self._conv_forward(maps[0], kernels[0], self.bias)
         total += self._conv_forward(maps[1], kernels[1], None)
@@ -29,7 +32,7 @@ def overwrites(convolution: nn.Module | None, norm: Any) -> bool:
     """Whether a norm may write over what a convolution makes: nobody else has that."""
     return (
         type(convolution) in (nn.Conv2d, SplitConv2d)
-        and type(norm) in _NORMS
+        and type(norm) in NORMS
         and norm.running_mean is not None
         and norm.running_var is not None
         and has_plain_tensors(norm)
@@ -54,8 +57,13 @@ def normalised(norm: Any, x: Tensor) -> Tensor:
 
 def activated(norm: Any, x: Tensor) -> Tensor:
     """Applies the activation that a norm has, in place."""
-    slope = getattr(norm, "negative_slope", 1.0)
+    slope = slope_of(norm)
     return x if slope == 1 else F.leaky_relu_(x, slope)
+
+
+def slope_of(norm: nn.Module) -> float:
+    """The negative slope of the activation that a norm has; 1 for none."""
+    return float(getattr(norm, "negative_slope", 1.0))
 
 
 def has_plain_tensors(module: nn.Module) -> bool:
@@ -65,9 +73,12 @@ def has_plain_tensors(module: nn.Module) -> bool:
 
 
 def is_observed(module: nn.Module) -> bool:
-    """Whether a module has hooks, or methods of its own in place of those of its class."""
-    kind = type(module)
+    """Whether a module has hooks or methods of its own, to which what it takes matters."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, name) for name in hooks) or any(
-        callable(getattr(kind, name, None)) for name in vars(module)
-    )
+    return any(getattr(module, name) for name in hooks) or has_own_methods(module)
+
+
+def has_own_methods(module: nn.Module) -> bool:
+    """Whether methods, such as `forward`, were replaced on a module itself, not in its class."""
+    kind = type(module)
+    return any(callable(getattr(kind, name, None)) for name in vars(module))

@@ -135,7 +135,8 @@ class PredictionMixin:
             protocol: the inference options, taken as they are; None for `default_protocol`.
             return_probabilities: also return the class probabilities (K, H, W), float32.
             memory_limit: GiB that each image may take, estimated from sizes, so that all machines
-                agree; beyond, windows are used instead, with a warning. None for no limit.
+                agree; beyond, windows are used instead, with a warning. None for no limit. Networks
+                in float64 take up to three times the estimate.
             options: fields of `inference.InferenceProtocol`, which replace those of `protocol`:
                 `fit` (the size at which the network sees the image, as long and short side; None
                 for the image's own), `scales` (factors on that size), `mode` ("whole", or "slide"

@@ -18,11 +18,11 @@ def evaluation_replica(model: nn.Module) -> nn.Module:
     make replicas meanwhile. A replica takes some microseconds per layer and next to no memory: make
     one for each use.
 
-    Hooks run. Forward hooks get the module that they were registered on, and so do forward
-    pre-hooks if it is in evaluation mode. If it is not, pre-hooks get the replica, so that they do
-    what they do in evaluation mode, and the module gets the attributes that they set but tensors.
-    Compiled modules run as they are if they are in evaluation mode, uncompiled if not. Of
-    TorchScript modules in training mode, the tensors are copied.
+    Hooks run, those that there are now. Forward hooks get the module that they were registered on,
+    and so do forward pre-hooks if it is in evaluation mode. If it is not, pre-hooks get the
+    replica, so that they do what they do in evaluation mode, and the module gets the attributes
+    that they set but tensors. Compiled modules run as they are if they are in evaluation mode,
+    uncompiled if not. Of TorchScript modules in training mode, the tensors are copied.
 
     Raises:
         ValueError: if a method `forward` was replaced by a callable that holds modules in training
@@ -65,12 +65,8 @@ def _shallow_copy(module: nn.Module, replicate: Callable[[nn.Module], nn.Module]
         name: None if child is None else replicate(child)
         for name, child in list(module._modules.items())
     }
-    if module._forward_hooks:
-        state["_forward_hooks"] = _redirected(module._forward_hooks, partial(_observe, module))
-    if module._forward_pre_hooks:
-        state["_forward_pre_hooks"] = _redirected(
-            module._forward_pre_hooks, partial(_prepare, module)
-        )
+    state["_forward_hooks"] = _redirected(module._forward_hooks, partial(_observe, module))
+    state["_forward_pre_hooks"] = _redirected(module._forward_pre_hooks, partial(_prepare, module))
     for name, value in list(state.items()):
         if not callable(value):
             continue

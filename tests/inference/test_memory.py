@@ -7,6 +7,7 @@ import pytest
 import torch
 from pointwise import LABELS, PREPROCESSING, Coarse, Pointwise, Wide
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from ccnet.classes import LabelSet
 from ccnet.evaluation import evaluate
@@ -259,3 +260,13 @@ def test_evaluation_is_never_in_windows_instead(make_model, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         model.predict(pixels)
     evaluate(model, [(pixels, torch.zeros(40, 60, dtype=torch.uint8))])
+
+
+def test_counts_do_not_depend_on_who_looks():
+    def network():
+        return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU())
+
+    with register_module_forward_hook(lambda *_: 1 / 0):
+        watched = count_footprint(network, "{}")
+    count_footprint.cache_clear()
+    assert watched == count_footprint(network, "{}")

@@ -127,6 +127,8 @@ def test_rendered_scenes_are_judged_by_some(monkeypatch):
         ((0, 0), "shares must be 0 or more, and not all 0"),
         ((1, float("nan")), "shares must be numbers of 0 or more"),
         ((1, "much"), "shares must be numbers of 0 or more"),
+        ((1, "1/0"), "shares must be numbers of 0 or more"),
+        (1, "shares must be numbers of 0 or more, not 1"),
         ((0, 1), "data set 1 of the mixture is empty: its share must be 0"),
     ],
 )

@@ -27,6 +27,7 @@ from ccnet.deployment.exported.int8.calibration import (
 )
 from ccnet.deployment.exported.int8.quantization import quantize
 from ccnet.deployment.exported.programs import program_of, trace
+from ccnet.deployment.optimized.network import OptimizedCCNet
 from ccnet.files import atomic_write, irregularity, user_path
 from ccnet.inference.memory import count_footprint
 from ccnet.inference.replica import evaluation_replica
@@ -101,6 +102,11 @@ def export_network(
         ValueError: if an option is wrong, a package, a compiler or a newer PyTorch is missing, or
             file and network do not agree.
     """
+    if isinstance(model, OptimizedCCNet):
+        raise ValueError(
+            "a network from optimize_for_inference cannot be exported, as runtimes optimise for "
+            "themselves: export the network that it was made of"
+        )
     options = {"with_preprocessing": with_preprocessing, "dtype": dtype, "size": size}
     check(options, _RULES)
     target = user_path(path)

@@ -8,7 +8,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from ccnet.attention import CrissCrossAttention2d, criss_cross_attention
 from ccnet.backbones.resnet import Stage
 from ccnet.deployment.optimized.convolution import FusedConv2d
-from ccnet.deployment.optimized.folding import is_observed
+from ccnet.economy.layers import is_observed
 from ccnet.heads import RCCAHead
 
 

@@ -9,6 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from ccnet.deployment.optimized.data_flow import sole_readers
+from ccnet.economy.layers import is_observed
 from ccnet.norm import InPlaceABN, SyncBatchNorm
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -49,18 +50,6 @@ def replace_modules(network: nn.Module, successors: Mapping[nn.Module, nn.Module
     for path, module in list(network.named_modules(remove_duplicate=False)):
         if module in successors:
             network.set_submodule(path, successors[module])
-
-
-def is_observed(module: nn.Module) -> bool:
-    """Whether a module has hooks or methods of its own, to which what it takes matters."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, name) for name in hooks) or has_own_methods(module)
-
-
-def has_own_methods(module: nn.Module) -> bool:
-    """Whether methods, such as `forward`, were replaced on a module itself, not in its class."""
-    kind = type(module)
-    return any(callable(getattr(kind, name, None)) for name in vars(module))
 
 
 def _is_foldable(module: nn.Module) -> bool:

@@ -20,7 +20,8 @@ from ccnet.deployment.optimized.blocks import (
 )
 from ccnet.deployment.optimized.convolution import FusedConv2d
 from ccnet.deployment.optimized.data_flow import sole_readers
-from ccnet.deployment.optimized.folding import has_own_methods, is_observed, replace_modules
+from ccnet.deployment.optimized.folding import replace_modules
+from ccnet.economy.layers import has_own_methods, is_observed
 from ccnet.heads import RCCAHead
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
@@ -71,7 +72,7 @@ def _fuse_block(block: Any) -> None:
 @torch.no_grad()
 def _fuse_gamma(attention: CrissCrossAttention2d) -> None:
     """Attention is linear in its values, so that a factor of it may be one of theirs."""
-    if not _is_plain(attention.value_conv):
+    if not _is_plain(attention.value_conv) or attention.gamma.numel() != 1:
         return
     values: Any = copy.deepcopy(attention.value_conv)
     for parameter in values.parameters():

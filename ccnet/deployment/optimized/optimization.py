@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ccnet.deployment.optimized.folding import fold_norms, has_own_methods, is_observed
+from ccnet.deployment.optimized.folding import fold_norms
 from ccnet.deployment.optimized.fusion import fuse_activations
 from ccnet.deployment.optimized.network import OptimizedCCNet
+from ccnet.economy.layers import has_own_methods, is_observed
 from ccnet.model import CCNet
 from ccnet.norm import InPlaceABN, restore_batchnorm
 from ccnet.options import named_options

@@ -16,6 +16,7 @@ import ccnet
 from ccnet.commands.export import main, parse_arguments
 from ccnet.deployment.exported.comparison import compare, sizes_to_compare
 from ccnet.deployment.exported.contract import ANY_SIZE, LABELS, LOGITS, Contract
+from ccnet.deployment.exported.export import export_network
 from ccnet.deployment.exported.formats import FORMATS
 from ccnet.deployment.exported.programs import TRACED, program_of, trace
 from ccnet.weights.serialization import fingerprint
@@ -220,6 +221,12 @@ def test_wrong_requests_are_refused_in_one_line(
     with pytest.raises((ValueError, OSError), match=message) as error:
         ccnet.export_network(small, tmp_path / name, **options)
     assert "\n" not in str(error.value)
+
+
+def test_optimised_networks_are_refused(small, tmp_path):
+    optimized = ccnet.optimize_for_inference(small, torch.float32)
+    with pytest.raises(ValueError, match=r"cannot be exported.*: export the network that it was"):
+        export_network(optimized, tmp_path / "network.pt2")
 
 
 def test_what_is_missing_is_named(small, tmp_path, monkeypatch):

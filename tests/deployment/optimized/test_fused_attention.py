@@ -62,3 +62,13 @@ def test_what_is_observed_or_replaced_stays(prepare):
     _, unfused = attention_and_copy(3, prepare)
     assert type(unfused) is CrissCrossAttention2d
     assert unfused.gamma == 3
+
+
+@torch.no_grad()
+def test_a_factor_for_each_channel_stays():
+    def widen(module):
+        module.gamma = nn.Parameter(torch.rand(16, 1, 1, dtype=torch.float64))
+
+    attention, unfused = attention_and_copy(1, widen)
+    x = torch.randn(1, 16, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(unfused(x), attention(x))
