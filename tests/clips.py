@@ -39,7 +39,23 @@ def picture(index, height, width):
     return pixels
 
 
-def record(path, times=STEADY, size=(36, 48), sound=False, aspect=None):
+def four_corners(_, height, width):
+    """Quarters in red, green, blue and black."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[: height // 2, : width // 2, 0] = 255
+    pixels[: height // 2, width // 2 :, 1] = 255
+    pixels[height // 2 :, : width // 2, 2] = 255
+    return pixels
+
+
+def corners_of(pixels):
+    """The colours of the corners of what `four_corners` draws, row by row."""
+    names = {0: "K", 4: "R", 2: "G", 1: "B"}
+    corners = [pixels[3, 3], pixels[3, -4], pixels[-4, 3], pixels[-4, -4]]
+    return "".join(names[int((corner > 128) @ [4, 2, 1])] for corner in corners)
+
+
+def record(path, times=STEADY, size=(36, 48), sound=False, aspect=None, drawn=picture):
     codec = "vp9" if path.suffix == ".webm" else "h264"
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=25)
@@ -51,7 +67,7 @@ def record(path, times=STEADY, size=(36, 48), sound=False, aspect=None):
             stream.codec_context.sample_aspect_ratio = aspect
         track = file.add_stream("aac", rate=44100) if sound else None
         for index, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(drawn(index, *size), format="rgb24")
             frame.pts, frame.time_base = time, MILLISECONDS
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
