@@ -55,7 +55,7 @@ def corners_of(pixels):
     return "".join(names[int((corner > 128) @ [4, 2, 1])] for corner in corners)
 
 
-def record(path, times=STEADY, size=(36, 48), sound=False, aspect=None, drawn=picture):
+def record(path, times=STEADY, size=(36, 48), sound=None, aspect=None, drawn=picture):
     codec = "vp9" if path.suffix == ".webm" else "h264"
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=25)
@@ -65,16 +65,17 @@ def record(path, times=STEADY, size=(36, 48), sound=False, aspect=None, drawn=pi
             stream.height, stream.width, stream.pix_fmt = *size, "yuv444p"
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
-        track = file.add_stream("aac", rate=44100) if sound else None
+        track = file.add_stream(sound, rate=48000, layout="mono") if sound else None
         for index, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(drawn(index, *size), format="rgb24")
             frame.pts, frame.time_base = time, MILLISECONDS
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
         if track:
-            wave = np.zeros((1, 44100 * 2 // 5), np.float32)
-            heard = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-            heard.sample_rate, heard.pts = 44100, 0
+            kind = track.codec_context.format.name
+            wave = np.zeros((1, 48000 * 2 // 5), np.float32 if "flt" in kind else np.int16)
+            heard = av.AudioFrame.from_ndarray(wave, format=kind, layout="mono")
+            heard.sample_rate, heard.pts = 48000, 0
             file.mux(track.encode(heard))
             file.mux(track.encode(None))
     return path
@@ -104,3 +105,12 @@ def read(path):
         frames = list(file.decode(video=0))
         times = [round(1000 * frame.pts * frame.time_base) for frame in frames]
         return [frame.to_ndarray(format="rgb24").astype(int) for frame in frames], times
+
+
+def sound_of(path):
+    """The packets of the sound, and their times in milliseconds."""
+    with av.open(str(path)) as file:
+        found = [one for one in file.demux(audio=0) if one.size] if file.streams.audio else []
+        return [bytes(one) for one in found], [
+            round(1000 * one.pts * one.time_base) for one in found
+        ]

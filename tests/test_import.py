@@ -79,6 +79,7 @@ ORDERS = {
             "segment",
             "prediction",
             "video_reading",
+            "video_sound",
             "video_writing",
             "video",
             "outputs",

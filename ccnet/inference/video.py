@@ -3,13 +3,14 @@
 import logging
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from ccnet.console import require_extra
+from ccnet.console import require_extra, signals_held
 from ccnet.files import atomic_write, irregularity, user_path
 from ccnet.inference.memory import DEFAULT_LIMIT
 from ccnet.inference.protocol import InferenceProtocol
@@ -61,7 +62,9 @@ def segment_video(
     of an odd number of pixels gets one more, a repeated one: so the common pixel format needs it.
     Memory holds a few pictures, whatever the length.
 
-    On KeyboardInterrupt the pictures so far are kept as NAME.partial.SUFFIX, which can be played.
+    On KeyboardInterrupt, or if a file cannot be read or written, the pictures so far are kept where
+    that can be, as NAME.partial.SUFFIX, which can be played. While a file is being ended, signals
+    wait for it.
 
     Args:
         model: the network.
@@ -86,7 +89,11 @@ def segment_video(
     """
     source, target = user_path(source), user_path(target)
     check_video(source, target, replace=replace)
-    with open_video(source) as video, atomic_write(target, replace=replace) as temporary:
+    with (
+        ExitStack() as end,
+        open_video(source) as video,
+        atomic_write(target, replace=replace) as temporary,
+    ):
         writer = VideoWriter(temporary, target, video)
         expected = expected_pictures(video)
         try:
@@ -96,11 +103,12 @@ def segment_video(
                 progress(writer.pictures, expected)
             if not writer.pictures:
                 raise ValueError(f"{source} has no picture that can be decoded")
+            end.enter_context(signals_held())
             writer.finish()
-        except KeyboardInterrupt:
-            if writer.pictures:
-                writer.finish()
-                _keep(temporary, target.with_suffix(f".partial{target.suffix}"), writer.pictures)
+        except (KeyboardInterrupt, OSError):
+            if writer.pictures and not writer.is_finishing:
+                end.enter_context(signals_held())
+                _keep(writer, temporary, target.with_suffix(f".partial{target.suffix}"))
             raise
         finally:
             writer.abandon()
@@ -133,7 +141,13 @@ def check_video(source: Path, target: Path, *, replace: bool) -> None:
     open_video(source).close()
 
 
-def _keep(temporary: Path, part: Path, pictures: int) -> None:
-    with atomic_write(part) as place:
-        temporary.replace(place)
-    logger.warning("the first %d pictures are in %s", pictures, part)
+def _keep(writer: VideoWriter, temporary: Path, part: Path) -> None:
+    """Ends a file before its time, and gives it another name, if that can be done."""
+    try:
+        writer.finish()
+        with atomic_write(part) as place:
+            temporary.replace(place)
+    except OSError as error:
+        logger.warning("the first %d pictures are lost: %s", writer.pictures, error)
+    else:
+        logger.warning("the first %d pictures are in %s", writer.pictures, part)

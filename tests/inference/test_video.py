@@ -91,27 +91,6 @@ def test_proportions_of_pixels_are_kept(tmp_path):
             assert file.streams.video[0].sample_aspect_ratio == expected
 
 
-def test_sound_is_copied_where_it_can_be(tmp_path, caplog):
-    source = record(tmp_path / "clip.mp4", sound=True)
-
-    def sound(path):
-        with av.open(str(path)) as file:
-            return (
-                [bytes(one) for one in file.demux(audio=0) if one.size]
-                if file.streams.audio
-                else []
-            )
-
-    assert len(sound(source)) > 10
-    for suffix in (".mp4", ".mkv"):
-        segment_video(Network(), source, tmp_path / f"out{suffix}")
-        assert sound(tmp_path / f"out{suffix}") == sound(source)
-    assert not caplog.records
-    segment_video(Network(), source, tmp_path / "out.webm")
-    assert sound(tmp_path / "out.webm") == []
-    assert "out.webm has no sound: it cannot hold that of the video, aac" in caplog.text
-
-
 TARGETS = [
     ("a/clip.mp4", "results", "results/clip.overlay.mp4"),
     ("a/clip.MOV", "results", "results/clip.overlay.MOV"),
