@@ -91,6 +91,7 @@ class Explorer:
         classes = result.to_dict()["classes"]
         return {
             "loops": len(view.record.loops),
+            "trained_loops": self.networks.get(weights).head.recurrence,
             "has_attention": view.has_attention,
             "size": list(view.record.image_size),
             "map_size": list(view.logits.shape[-2:]),

@@ -85,7 +85,7 @@ def test_number_of_loops_changes_labels_and_maps(explorer, network, weights, pic
     labels = {}
     for loops in range(4):
         view = explorer.view("file-0", weights, loops)
-        assert view["loops"] == loops
+        assert (view["loops"], view["trained_loops"]) == (loops, 2)
         assert sum(one["share"] for one in view["classes"]) == pytest.approx(1)
         answer = explorer.attention("file-0", weights, loops, 5, 5)
         assert len(answer["maps"]) == loops
