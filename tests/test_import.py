@@ -94,7 +94,16 @@ ORDERS = {
         *("fetching", "hub", "origins", "imagenet", "downloads", "sources", "backbones"),
         *("model_card", "hub_mixin"),
     ],
-    "explorer": ["bounded", "pictures", "networks", "views", "answers", "query", "server"],
+    "explorer": [
+        "bounded",
+        "file_state",
+        "pictures",
+        "networks",
+        "views",
+        "answers",
+        "query",
+        "server",
+    ],
     "publishing": ["preparation", "upload", "pinning", "zoo"],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],
     "weights.conversion": [

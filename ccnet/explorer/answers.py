@@ -141,7 +141,8 @@ class Explorer:
     def _view(self, picture: str, weights: str, loops: int | None) -> View:
         if loops is None:
             loops = self.networks.get(weights).head.recurrence
-        pixels, key = self.pictures.get(picture), (picture, weights, loops)
+        states = self.pictures.state(picture), self.networks.state(weights)
+        pixels, key = self.pictures.get(picture), (picture, weights, loops, states)
         if (kept := self._views.get(key)) is not None:
             return kept
         network = self.networks.get(weights, loops)  # here: nobody else waits for a download
