@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ccnet.console import require_extra, signals_held
@@ -17,6 +18,7 @@ from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.result import Segmentation
 from ccnet.inference.video_reading import expected_pictures, open_video, pictures_of
 from ccnet.inference.video_writing import ENCODERS, VideoWriter
+from ccnet.schema import shown
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ def segment_video(
         source: path of a video.
         target: path of the new one, .mp4, .m4v, .mov or .mkv (H.264), or .webm (VP9).
         protocol: the options of inference; None for the network's own.
-        draw: makes an image of the size of the picture from its segmentation.
+        draw: makes an image from the segmentation of a picture; all are to be of one size.
         replace: whether to replace a file at `target`.
         memory_limit: GiB that each picture may take; see `CCNet.predict`.
         progress: called after each picture with their number so far, and in all, which is an
@@ -85,7 +87,8 @@ def segment_video(
         FileExistsError: if there is one at `target`, and it is not to be replaced.
         OSError: if the new file cannot be written.
         ValueError: if the video cannot be read or has no pictures, the target has another suffix,
-            is the source, or PyAV, the extra `video`, is missing.
+            is the source, PyAV, the extra `video`, is missing, or what is drawn is no image or has
+            another size than what was drawn of a picture as large.
     """
     source, target = user_path(source), user_path(target)
     check_video(source, target, replace=replace)
@@ -99,7 +102,7 @@ def segment_video(
         try:
             for picture in pictures_of(video, source, writer.copy_sound):
                 result = model.predict(picture.array, protocol, memory_limit=memory_limit)
-                writer.write(np.asarray(draw(result)), picture)
+                writer.write(_pixels_of(draw(result)), picture)
                 progress(writer.pictures, expected)
             if not writer.pictures:
                 raise ValueError(f"{source} has no picture that can be decoded")
@@ -139,6 +142,14 @@ def check_video(source: Path, target: Path, *, replace: bool) -> None:
     if target.exists() and not replace:
         raise FileExistsError(f"{target} exists: choose another name, or have it replaced")
     open_video(source).close()
+
+
+def _pixels_of(drawn: Any) -> NDArray[np.uint8]:
+    """What was drawn as RGB: (H, W, 3)."""
+    pixels = np.asarray(drawn.convert("RGB") if isinstance(drawn, Image.Image) else drawn)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"draw must return a PIL image, not {shown(drawn)}")
+    return pixels
 
 
 def _keep(writer: VideoWriter, temporary: Path, part: Path) -> None:

@@ -62,6 +62,7 @@ class VideoWriter:
         self._beginnings = [Fraction(0)]  # in seconds; see `SoundCopy`
         self._sound = self._copied(video.streams.audio[0]) if video.streams.audio else None
         self._last: int | None = None
+        self._sizes: dict[tuple[int, ...], tuple[int, int]] = {}  # drawn, by those of pictures
 
     def _copied(self, track: Any) -> SoundCopy | None:
         tolerance = _GOES_BACK * self._step
@@ -90,6 +91,12 @@ class VideoWriter:
         import av
 
         height, width = pixels.shape[:2]
+        usual = self._sizes.setdefault(picture.array.shape, (height, width))
+        if usual != (height, width):
+            raise ValueError(
+                f"draw must return images of one size: this is one of {width} x {height} pixels, "
+                f"but before they had {usual[1]} x {usual[0]}"
+            )
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if not self.pictures:
             self._begin(pixels, picture)

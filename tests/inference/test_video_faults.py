@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from clips import STEADY, Network, read, record, record_sound
+from PIL import Image
 
 from ccnet.commands import video as command
 from ccnet.console import ending_on_signals
@@ -142,3 +143,30 @@ def test_missing_extra_is_named(files, monkeypatch):
     monkeypatch.setattr("ccnet.console.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"av must be installed.*\[video\]"):
         segment_video(Network(), files / "clip.mp4", files / "out.mp4")
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGBA"])
+def test_pictures_of_any_mode_can_be_drawn(tmp_path, mode):
+    source, target = record(tmp_path / "clip.mp4", STEADY[:2]), tmp_path / "out.mp4"
+    drawn = Image.new("RGB", (48, 36), "red").convert(mode)
+    assert segment_video(Network(), source, target, draw=lambda _: drawn) == 2
+    assert (read(target)[0][0].std(axis=(0, 1)) < 2).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([None], "draw must return a PIL image, not None"),
+        ([(48, 36), (48, 38)], "this is one of 48 x 38 pixels, but before they had 48 x 36"),
+    ],
+)
+def test_drawings_that_are_none_are_refused(tmp_path, sizes, message):
+    source, drawn = record(tmp_path / "clip.mp4"), iter(sizes)
+    with pytest.raises(ValueError, match=message):
+        segment_video(
+            Network(),
+            source,
+            tmp_path / "out.mp4",
+            draw=lambda _: (size := next(drawn)) and Image.new("RGB", size),
+        )
+    assert [one.name for one in tmp_path.iterdir()] == ["clip.mp4"]

@@ -1,5 +1,7 @@
 """Sound of videos: copied where it can be, with the pictures that it belongs to."""
 
+from itertools import pairwise
+
 import pytest
 from clips import STEADY, Network, read, record, sound_of
 
@@ -44,7 +46,7 @@ def test_joined_films_follow_each_other(tmp_path):
     assert times == [times[0] + 40 * index for index in range(20)]
     heard = sound_of(target)[1]
     assert heard[-1] - heard[0] > 700
-    assert max(later - one for one, later in zip(heard, heard[1:], strict=False)) < 50
+    assert max(later - one for one, later in pairwise(heard)) < 50
 
 
 def test_sound_that_overlaps_is_left_out_with_a_warning(tmp_path, caplog):
