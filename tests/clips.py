@@ -65,7 +65,7 @@ def record(path, times=STEADY, size=(36, 48), sound=None, aspect=None, drawn=pic
             stream.height, stream.width, stream.pix_fmt = *size, "yuv444p"
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
-        track = file.add_stream(sound, rate=48000, layout="mono") if sound else None
+        track = file.add_stream(sound, rate=48000, layout="stereo") if sound else None
         for index, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(drawn(index, *size), format="rgb24")
             frame.pts, frame.time_base = time, MILLISECONDS
@@ -73,8 +73,9 @@ def record(path, times=STEADY, size=(36, 48), sound=None, aspect=None, drawn=pic
         file.mux(stream.encode(None))
         if track:
             kind = track.codec_context.format.name
-            wave = np.zeros((1, 48000 * 2 // 5), np.float32 if "flt" in kind else np.int16)
-            heard = av.AudioFrame.from_ndarray(wave, format=kind, layout="mono")
+            shape = (2, 19200) if kind.endswith("p") else (1, 2 * 19200)
+            wave = np.zeros(shape, np.float32 if "flt" in kind else np.int16)
+            heard = av.AudioFrame.from_ndarray(wave, format=kind, layout="stereo")
             heard.sample_rate, heard.pts = 48000, 0
             file.mux(track.encode(heard))
             file.mux(track.encode(None))
