@@ -18,6 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+ENDS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""Signals that end a run when what is computed is written."""
+
 SAME_PRESS = 1.0
 """Seconds within which a second SIGINT is no second request: launchers pass on what all got."""
 
@@ -119,6 +122,28 @@ def ending_on_signals(numbers: Iterable[int]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Holds back those of `ENDS` that Python handles, until the end of the block.
+
+    Has no effect outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    previous = {one: was for one in ENDS if callable(was := signal.getsignal(one))}
+    for number in previous:
+        signal.signal(number, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
 
 
 @contextmanager

@@ -39,7 +39,23 @@ def picture(index, height, width):
     return pixels
 
 
-def record(path, times=STEADY, size=(36, 48), sound=False, aspect=None):
+def four_corners(_, height, width):
+    """Quarters in red, green, blue and black."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[: height // 2, : width // 2, 0] = 255
+    pixels[: height // 2, width // 2 :, 1] = 255
+    pixels[height // 2 :, : width // 2, 2] = 255
+    return pixels
+
+
+def corners_of(pixels):
+    """The colours of the corners of what `four_corners` draws, row by row."""
+    names = {0: "K", 4: "R", 2: "G", 1: "B"}
+    corners = [pixels[3, 3], pixels[3, -4], pixels[-4, 3], pixels[-4, -4]]
+    return "".join(names[int((corner > 128) @ [4, 2, 1])] for corner in corners)
+
+
+def record(path, times=STEADY, size=(36, 48), sound=None, aspect=None, drawn=picture):
     codec = "vp9" if path.suffix == ".webm" else "h264"
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=25)
@@ -49,16 +65,18 @@ def record(path, times=STEADY, size=(36, 48), sound=False, aspect=None):
             stream.height, stream.width, stream.pix_fmt = *size, "yuv444p"
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
-        track = file.add_stream("aac", rate=44100) if sound else None
+        track = file.add_stream(sound, rate=48000, layout="stereo") if sound else None
         for index, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(drawn(index, *size), format="rgb24")
             frame.pts, frame.time_base = time, MILLISECONDS
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
         if track:
-            wave = np.zeros((1, 44100 * 2 // 5), np.float32)
-            heard = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-            heard.sample_rate, heard.pts = 44100, 0
+            kind = track.codec_context.format.name
+            shape = (2, 19200) if kind.endswith("p") else (1, 2 * 19200)
+            wave = np.zeros(shape, np.float32 if "flt" in kind else np.int16)
+            heard = av.AudioFrame.from_ndarray(wave, format=kind, layout="stereo")
+            heard.sample_rate, heard.pts = 48000, 0
             file.mux(track.encode(heard))
             file.mux(track.encode(None))
     return path
@@ -88,3 +106,12 @@ def read(path):
         frames = list(file.decode(video=0))
         times = [round(1000 * frame.pts * frame.time_base) for frame in frames]
         return [frame.to_ndarray(format="rgb24").astype(int) for frame in frames], times
+
+
+def sound_of(path):
+    """The packets of the sound, and their times in milliseconds."""
+    with av.open(str(path)) as file:
+        found = [one for one in file.demux(audio=0) if one.size] if file.streams.audio else []
+        return [bytes(one) for one in found], [
+            round(1000 * one.pts * one.time_base) for one in found
+        ]

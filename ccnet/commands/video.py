@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ccnet.console import printable
+from ccnet.console import ENDS, ending_on_second_interrupt, ending_on_signals, printable
 from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol
 from ccnet.inference.video import Segmenter, check_video, is_video_name, segment_video
@@ -47,12 +47,17 @@ def segment_clip(
     """Segments a video with a progress bar, and says what was made.
 
     Raises:
+        KeyboardInterrupt: if a signal arrives that is to end it; the pictures so far are kept.
         OSError: as `segment_video`.
         ValueError: as `segment_video`.
     """
     target = target_of(video, arguments.output)
     start = time.perf_counter()
-    with tqdm(unit=" pictures", disable=None) as bar:
+    with (
+        ending_on_second_interrupt(),
+        ending_on_signals(ENDS),
+        tqdm(unit=" pictures", disable=None) as bar,
+    ):
 
         def advance(done: int, expected: int | None) -> None:
             bar.total = expected if expected is None else max(done, expected)

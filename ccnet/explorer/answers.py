@@ -91,6 +91,7 @@ class Explorer:
         classes = result.to_dict()["classes"]
         return {
             "loops": len(view.record.loops),
+            "trained_loops": self.networks.get(weights).head.recurrence,
             "has_attention": view.has_attention,
             "size": list(view.record.image_size),
             "map_size": list(view.logits.shape[-2:]),
@@ -140,7 +141,8 @@ class Explorer:
     def _view(self, picture: str, weights: str, loops: int | None) -> View:
         if loops is None:
             loops = self.networks.get(weights).head.recurrence
-        pixels, key = self.pictures.get(picture), (picture, weights, loops)
+        states = self.pictures.state(picture), self.networks.state(weights)
+        pixels, key = self.pictures.get(picture), (picture, weights, loops, states)
         if (kept := self._views.get(key)) is not None:
             return kept
         network = self.networks.get(weights, loops)  # here: nobody else waits for a download

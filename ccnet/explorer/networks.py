@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from ccnet.explorer.bounded import BoundedStore
+from ccnet.explorer.file_state import FileState, state_of
+from ccnet.files import user_path
 from ccnet.inference.replica import evaluation_replica
 from ccnet.model import CCNet
 from ccnet.weights.conversion import complete
@@ -54,8 +56,13 @@ class Networks:
         """
         if name not in self.names and not self.allows_files:
             raise ValueError("files of weights can be chosen only on the machine of the explorer")
-        network = self._kept.get_or_make(name, lambda: self._load(name))
+        key = (name, self.state(name))
+        network = self._kept.get_or_make(key, lambda: self._load(name))
         return network if loops is None else _with_loops(network, loops)
+
+    def state(self, name: str) -> FileState:
+        """What changes when a file of weights is written again; registered ones never do."""
+        return () if name.partition(":")[0] in NETWORKS else state_of(user_path(name))
 
     def _load(self, name: str) -> CCNet:
         builder, _, member = name.partition(":")

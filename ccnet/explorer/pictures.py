@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.explorer.bounded import BoundedStore
+from ccnet.explorer.file_state import FileState, state_of
 from ccnet.images import UNREADABLE, decode_image
 from ccnet.images.formats import open_picture, quiet
 from ccnet.schema import reason_of
@@ -79,11 +80,15 @@ class Pictures:
             ValueError: if a file is no picture, or too large.
         """
         if key in self.names:
-            return self._kept.get_or_make(key, lambda: self._make(key))
+            return self._kept.get_or_make((key, self.state(key)), lambda: self._make(key))
         pixels = self._kept.get(key)
         if pixels is None:
             raise UnknownPictureError("this picture is no longer kept: choose it again")
         return pixels
+
+    def state(self, key: str) -> FileState:
+        """What changes when the file of a picture is written again."""
+        return state_of(self._paths[key]) if key in self._paths else ()
 
     def _make(self, key: str) -> Tensor:
         if key in self._paths:

@@ -7,11 +7,14 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from socketserver import TCPServer
+from threading import Lock
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -69,6 +72,9 @@ class ExplorerServer(ThreadingHTTPServer):
         explorer: that answers.
         host: address to listen at.
         port: 0 for a free one.
+
+    Attributes:
+        connections: how many are open.
     """
 
     daemon_threads = True
@@ -77,13 +83,39 @@ class ExplorerServer(ThreadingHTTPServer):
 
     def __init__(self, explorer: Explorer, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.explorer, self.is_local = explorer, host in LOOPBACK
+        self.explorer, self.connections, self._counting = explorer, 0, Lock()
+        self._names = {*LOOPBACK, host.lower()}
+        if host not in LOOPBACK:
+            own = socket.gethostname().lower()
+            self._names |= {own, f"{own}.local"}
+        self._is_local = host in LOOPBACK
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
         """Binds; a port that another program listens at is refused, and no name is looked up."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answers what one connection asks for."""
+        with self._counting:
+            self.connections += 1
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._counting:
+                self.connections -= 1
+
+    def is_named(self, host: str | None) -> bool:
+        """Whether a browser may know this server by a host name, or by an address.
+
+        Others may have been made to lead here by the page of another site.
+        """
+        if host is None or host.rstrip(".").lower() in self._names:
+            return host is not None
+        with suppress(ValueError):
+            return not self._is_local and bool(ip_address(host))
+        return False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Browsers close connections as they like: that is not told."""
@@ -164,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _check_origin(self) -> None:
         """Refuses what pages of other sites ask for, under their names or by this machine's."""
         host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        if self.server.is_local and host not in LOOPBACK:
+        if not self.server.is_named(host):
             self.close_connection = True
             raise RefusalError(HTTPStatus.FORBIDDEN, f"this page is not served as {host}")
         site = self.headers.get("Sec-Fetch-Site", "none")

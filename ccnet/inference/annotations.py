@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ccnet.classes import LabelSet
 from ccnet.console import require_extra
@@ -33,7 +33,7 @@ _Labels = NDArray[np.uint8]
 
 
 def coco_dataset(
-    images: Mapping[str, Tensor], label_set: LabelSet, segmentation: str = "polygons"
+    images: Mapping[Any, Any], label_set: LabelSet, segmentation: str = "polygons"
 ) -> dict[str, Any]:
     """Returns label maps as a data set in COCO's format, JSON-able.
 
@@ -49,7 +49,8 @@ def coco_dataset(
     image), and images "shares": by name, the largest first, that of each class in it.
 
     Args:
-        images: by their file names, labels (H, W), uint8. Pixels of no class have no annotation.
+        images: by their file names or paths, labels (H, W), uint8, tensors or arrays. Pixels of no
+            class have no annotation.
         label_set: the classes; the id of a category is its label plus 1, since 0 means none in many
             tools.
         segmentation: one of `SEGMENTATIONS`; "rle" needs the extra `coco`.
@@ -63,13 +64,16 @@ def coco_dataset(
     find = _polygons if segmentation == "polygons" else _run_lengths
     described: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, (name, labels) in enumerate(images.items(), start=1):
+    for image_id, (name, given) in enumerate(images.items(), start=1):
+        labels = torch.as_tensor(given)
+        if labels.ndim != 2:
+            raise ValueError(f"labels must be (H, W), not {tuple(labels.shape)}, of {name}")
         height, width = labels.shape
         shares = {
             label_set.categories[label]: share
             for label, _, share in class_areas(labels, len(label_set))
         }
-        image = {"id": image_id, "file_name": name, "width": width, "height": height}
+        image = {"id": image_id, "file_name": os.fspath(name), "width": width, "height": height}
         described.append(image | {"shares": shares})
         for label, found in find(to_array(labels), len(label_set)):
             ids = {
@@ -94,7 +98,7 @@ def coco_dataset(
 
 
 def save_coco(
-    images: Mapping[str, Tensor],
+    images: Mapping[Any, Any],
     label_set: LabelSet,
     path: str | os.PathLike[str],
     segmentation: str = "polygons",

@@ -3,19 +3,22 @@
 import logging
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from ccnet.console import require_extra
+from ccnet.console import require_extra, signals_held
 from ccnet.files import atomic_write, irregularity, user_path
 from ccnet.inference.memory import DEFAULT_LIMIT
 from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.result import Segmentation
 from ccnet.inference.video_reading import expected_pictures, open_video, pictures_of
 from ccnet.inference.video_writing import ENCODERS, VideoWriter
+from ccnet.schema import shown
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +64,16 @@ def segment_video(
     of an odd number of pixels gets one more, a repeated one: so the common pixel format needs it.
     Memory holds a few pictures, whatever the length.
 
-    On KeyboardInterrupt the pictures so far are kept as NAME.partial.SUFFIX, which can be played.
+    On KeyboardInterrupt, or if a file cannot be read or written, the pictures so far are kept where
+    that can be, as NAME.partial.SUFFIX, which can be played. While a file is being ended, signals
+    wait for it.
 
     Args:
         model: the network.
         source: path of a video.
         target: path of the new one, .mp4, .m4v, .mov or .mkv (H.264), or .webm (VP9).
         protocol: the options of inference; None for the network's own.
-        draw: makes an image of the size of the picture from its segmentation.
+        draw: makes an image from the segmentation of a picture; all are to be of one size.
         replace: whether to replace a file at `target`.
         memory_limit: GiB that each picture may take; see `CCNet.predict`.
         progress: called after each picture with their number so far, and in all, which is an
@@ -82,25 +87,31 @@ def segment_video(
         FileExistsError: if there is one at `target`, and it is not to be replaced.
         OSError: if the new file cannot be written.
         ValueError: if the video cannot be read or has no pictures, the target has another suffix,
-            is the source, or PyAV, the extra `video`, is missing.
+            is the source, PyAV, the extra `video`, is missing, or what is drawn is no image or has
+            another size than what was drawn of a picture as large.
     """
     source, target = user_path(source), user_path(target)
     check_video(source, target, replace=replace)
-    with open_video(source) as video, atomic_write(target, replace=replace) as temporary:
+    with (
+        ExitStack() as end,
+        open_video(source) as video,
+        atomic_write(target, replace=replace) as temporary,
+    ):
         writer = VideoWriter(temporary, target, video)
         expected = expected_pictures(video)
         try:
             for picture in pictures_of(video, source, writer.copy_sound):
                 result = model.predict(picture.array, protocol, memory_limit=memory_limit)
-                writer.write(np.asarray(draw(result)), picture)
+                writer.write(_pixels_of(draw(result)), picture)
                 progress(writer.pictures, expected)
             if not writer.pictures:
                 raise ValueError(f"{source} has no picture that can be decoded")
+            end.enter_context(signals_held())
             writer.finish()
-        except KeyboardInterrupt:
-            if writer.pictures:
-                writer.finish()
-                _keep(temporary, target.with_suffix(f".partial{target.suffix}"), writer.pictures)
+        except (KeyboardInterrupt, OSError):
+            if writer.pictures and not writer.is_finishing:
+                end.enter_context(signals_held())
+                _keep(writer, temporary, target.with_suffix(f".partial{target.suffix}"))
             raise
         finally:
             writer.abandon()
@@ -133,7 +144,21 @@ def check_video(source: Path, target: Path, *, replace: bool) -> None:
     open_video(source).close()
 
 
-def _keep(temporary: Path, part: Path, pictures: int) -> None:
-    with atomic_write(part) as place:
-        temporary.replace(place)
-    logger.warning("the first %d pictures are in %s", pictures, part)
+def _pixels_of(drawn: Any) -> NDArray[np.uint8]:
+    """What was drawn as RGB: (H, W, 3)."""
+    pixels = np.asarray(drawn.convert("RGB") if isinstance(drawn, Image.Image) else drawn)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"draw must return a PIL image, not {shown(drawn)}")
+    return pixels
+
+
+def _keep(writer: VideoWriter, temporary: Path, part: Path) -> None:
+    """Ends a file before its time, and gives it another name, if that can be done."""
+    try:
+        writer.finish()
+        with atomic_write(part) as place:
+            temporary.replace(place)
+    except OSError as error:
+        logger.warning("the first %d pictures are lost: %s", writer.pictures, error)
+    else:
+        logger.warning("the first %d pictures are in %s", writer.pictures, part)

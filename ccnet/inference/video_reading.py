@@ -17,16 +17,20 @@ class Picture:
     """A decoded picture.
 
     Attributes:
-        array: (H, W, 3), uint8, RGB, upright.
+        array: (H, W, 3), uint8, RGB, turned and mirrored as the file says that it is shown.
         is_turned: whether height and width have changed places for that.
         time: in units of `time_base`; None if the file does not say it.
         time_base: in seconds.
     """
 
     def __init__(self, frame: Any) -> None:
-        quarters = round(frame.rotation / 90)  # counter-clockwise, as NumPy turns
-        self.array = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
-        self.is_turned = quarters % 2 == 1
+        along, tilt, shear, down = _display_matrix(frame)
+        array = frame.to_ndarray(format="rgb24")
+        self.is_turned = abs(tilt) > abs(along)
+        if self.is_turned:
+            array, along, down = array.transpose(1, 0, 2), shear, tilt
+        mirrors = [slice(None, None, -1 if scale < 0 else 1) for scale in (down, along)]
+        self.array = np.ascontiguousarray(array[tuple(mirrors)])
         self.time: int | None = frame.pts
         self.time_base: Fraction = frame.time_base
 
@@ -102,6 +106,15 @@ def expected_pictures(video: Any) -> int | None:
 def reason_in(error: Exception) -> str:
     """What an error of FFmpeg says, without number and path."""
     return getattr(error, "strerror", None) or reason_of(error)
+
+
+def _display_matrix(frame: Any) -> tuple[int, ...]:
+    """How a frame is shown: (a, b, c, d), which take x, y to ax + cy, bx + dy, in any unit."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.frombuffer(bytes(data)[:20], "=i4").tolist()
+            return a, b, c, d
+    return 1, 0, 0, 1
 
 
 def _packets(video: Any) -> Iterator[Any]:

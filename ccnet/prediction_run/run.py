@@ -1,7 +1,6 @@
 """A run on all pictures, in one process or in several that know each other."""
 
 import secrets
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from typing import Any
 
 from torch import distributed as dist
 
-from ccnet.console import ending_on_second_interrupt, ending_on_signals
+from ccnet.console import ENDS, ending_on_second_interrupt, ending_on_signals
 from ccnet.distributed import from_rank_zero, rank, world_size
 from ccnet.inference.image_files import Found
 from ccnet.prediction_run.pipeline import Pipeline
@@ -20,9 +19,6 @@ from ccnet.prediction_run.records import Records, is_held, merge
 from ccnet.prediction_run.report import Report
 from ccnet.prediction_run.sharing import Share, shared_counters
 from ccnet.prediction_run.stages import Picture, Stages
-
-ENDS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-"""Signals that end a run when what is computed is written."""
 
 PATIENCE = 120.0
 """Seconds to wait for processes of which nothing is heard any more."""

@@ -1,12 +1,14 @@
 """A figure of attention: where one pixel of an image gathers, loop by loop, and how to read it."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ccnet.schema import shown
 from ccnet.visualization.heat import HEAT_DECADES, HeatScale, heat_colors, heat_overlay, to_picture
 from ccnet.visualization.marks import (
     Font,
@@ -22,6 +24,9 @@ from ccnet.visualization.record import AttentionRecord, record_attention
 
 INK, GAP, COLUMNS = "#222222", 12, 2
 NUMBERS = ("no", "one", "two", "three", "four", "five")
+WIDTHS = 16, 4096
+"""Of panels, in pixels: from, to."""
+
 MAGNIFIED = 7
 """Positions along each axis of what is magnified."""
 
@@ -51,7 +56,7 @@ def attention_figure(
         image: anything that `model.predict` accepts as one image.
         pixel: row and column; None for the centre.
         scale: of the colours: "logarithmic", which shows small shares too, or "linear".
-        width: of a panel, in pixels.
+        width: of a panel, in pixels, 16 to 4096.
         memory_limit: GiB that the image may take, as estimated from its size. None for no limit.
 
     Returns:
@@ -60,11 +65,13 @@ def attention_figure(
 
     Raises:
         ValueError: if the network has no attention, the pixel is outside the image, the image
-            cannot be read or shown or is beyond the limit, or there is no such scale.
+            cannot be read or shown or is beyond the limit, or there is no such scale or width.
 
     Example:
         >>> attention_figure(model, "street.jpg", (60, 40)).save("attention.png")
     """
+    pixel = None if pixel is None else _checked(pixel)
+    _check_width(width)
     record = record_attention(model, image, memory_limit)
     pixel = [side // 2 for side in record.image_size] if pixel is None else pixel
     return draw_attention(record, pixel, scale=scale, width=width)
@@ -78,6 +85,8 @@ def draw_attention(
     width: int = 480,
 ) -> Image.Image:
     """Draws the figure of `attention_figure` of what is recorded of an image."""
+    pixel = _checked(pixel)
+    _check_width(width)
     if not record.loops:
         raise ValueError("the model has no attention: its recurrence is 0, but must be 1 or more")
     maps = record.maps(pixel)
@@ -91,6 +100,26 @@ def draw_attention(
     for count, weights in enumerate(maps, start=1):
         panels[_title(count)] = sheet.of_map(count, weights, scale, top)
     return _stack(_grid(panels, font), _legend(scale, top, COLUMNS * (width + GAP) - GAP, font))
+
+
+def _checked(pixel: Any) -> list[int]:
+    """Returns row and column of a pixel, which may be an array."""
+    values = pixel.tolist() if hasattr(pixel, "tolist") else pixel
+    if not (
+        isinstance(values, Sequence)
+        and len(values) == 2
+        and all(isinstance(at, Integral) and not isinstance(at, bool) for at in values)
+    ):
+        raise ValueError(f"pixel must be two whole numbers, row and column, not {shown(pixel)}")
+    return [int(at) for at in values]
+
+
+def _check_width(width: Any) -> None:
+    narrowest, widest = WIDTHS
+    if not (isinstance(width, Integral) and narrowest <= int(width) <= widest):
+        raise ValueError(
+            f"width must be a whole number in {narrowest}..{widest}, not {shown(width)}"
+        )
 
 
 def _title(count: int) -> str:

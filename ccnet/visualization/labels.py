@@ -56,8 +56,8 @@ def overlay(
         labels: (H, W), uint8: classes, or 255 for ignored pixels.
         label_set: the classes.
         opacity: 0 (only the image) to 1 (only the colours).
-        classes: names or labels of the classes to draw; others keep the image's colour. None for
-            all.
+        classes: names or labels of the classes to draw, tensors and arrays too; others keep the
+            image's colour. None for all.
         legend: whether to draw below the image which colour is which class, and its share of the
             image, the largest first.
         outlines: whether the pixels where a class meets another have its colour alone; the line of
@@ -115,12 +115,16 @@ def chosen_labels(
     """
     if classes is None:
         return list(range(len(label_set)))
+    if hasattr(classes, "tolist"):  # tensors, and arrays of NumPy
+        classes = classes.tolist()
     if isinstance(classes, str | Integral) or not isinstance(classes, Iterable):
         classes = [classes]
     return [_label_of(one, label_set.categories) for one in classes]
 
 
 def _label_of(wanted: str | int, names: Sequence[str]) -> int:
+    if hasattr(wanted, "tolist"):
+        wanted = wanted.tolist()
     if isinstance(wanted, str) and wanted in names:
         return names.index(wanted)
     is_number = isinstance(wanted, Integral) and not isinstance(wanted, bool)

@@ -86,6 +86,9 @@ _NORMAL_FACTOR = 1.4
 _FAITH = 6.0
 """Weight of a squared distance from the original colour, beside collisions of 0..1."""
 
+_SAME, _NEVER = 1e-6, 1e3
+"""Distance of equal colours, and the collision of these: as good as forbidden."""
+
 _LEVELS, _MOST_SWEEPS = 11, 20
 
 
@@ -171,7 +174,7 @@ def _strain(seen: _Values, classes: int) -> _Values:
 
 def _spread(apart: _Values, strain: _Values, aim: float) -> list[int]:
     """Chooses a candidate for each class in turn, until none has a better one; returns them."""
-    collisions = (1 - apart / aim).clip(0) ** 2
+    collisions = np.where(apart < _SAME, _NEVER, (1 - apart / aim).clip(0) ** 2)
     chosen = strain.argmin(axis=0)
     total = collisions[:, chosen].sum(axis=1)
     for _ in range(_MOST_SWEEPS):

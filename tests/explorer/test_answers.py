@@ -85,7 +85,7 @@ def test_number_of_loops_changes_labels_and_maps(explorer, network, weights, pic
     labels = {}
     for loops in range(4):
         view = explorer.view("file-0", weights, loops)
-        assert view["loops"] == loops
+        assert (view["loops"], view["trained_loops"]) == (loops, 2)
         assert sum(one["share"] for one in view["classes"]) == pytest.approx(1)
         answer = explorer.attention("file-0", weights, loops, 5, 5)
         assert len(answer["maps"]) == loops
@@ -222,3 +222,16 @@ def test_memory_does_not_grow_with_clicks(explorer, weights):
 
     before = click(20)
     assert click(180) - before < 16 * 2**20
+
+
+def test_files_that_are_written_again_are_read_again(make_model, tmp_path):
+    path, weights = tmp_path / "picture.png", tmp_path / "model"
+    path.write_bytes(as_png((40, 32), "red"))
+    make_model(11, recurrence=2).save_pretrained(weights)
+    explorer = Explorer([path], str(weights))
+    assert explorer.view("file-0", str(weights))["trained_loops"] == 2
+    path.write_bytes(as_png((48, 36), "blue"))
+    make_model(11, recurrence=1).save_pretrained(weights)
+    assert explorer.picture("file-0").getpixel((0, 0)) == (0, 0, 255)
+    view = explorer.view("file-0", str(weights))
+    assert (view["size"], view["trained_loops"], view["loops"]) == ([36, 48], 1, 1)

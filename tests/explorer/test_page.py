@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -92,6 +93,24 @@ def test_click_while_another_picture_is_on_its_way_is_of_that_picture(page):
     )
     labels = page.run("return document.querySelector('#photo-stage .labels').src")
     assert "picture=file-1" in labels
+
+
+def test_picture_that_is_abandoned_is_not_waited_for(page, explorer, monkeypatch):
+    def labels(picture, *given, labels=explorer.labels):
+        time.sleep(2 if picture == "file-1" else 0)
+        return labels(picture, *given)
+
+    explorer.view("file-1", explorer.options()["first_weights"])
+    monkeypatch.setattr(explorer, "labels", labels)
+    page.run(
+        "const choice = document.querySelector('#picture');"
+        "['file-1', 'file-0'].forEach((id, index) => setTimeout(() => {"
+        "  choice.value = id; choice.dispatchEvent(new Event('change')); }, 200 * index));"
+        "setTimeout(() => { document.body.dataset.waited = 'true'; }, 1200);"
+    )
+    page.wait_for("document.body.dataset.waited === 'true'")
+    assert page.run("return document.querySelector('#busy').hidden")
+    assert "picture=file-0" in page.run("return document.querySelector('#photo-stage .photo').src")
 
 
 def test_number_of_loops_changes_labels_and_panels(page):

@@ -205,3 +205,49 @@ def test_command_refuses_ports_that_there_are_not(begin, capsys):
     with pytest.raises(SystemExit):
         begin("--port", "70000")
     assert "--port must be 0 to 65535, not 70000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["-1", "nan", "0", "inf"])
+def test_command_refuses_limits_that_are_none(begin, capsys, limit):
+    with pytest.raises(SystemExit):
+        begin(f"--memory-limit={limit}")
+    assert "--memory-limit must be positive, not " in capsys.readouterr().err
+
+
+def test_command_ends_while_it_computes(begin, monkeypatch, weights):
+    def serve(self):
+        self.connections = 1
+        raise KeyboardInterrupt
+
+    ended = []
+    monkeypatch.setattr(ExplorerServer, "serve_forever", serve)
+    monkeypatch.setattr("os._exit", ended.append)
+    begin("--weights", weights)
+    assert ended == [0]
+
+
+def test_open_connections_are_counted(explorer, serving):
+    with serving(explorer) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+        connection.request("GET", "/options")
+        connection.getresponse().read()
+        assert server.connections == 1
+        connection.close()
+
+
+def test_only_own_names_and_addresses_lead_to_an_open_server(explorer, serving):
+    with serving(explorer, host="0.0.0.0") as server:
+        port, own = server.server_port, socket.gethostname()
+        for host, status in {
+            "192.168.7.7": 200,
+            "[fd00::7]": 200,
+            "localhost": 200,
+            own: 200,
+            f"{own}.local": 200,
+            "pages.example.org": 403,
+            "192.168.7.7.example.org": 403,
+        }.items():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", "/options", headers={"Host": f"{host}:{port}"})
+            assert connection.getresponse().status == status, host
+            connection.close()

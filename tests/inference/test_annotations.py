@@ -1,6 +1,7 @@
 """Annotations: COCO's format, as pycocotools reads it, holds the labels to the pixel."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,10 @@ def test_result_as_annotations(tmp_path):
     assert data["images"][0]["file_name"] == "street.jpg"
     result.save_coco(tmp_path / "street.polygons.json")
     assert json.loads((tmp_path / "street.polygons.json").read_text()) == result.to_coco("street")
+    given = {Path("street.jpg"): result.labels.numpy()}
+    assert coco_dataset(given, LABEL_SET) == data
+    with pytest.raises(ValueError, match=r"labels must be \(H, W\), not \(1, .*of street.jpg"):
+        coco_dataset({"street.jpg": result.labels[None]}, LABEL_SET)
     result.save_coco(tmp_path / "a.json", "street.jpg")
     assert json.loads((tmp_path / "a.json").read_text()) == data
     with pytest.raises(ValueError, match=r"only be saved as \.json, not as .*a\.png"):

@@ -1,13 +1,21 @@
 """Video: interrupted, damaged, in the way or no video at all."""
 
+import argparse
+import os
+import signal
+
 import pytest
 from clips import STEADY, Network, read, record, record_sound
+from PIL import Image
 
+from ccnet.commands import video as command
+from ccnet.console import ending_on_signals
 from ccnet.inference.video import segment_video
+from ccnet.inference.video_writing import VideoWriter
 
 
 def test_interrupted_run_keeps_what_it_has(tmp_path, caplog):
-    source, target = record(tmp_path / "clip.mp4", sound=True), tmp_path / "new" / "out.mp4"
+    source, target = record(tmp_path / "clip.mp4", sound="aac"), tmp_path / "new" / "out.mp4"
     with pytest.raises(KeyboardInterrupt):
         segment_video(Network(interrupted_at=4), source, target)
     assert [one.name for one in target.parent.iterdir()] == ["out.partial.mp4"]
@@ -17,6 +25,57 @@ def test_interrupted_run_keeps_what_it_has(tmp_path, caplog):
     with pytest.raises(KeyboardInterrupt):
         segment_video(Network(interrupted_at=0), source, target)
     assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_signal_while_the_file_is_ended_waits_for_it(tmp_path, monkeypatch, name):
+    finish, number = VideoWriter.finish, getattr(signal, name)
+
+    def interrupted(self):
+        signal.raise_signal(number)
+        finish(self)
+
+    monkeypatch.setattr(VideoWriter, "finish", interrupted)
+    source, target = record(tmp_path / "clip.mp4"), tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt), ending_on_signals([number]):
+        segment_video(Network(), source, target)
+    assert read(target)[1] == STEADY
+    assert {one.name for one in tmp_path.iterdir()} == {"clip.mp4", "out.mp4"}
+
+
+def test_failing_file_leaves_what_is_there(tmp_path, monkeypatch):
+    source, target = record(tmp_path / "clip.mp4"), tmp_path / "out.mp4"
+
+    def fail(done, _):
+        if done == 4:
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        segment_video(Network(), source, target, progress=fail)
+    assert read(tmp_path / "out.partial.mp4")[1] == STEADY[:4]
+    (tmp_path / "out.partial.mp4").unlink()
+    monkeypatch.setattr(VideoWriter, "finish", lambda self: fail(4, None))
+    with pytest.raises(OSError, match="no space left"):
+        segment_video(Network(), source, target, progress=fail)
+    assert [one.name for one in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to handle")
+def test_command_that_is_terminated_keeps_what_it_has(tmp_path):
+    class Terminated(Network):
+        def predict(self, *image, **options):
+            if len(self.seen) == 3:
+                signal.raise_signal(signal.SIGTERM)
+            return super().predict(*image, **options)
+
+    arguments = argparse.Namespace(output=tmp_path, overwrite=False, memory_limit=1)
+    source = record(tmp_path / "clip.mp4")
+    with pytest.raises(KeyboardInterrupt) as raised:
+        command.segment_clip(source, arguments, Terminated(), None)
+    assert raised.value.args == (signal.SIGTERM,)
+    assert read(tmp_path / "clip.overlay.partial.mp4")[1] == STEADY[:3]
+    names = {one.name for one in tmp_path.iterdir()}
+    assert names == {"clip.mp4", "clip.overlay.partial.mp4"}
 
 
 def test_failing_network_leaves_nothing(tmp_path):
@@ -84,3 +143,30 @@ def test_missing_extra_is_named(files, monkeypatch):
     monkeypatch.setattr("ccnet.console.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"av must be installed.*\[video\]"):
         segment_video(Network(), files / "clip.mp4", files / "out.mp4")
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGBA"])
+def test_pictures_of_any_mode_can_be_drawn(tmp_path, mode):
+    source, target = record(tmp_path / "clip.mp4", STEADY[:2]), tmp_path / "out.mp4"
+    drawn = Image.new("RGB", (48, 36), "red").convert(mode)
+    assert segment_video(Network(), source, target, draw=lambda _: drawn) == 2
+    assert (read(target)[0][0].std(axis=(0, 1)) < 2).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([None], "draw must return a PIL image, not None"),
+        ([(48, 36), (48, 38)], "this is one of 48 x 38 pixels, but before they had 48 x 36"),
+    ],
+)
+def test_drawings_that_are_none_are_refused(tmp_path, sizes, message):
+    source, drawn = record(tmp_path / "clip.mp4"), iter(sizes)
+    with pytest.raises(ValueError, match=message):
+        segment_video(
+            Network(),
+            source,
+            tmp_path / "out.mp4",
+            draw=lambda _: (size := next(drawn)) and Image.new("RGB", size),
+        )
+    assert [one.name for one in tmp_path.iterdir()] == ["clip.mp4"]

@@ -77,6 +77,12 @@ def test_grey_pictures_can_be_drawn(make_model):
 def test_figure_refuses(make_model, model, pixels):
     with pytest.raises(ValueError, match="row 33, column 0 is outside the image"):
         attention_figure(model, pixels, (33, 0))
+    for pixel in ((1.5, 2), (1,), (1, 2, 3), "ab", 7, (True, 2), torch.tensor([0.5, 1])):
+        with pytest.raises(ValueError, match="pixel must be two whole numbers, row and column"):
+            attention_figure(model, pixels, pixel)
+    for width in (15, 4097, 0, -1, 99.5, None):
+        with pytest.raises(ValueError, match=r"width must be a whole number in 16\.\.4096, not "):
+            attention_figure(model, pixels, width=width)
     with pytest.raises(ValueError, match="no attention: its recurrence is 0"):
         attention_figure(make_model(recurrence=0), pixels)
     image = torch.zeros(4, 33, 49, dtype=torch.uint8)

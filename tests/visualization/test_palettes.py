@@ -68,3 +68,9 @@ def test_distinct_colors_stay_and_black_is_nothing():
     assert max(range(3), key=hues["vegetation"].__getitem__) == 1
     assert max(range(3), key=hues["person"].__getitem__) == 0
     assert max(range(3), key=hues["car"].__getitem__) == 2
+
+
+@pytest.mark.parametrize("color", [(255, 0, 0), (128, 128, 128)])
+def test_equal_colors_become_different_ones(color):
+    label_set = LabelSet(tuple(map(str, range(255))), (color,) * 255)
+    assert len(set(display_colors(label_set))) == 255

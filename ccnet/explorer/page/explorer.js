@@ -14,7 +14,6 @@ const uploads = new Map();  // files by the id of the picture, for when it is no
 let options;
 let view;
 let attention;
-let trained;  // the number of loops that the weights were trained with
 let request = new AbortController();
 
 function tell(reason) {
@@ -28,7 +27,7 @@ async function update(work) {
   request.abort();
   request = new AbortController();
   const { signal } = request;
-  const busy = setTimeout(() => { $("busy").hidden = false; }, 300);
+  const busy = setTimeout(() => { if (!signal.aborted) $("busy").hidden = false; }, 300);
   try {
     await work(signal);
     if (!signal.aborted) tell();
@@ -61,9 +60,10 @@ async function showView(signal) {
   if (!state.pixel || isOther) state.pixel = view.size.map((side) => Math.floor(side / 2));
   const at = new URLSearchParams(chosen());
   await load(document.querySelector("#photo-stage .photo"),
-    `picture?${new URLSearchParams({ picture: state.picture })}`);
+    `picture?${new URLSearchParams({ picture: state.picture })}`, signal);
   signal.throwIfAborted();
-  await load(document.querySelector("#photo-stage .labels"), `labels?${at}`);
+  await load(document.querySelector("#photo-stage .labels"), `labels?${at}`, signal);
+  signal.throwIfAborted();
   $("legend").replaceChildren(...view.classes.map((one) => {
     const item = element("li", "");
     item.append(swatch(one.color), `${one.name} ${percent(one.share)}`);
@@ -72,12 +72,14 @@ async function showView(signal) {
   await showAttention(signal);
 }
 
-function load(image, source) {
+/** Waits for an image, or until the signal says that another takes its place: then it never loads. */
+function load(image, source, signal) {
   const address = new URL(source, document.baseURI).href;
   if (image.src === address) return Promise.resolve();
   return new Promise((resolve) => {
     image.onload = resolve;
     image.onerror = resolve;
+    signal.addEventListener("abort", resolve);
     image.src = address;
   });
 }
@@ -248,10 +250,9 @@ async function upload(file) {
 }
 
 function fillLoops() {
-  if (!state.loops) trained = view.loops;
   const numbers = [...Array((view.has_attention ? options.most_loops : 0) + 1).keys()];
   $("loops").replaceChildren(...numbers.map((number) =>
-    new Option(number === trained ? `${number} (as trained)` : number, number)));
+    new Option(number === view.trained_loops ? `${number} (as trained)` : number, number)));
   state.loops = String(view.loops);
   $("loops").value = state.loops;
 }
