@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from ccnet.files import is_url, user_path
+from ccnet.files import irregularity, is_url, user_path
 from ccnet.images.formats import picture_suffixes
 from ccnet.inference.jobs import Folder, Job, Jobs, stem_of
 from ccnet.inference.marked_png import read_origin
@@ -40,7 +40,7 @@ class Found:
     def is_result(self, job: Job) -> bool:
         """Whether a job is of a result of this program, which is no image here."""
         is_named = _absolute(job.picture) in self.named_results
-        return _is_record(job.picture) or (_is_result(job.picture) and not is_named)
+        return is_record(job.picture) or (_is_result(job.picture) and not is_named)
 
     def describe_left_out(self) -> list[str]:
         """Lines such as "left out: 3 files are no pictures, by suffix: 2 .txt, 1 .mov"."""
@@ -202,10 +202,10 @@ def _is_result(path: Path) -> bool:
         return False
 
 
-def _is_record(path: Path) -> bool:
+def is_record(path: Path) -> bool:
     """Whether a file holds records of results, by its name and its first bytes."""
     try:
-        if not RECORDS.fullmatch(path.name):
+        if not RECORDS.fullmatch(path.name) or irregularity(path):
             return False
         with path.open("rb") as file:
             return file.read(8) in (b"", b'{"name":')

@@ -55,7 +55,9 @@ def test_kept_results_have_their_line_once(predict, pictures, tmp_path):
     lost = before.splitlines(keepends=True)[0]
     (tmp_path / "out/results.jsonl").write_bytes(before.replace(lost, b"") + b'{"name": "cut')
     assert predict("in", "--output", "out")[0] == 0
-    assert records(tmp_path / "out") == [made[0] | {"seconds": None}, *made[1:]]
+    again = records(tmp_path / "out")
+    assert again[0]["written"] > made[0]["written"]
+    assert again == [made[0] | {"seconds": None, "written": again[0]["written"]}, *made[1:]]
     (tmp_path / "in/a.png").unlink()
     (tmp_path / "in/g.png").write_text("no picture")
     assert predict("in", "--output", "out", "--overwrite")[0] == 1
@@ -65,6 +67,22 @@ def test_kept_results_have_their_line_once(predict, pictures, tmp_path):
 def test_a_single_picture_leaves_no_records(predict, pictures, tmp_path):
     assert predict("in/a.png", "--output", "out")[0] == 0
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_lines_are_of_the_results_that_are_there(predict, pictures, tmp_path):
+    """Those of a single picture too, and those that were written before a run was killed."""
+
+    def seen():
+        return {line["name"]: line["seen"] for line in records(tmp_path / "out")}
+
+    out = ("--output", "out", "--save", "labels")
+    assert predict("in", *out, "--fit", "28")[0] == 0
+    before = (tmp_path / "out/results.jsonl").read_bytes()
+    assert predict("in/a.png", *out, "--fit", "14", "--overwrite")[0] == 0
+    assert seen()["a"] == [14, 9]
+    (tmp_path / "out/results.jsonl").write_bytes(before)  # the line is lost
+    assert predict("in", *out, "--fit", "14")[0] == 0
+    assert (seen()["a"], seen()["b"]) == ([14, 9], [28, 17])
 
 
 def test_records_of_ones_own_are_not_touched(predict, pictures, tmp_path):
@@ -101,8 +119,9 @@ def test_shards_make_up_what_one_process_makes(predict, pictures, tmp_path):
         assert predict("in", "--output", "parts", "--shard", f"{number}/3")[0] == 0
     assert contents(tmp_path / "parts") == contents(tmp_path / "one")
     lines = records(tmp_path / "parts")
-    assert [line | {"seconds": 0} for line in lines] == [
-        line | {"seconds": 0} for line in records(tmp_path / "one")
+    timeless = {"seconds": 0, "written": 0}
+    assert [line | timeless for line in lines] == [
+        line | timeless for line in records(tmp_path / "one")
     ]
     assert len(list((tmp_path / "parts").glob("*.jsonl"))) == 1
 
