@@ -91,7 +91,8 @@ class Pipeline:
 
     def _done(self) -> int:
         """How many pictures are done in all processes, as far as this one knows."""
-        return self.share.position - len(self._held()) - len(self._reading)
+        taken = 0 if self.share.is_limited else len(self._reading)
+        return self.share.position - len(self._held()) - taken
 
     def _held(self) -> list[Picture]:
         """The pictures that are read and not written yet."""

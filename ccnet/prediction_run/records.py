@@ -59,6 +59,11 @@ class Records:
         """Whether the results of a picture, of that origin, were recorded before this run."""
         return hash((encode(name), origin.digest.encode())) in self._known
 
+    def are_there(self) -> bool:
+        """Whether nobody has removed these, or those from before this run."""
+        is_merged = not self._known or (self.folder / NAME).exists()
+        return is_merged and is_at(self._file, self.part)
+
     def add(self, entry: dict[str, Any]) -> None:
         """Appends a line, whole or not at all.
 
@@ -149,7 +154,8 @@ def merge(folder: Path) -> None:
 
 def _parts(folder: Path) -> list[Path]:
     """The parts in a folder, the last one to be written last."""
-    with os.scandir(folder) as entries:
+    parts: list[os.DirEntry[str]] = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
         parts = [entry for entry in entries if RECORDS.fullmatch(entry.name)]
         parts = [entry for entry in parts if entry.name != NAME]
         parts = [entry for entry in parts if entry.is_file(follow_symlinks=False)]

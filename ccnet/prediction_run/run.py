@@ -121,7 +121,13 @@ class Run:
             pipeline = Pipeline(
                 self.found.jobs, share, stages, records, self.tell, progress, self.workers
             )
-            return pipeline.run()
+            report = pipeline.run()
+            if records is not None and not records.are_there():
+                report.stops.append(
+                    f"records in {self.output} were removed while this ran: "
+                    "run again for what is missing"
+                )
+            return report
 
 
 def _collected(report: Report, store: Any, folder: Path, token: str) -> Report:

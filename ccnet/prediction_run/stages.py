@@ -186,8 +186,15 @@ class Stages:
         return {**entry, "files": paths}
 
     def _read_labels(self, job: Job) -> Segmentation:
-        with Image.open(job.path("labels")) as image:
-            labels = torch.from_numpy(np.array(image))
+        path = job.path("labels")
+        try:
+            with Image.open(path) as image:
+                labels = torch.from_numpy(np.array(image))
+        except Exception as error:
+            raise ValueError(
+                f"{job.picture}: its labels {path} cannot be read ({error}): make them anew by "
+                "--overwrite"
+            ) from error
         seen = self.protocol.view_size((labels.shape[0], labels.shape[1]))
         return Segmentation(labels, self.model.label_set, labels[None], view_size=seen)
 

@@ -89,6 +89,16 @@ def test_a_limit_ends_a_run():
     assert stages.written == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("limit", [None, 3])
+def test_progress_goes_from_nothing_to_all(limit):
+    running, shown = make(Stages([(9, 9)] * 10), limit), []
+    running.progress = SimpleNamespace(show=shown.append)
+    running.run()
+    assert min(shown) >= 0
+    assert shown == sorted(shown)
+    assert shown[-1] == (limit or 10)
+
+
 def count_to(number, act):
     calls = iter(range(1, 1000))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import redirect_stdout
 
 import pytest
@@ -11,6 +12,7 @@ from small_runs import finish, start
 
 from ccnet.commands import predict as command
 from ccnet.inference.outputs import OUTPUTS
+from ccnet.prediction_run.stages import Stages
 
 NAMES = ["a", "b", "c/d", "e"]
 
@@ -64,6 +66,21 @@ def test_kept_results_have_their_line_once(predict, pictures, tmp_path):
     assert [line["name"] for line in records(tmp_path / "out")] == [*NAMES, "g"]
 
 
+def test_labels_that_cannot_be_read_again(predict, pictures, tmp_path):
+    """They pass for whole, but their pixels are broken."""
+    assert predict("in", "--output", "out")[0] == 0
+    (tmp_path / "out/results.jsonl").unlink()
+    labels = tmp_path / "out/a.labels.png"
+    whole = labels.read_bytes()
+    start = whole.index(b"IDAT") + 4
+    labels.write_bytes(whole[:start] + bytes(8) + whole[start + 8 :])
+    status, _, errors = predict("in", "--output", "out")
+    assert status == 1
+    assert "in/a.png: its labels out/a.labels.png cannot be read (" in errors
+    assert errors.endswith("): make them anew by --overwrite\n")
+    assert predict("in", "--output", "out", "--overwrite")[0] == 0
+
+
 def test_a_single_picture_leaves_no_records(predict, pictures, tmp_path):
     assert predict("in/a.png", "--output", "out")[0] == 0
     assert len(list((tmp_path / "out").iterdir())) == 2
@@ -83,6 +100,27 @@ def test_lines_are_of_the_results_that_are_there(predict, pictures, tmp_path):
     (tmp_path / "out/results.jsonl").write_bytes(before)  # the line is lost
     assert predict("in", *out, "--fit", "14")[0] == 0
     assert (seen()["a"], seen()["b"]) == ([14, 9], [28, 17])
+
+
+@pytest.mark.parametrize("removed", ["results*", "results.jsonl", "*"])
+def test_records_that_are_removed_meanwhile(predict, pictures, tmp_path, monkeypatch, removed):
+    out = tmp_path / "out"
+    assert predict("in", "--output", "out", "--limit", 1)[0] == 0
+    segment = Stages.segment
+
+    def segment_and_remove(*arguments):
+        for path in out.glob(removed):
+            path.unlink()
+        if removed == "*":
+            shutil.rmtree(out, ignore_errors=True)
+        return segment(*arguments)
+
+    monkeypatch.setattr(Stages, "segment", segment_and_remove)
+    status, _, errors = predict("in", "--output", "out", "--save", "labels")
+    assert status == 1
+    assert errors.endswith(
+        "error: records in out were removed while this ran: run again for what is missing\n"
+    )
 
 
 def test_records_of_ones_own_are_not_touched(predict, pictures, tmp_path):
@@ -156,6 +194,15 @@ def test_invalid_options(predict, pictures, tmp_path, options, said):
     assert (status, printed) == (2, "")
     assert said in errors
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", ["0", "two", "-1"])
+def test_numbers_of_launchers_are_checked(predict, pictures, monkeypatch, value):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", value)
+    status, _, errors = predict("in", "--output", "out")
+    assert status == 2
+    assert "error: LOCAL_WORLD_SIZE is" in errors
+    assert predict("in", "--output", "out", "--workers", 1, "--shard", "x")[0] == 2
 
 
 def test_shards_need_pictures_and_no_other_processes(predict, pictures, monkeypatch):
