@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 
 from ccnet.files import irregularity, is_url, user_path
@@ -45,6 +45,11 @@ class Found:
         """Whether a job is of a result of this program, which is no image here."""
         is_named = _absolute(job.picture) in self.named_results
         return is_record(job.picture) or (_is_result(job.picture) and not is_named)
+
+    def count_pictures(self, most: int) -> int:
+        """Counts the jobs that are of no results, up to `most`: files of so many are opened."""
+        pictures = (job for job in self.jobs if not self.is_result(job))
+        return sum(1 for _ in islice(pictures, most))
 
     def describe_left_out(self) -> list[str]:
         """Lines such as "left out: 3 files are no pictures, by suffix: 2 .txt, 1 .mov"."""

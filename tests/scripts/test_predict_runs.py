@@ -178,6 +178,17 @@ def test_batches_say_that_they_are(predict, pictures, tmp_path):
     assert printed.startswith("4 of 4 have results of other weights or options")
 
 
+def test_batches_are_no_larger_than_all_pictures(predict, pictures, tmp_path):
+    """Results in the folder of the pictures are none."""
+    options = ("--output", "in", "--batch-size", 100_000, "--fit", "32")
+    _, printed, _ = predict("in", *options)
+    assert "batches were filled up, " in printed
+    with Image.open(tmp_path / "in/a.labels.png") as labels:
+        assert labels.info["Inference"].endswith('"batch_size": 4}')
+    _, printed, _ = predict("in", *options)
+    assert "4 of 4 have results already" in printed
+
+
 INVALID = [
     *((f"--shard {text}", f"--shard: '{text}' is none of") for text in ("9/8", "0/8", "x")),
     *((f"--{name} 0", f"--{name} must be 1 or more, not 0") for name in ("limit", "workers")),
