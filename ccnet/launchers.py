@@ -48,11 +48,11 @@ def started_processes() -> int:
             wrong: each would do all the work alone.
     """
     missing = [name for name in ("RANK", "WORLD_SIZE") if not os.environ.get(name)]
-    if len(missing) == 2 or (missing == ["RANK"] and _number("WORLD_SIZE") == 1):
+    if len(missing) == 2 or (missing == ["RANK"] and number_of("WORLD_SIZE") == 1):
         _refuse_several()
         return 1
     if not missing:
-        rank, size = _number("RANK"), _number("WORLD_SIZE")
+        rank, size = number_of("RANK"), number_of("WORLD_SIZE")
         if not rank < size:
             raise ValueError(f"RANK is {rank}: it must be below WORLD_SIZE, which is {size}")
         if size == 1:
@@ -63,7 +63,7 @@ def started_processes() -> int:
             f"{' and '.join(missing)} must be set as well: processes that are started together "
             "need RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, which torchrun sets"
         )
-    if not 0 < (port := _number("MASTER_PORT")) < 2**16:
+    if not 0 < (port := number_of("MASTER_PORT")) < 2**16:
         raise ValueError(f"MASTER_PORT is {port}: it must be from 1 to 65535")
     return size
 
@@ -71,10 +71,10 @@ def started_processes() -> int:
 def local_rank() -> int:
     """The index of this process's CUDA device."""
     if "LOCAL_RANK" in os.environ:
-        return _number("LOCAL_RANK")
+        return number_of("LOCAL_RANK")
     for launcher in LAUNCHERS:
         if os.environ.get(launcher.local_rank):
-            return _number(launcher.local_rank)
+            return number_of(launcher.local_rank)
     if (count := torch.cuda.device_count()) > 1:
         raise ValueError(f"there are {count} CUDA devices: set LOCAL_RANK, or name one (cuda:0)")
     return 0
@@ -92,7 +92,7 @@ def warn_of_unknown_address() -> None:
 def check_restarts() -> None:
     """Refuses restarts that would hang: restarted workers find the addresses of lost ones."""
     name = "TORCHELASTIC_MAX_RESTARTS"
-    may_restart = os.environ.get(name) and _number(name) > 0
+    may_restart = os.environ.get(name) and number_of(name) > 0
     if may_restart and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise ValueError(
             "torchrun --max-restarts needs a new store for every restart: set "
@@ -124,7 +124,12 @@ def _refuse_several() -> None:
                 )
 
 
-def _number(name: str) -> int:
+def number_of(name: str) -> int:
+    """Reads a variable of the environment that is set.
+
+    Raises:
+        ValueError: if it is no number, 0 or more.
+    """
     value = os.environ[name].strip()
     if not value.isdecimal():
         raise ValueError(f"{name} is {value!r}: it must be a number, 0 or more")

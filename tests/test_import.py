@@ -131,8 +131,8 @@ ORDERS = {
     "backbones": ["resnet", "timm_network", "timm_weights", "choice"],
     "economy": ["layers", "blocks", "choice"],
     "prediction_run": [
-        *("sharing", "command_line", "records", "progress", "report", "stages", "pipeline", "run"),
-        "loading",
+        *("sharing", "command_line", "record_lines", "records", "progress", "report", "stages"),
+        *("pipeline", "run", "loading"),
     ],
     "deployment": ["optimized", "exported"],
     "deployment.optimized": [

@@ -209,6 +209,8 @@ def segment_all(
         say([f"part {arguments.shard} has none of {count} pictures"])
     report = Report(results=found.results)
     if indices:
+        if arguments.batch_size > 1:  # of all pictures, so that all parts compute the same
+            arguments.batch_size = max(1, found.count_pictures(arguments.batch_size))
         stages = loaded(arguments, options, device)
         run = Run(
             found,

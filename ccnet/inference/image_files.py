@@ -5,17 +5,19 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 
-from ccnet.files import is_url, user_path
+from ccnet.files import irregularity, is_url, user_path
 from ccnet.images.formats import picture_suffixes
 from ccnet.inference.jobs import Folder, Job, Jobs, stem_of
-from ccnet.inference.marked_png import read_origin
 from ccnet.inference.outputs import OUTPUTS
 
 RECORDS = re.compile(r"results(\.[a-z0-9-]+\.[a-z0-9_]{8})?\.jsonl")
 """The names of files that hold a line for each of many results: one for all, or a part of it."""
+
+_READERS = {Path(output.suffix).suffix: output.read for output in OUTPUTS.values()}
+"""What reads the origin of a result, by the suffix of its file."""
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Found:
         failures: error messages: arguments without an image, folders that cannot be read.
         results: the number of results of this program that are no images here, as far as known.
         left_out: the number of other files in the folders, by suffix.
+        links: the number of links to folders in the folders, which are not followed.
         named_results: absolute paths of results that are images, since they are named.
     """
 
@@ -36,20 +39,30 @@ class Found:
     results: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     named_results: set[str] = field(default_factory=set)
+    links: int = 0
 
     def is_result(self, job: Job) -> bool:
         """Whether a job is of a result of this program, which is no image here."""
         is_named = _absolute(job.picture) in self.named_results
-        return _is_record(job.picture) or (_is_result(job.picture) and not is_named)
+        return is_record(job.picture) or (_is_result(job.picture) and not is_named)
+
+    def count_pictures(self, most: int) -> int:
+        """Counts the jobs that are of no results, up to `most`: files of so many are opened."""
+        pictures = (job for job in self.jobs if not self.is_result(job))
+        return sum(1 for _ in islice(pictures, most))
 
     def describe_left_out(self) -> list[str]:
         """Lines such as "left out: 3 files are no pictures, by suffix: 2 .txt, 1 .mov"."""
-        if not self.left_out:
-            return []
-        kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
-        total = self.left_out.total()
-        be = "file is no picture" if total == 1 else "files are no pictures"
-        return [f"left out: {total} {be}, by suffix: {', '.join(kinds)}"]
+        lines = []
+        if self.left_out:
+            kinds = [f"{count} {suffix}" for suffix, count in self.left_out.most_common()]
+            total = self.left_out.total()
+            be = "file is no picture" if total == 1 else "files are no pictures"
+            lines.append(f"left out: {total} {be}, by suffix: {', '.join(kinds)}")
+        if self.links:
+            links = "1 link to a folder" if self.links == 1 else f"{self.links} links to folders"
+            lines.append(f"left out: {links}: name what is to be searched")
+        return lines
 
 
 def find_jobs(arguments: Iterable[str], output: Path) -> Found:
@@ -61,8 +74,8 @@ def find_jobs(arguments: Iterable[str], output: Path) -> Found:
 
     Results of this program, which they say themselves, are no images where folders and patterns
     are searched. One that is named is an image, unless it is a result of another image of these.
-    No file is opened here but PNGs that are named, or differ from another image in the suffix
-    alone: whether others are results is asked when their turn comes.
+    No file is opened here but PNGs and annotations that are named, or differ from another image in
+    the suffix alone: whether others are results is asked when their turn comes.
 
     Args:
         arguments: files, folders (searched recursively for files with the suffix of a picture, but
@@ -84,6 +97,7 @@ class _Search:
     def __init__(self) -> None:
         self.failures: list[str] = []
         self.left_out: Counter[str] = Counter()
+        self.links = 0
         self.named_results: set[str] = set()
         self._roots: list[str] = []
         self._found: dict[str, tuple[Path, set[str]]] = {}
@@ -142,7 +156,11 @@ class _Search:
         suffix = _suffix(entry.name)
         if suffix in picture_suffixes():
             pictures.append(entry.name)
-        elif not is_folder and not entry.is_dir():
+        elif is_folder:
+            pass
+        elif entry.is_dir():
+            self.links += 1
+        else:
             self.left_out[suffix or "without suffix"] += 1
 
     def _put(self, folder: Path, names: Iterable[str]) -> None:
@@ -165,7 +183,7 @@ class _Search:
         if self.named_results:
             count += self._leave_out_own(folders, Jobs(folders, root, output))
         jobs = Jobs(folders, root, output)
-        return Found(jobs, self.failures, count, self.left_out, self.named_results)
+        return Found(jobs, self.failures, count, self.left_out, self.named_results, self.links)
 
     def _is_searched_result(self, path: Path) -> bool:
         return _is_result(path) and _absolute(path) not in self.named_results
@@ -197,15 +215,16 @@ def _suffix(name: str) -> str:
 def _is_result(path: Path) -> bool:
     """Whether a file is a result of this program, as it says itself."""
     try:
-        return path.suffix.lower() == ".png" and read_origin(path) is not None
+        read = _READERS.get(path.suffix.lower())
+        return read is not None and read(path) is not None
     except ValueError:
         return False
 
 
-def _is_record(path: Path) -> bool:
+def is_record(path: Path) -> bool:
     """Whether a file holds records of results, by its name and its first bytes."""
     try:
-        if not RECORDS.fullmatch(path.name):
+        if not RECORDS.fullmatch(path.name) or irregularity(path):
             return False
         with path.open("rb") as file:
             return file.read(8) in (b"", b'{"name":')

@@ -3,6 +3,7 @@
 Source: PNG (https://www.w3.org/TR/png-3/), chunks IHDR, tEXt and IEND.
 """
 
+import hashlib
 import os
 import struct
 from dataclasses import astuple, dataclass
@@ -37,6 +38,11 @@ class Origin:
     picture: str = ""
     weights: str = ""
     protocol: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digits that stand for all of it: of the SHA-256 of its lines the first 16."""
+        return hashlib.sha256("\n".join(astuple(self)).encode()).hexdigest()[:16]
 
 
 ORIGIN_KEYWORDS = ("Picture SHA-256", "Weights SHA-256", "Inference")

@@ -106,8 +106,12 @@ def save_results(
                 if output.read(path) is None:
                     raise
         _check_is_ours(path, output, origin)
-    for path, output in files.items():
-        _check_is_ours(path, output, origin)
+
+
+def check_results(job: Job, origin: Origin, kinds: Iterable[str]) -> None:
+    """Raises ValueError if a result is not of an origin: another run has written it meanwhile."""
+    for kind in kinds:
+        _check_is_ours(job.path(kind), OUTPUTS[kind], origin)
 
 
 def _check_is_ours(path: Path, output: Output, origin: Origin) -> None:

@@ -4,6 +4,7 @@ import argparse
 import os
 
 from ccnet.inference.outputs import OUTPUTS, USUAL, named_outputs
+from ccnet.launchers import number_of
 from ccnet.prediction_run.sharing import Shard
 
 MOST_WORKERS = 8
@@ -11,8 +12,14 @@ MOST_WORKERS = 8
 
 
 def default_workers() -> int:
-    """Two for each core that this process has, since they wait for the disk as well."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    """Two for each core that this process has, since they wait for the disk as well.
+
+    Raises:
+        ValueError: if the number of processes that were started here is none.
+    """
+    processes = number_of("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else 1
+    if processes < 1:
+        raise ValueError("LOCAL_WORLD_SIZE is 0: it must be 1 or more")
     return max(2, min(MOST_WORKERS, 2 * (os.cpu_count() or 1) // processes))
 
 
@@ -24,11 +31,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("run on many images").add_argument
     add("--save", default=",".join(USUAL), metavar="KINDS", help=kinds)
     add("--shard", metavar="K/N", help="take the Kth of N parts of the images, K from 1 to N")
-    add("--limit", type=int, metavar="N", help="end when N images are segmented")
+    add("--limit", type=int, metavar="N", help="end when N images went through the network")
     together = "how many images seen at one size go through the network together (default: 1)"
     add("--batch-size", type=int, default=1, metavar="N", help=together)
-    beside = "threads that read and write (default: %(default)s)"
-    add("--workers", type=int, default=default_workers(), metavar="N", help=beside)
+    beside = f"threads that read and write (default: two for each core, at most {MOST_WORKERS})"
+    add("--workers", type=int, metavar="N", help=beside)
 
 
 def refuse_run_options(arguments: argparse.Namespace) -> None:
@@ -56,6 +63,8 @@ def settle_run_options(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")
+    if arguments.workers is None:
+        arguments.workers = default_workers()
     try:
         arguments.save = named_outputs(arguments.save.split(","))
     except ValueError as error:

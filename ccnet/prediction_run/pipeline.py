@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ccnet.inference.jobs import Job, Jobs
+from ccnet.inference.memory import GIB
 from ccnet.inference.protocol import Size
 from ccnet.prediction_run.progress import Progress
 from ccnet.prediction_run.records import Records
@@ -23,7 +24,10 @@ from ccnet.prediction_run.sharing import Share
 from ccnet.prediction_run.stages import Picture, Stages, failure_entry, reason_of
 
 PIXELS = 2**24
-"""Pixels in flight for each worker, at about 32 bytes: beyond, a picture waits for the others."""
+"""Pixels in flight for each worker: beyond, a picture waits for the others."""
+
+PIXEL_BYTES = 32
+"""About what one of them takes, but for the network."""
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """Errors of a disk on which the next picture will not find room either."""
@@ -60,6 +64,7 @@ class Pipeline:
         self._waiting: dict[Group, list[Picture]] = {}
         self._writing = deque[tuple[Picture, Future[None]]]()
         self._expected = self._most_pixels = PIXELS * self.workers
+        self._is_all_taken = False
 
     def run(self) -> Report:
         """Segments pictures until there are no more; whatever ends it, what is computed is kept.
@@ -71,7 +76,7 @@ class Pipeline:
         self._pool = ThreadPoolExecutor(self.workers)
         try:
             self._read_ahead()
-            while self._reading or self._writing:
+            while self._reading or self._waiting or self._writing:
                 if self._reading:
                     self._take()
                 self._read_ahead()
@@ -91,7 +96,8 @@ class Pipeline:
 
     def _done(self) -> int:
         """How many pictures are done in all processes, as far as this one knows."""
-        return self.share.position - len(self._held()) - len(self._reading)
+        taken = 0 if self.share.is_limited else len(self._reading)
+        return self.share.position - len(self._held()) - taken
 
     def _held(self) -> list[Picture]:
         """The pictures that are read and not written yet."""
@@ -103,6 +109,7 @@ class Pipeline:
         while len(self._reading) < self.workers + self.stages.batch_size and self._has_room():
             index = self.share.take()
             if index is None:
+                self._is_all_taken = True
                 return
             job = self.jobs[index]
             self._reading.append((job, self._pool.submit(self.stages.read, job)))
@@ -130,16 +137,25 @@ class Pipeline:
             self._keep(picture)
             return
         self._expected = math.prod(picture.size)
+        group = self.stages.group(picture)
+        self._make_room_for(group[0])
         if not self.report.stops and self.share.claim():
-            self._waiting.setdefault(self.stages.group(picture), []).append(picture)
+            self._waiting.setdefault(group, []).append(picture)
+
+    def _make_room_for(self, count: int) -> None:
+        """Lets as many pictures of the expected size be in flight as the memory limit allows."""
+        most = int(self.stages.memory_limit * GIB / PIXEL_BYTES)
+        self._most_pixels = max(PIXELS * self.workers, min(count * self._expected, most))
 
     def _segment_groups(self) -> None:
         """Segments the groups that are complete, and others if they would wait for too long."""
         for group, pictures in list(self._waiting.items()):
             waiting = sum(map(len, self._waiting.values()))
-            is_late = not self._reading or waiting > 2 * self.stages.batch_size
+            is_last = not self._reading and (self._is_all_taken or not self._writing)
+            is_late = is_last or waiting > 2 * self.stages.batch_size
             if len(pictures) == group[0] or is_late:
                 del self._waiting[group]
+                self.report.filled += group[0] - len(pictures)
                 self.report.computing += self.stages.segment(pictures, group[0])
                 for one in pictures:
                     self._writing.append((one, self._pool.submit(self.stages.write, one)))

@@ -6,9 +6,7 @@ nobody holds, and removes them when the merged file is in its place, so that whe
 line is lost.
 """
 
-import json
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,9 +14,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, irregularity
 from ccnet.inference.image_files import RECORDS
+from ccnet.inference.marked_png import Origin
 from ccnet.locks import FolderLock, is_at, try_to_lock
+from ccnet.prediction_run.record_lines import Line, encode, newest, read_lines
 
 NAME = "results.jsonl"
 """The file in the folder of the results."""
@@ -26,21 +26,7 @@ NAME = "results.jsonl"
 PATIENCE = 60.0
 """Seconds to wait for other processes that merge; what is left then, the next run merges."""
 
-_STRING = rb'"(?:[^"\\]|\\.)*"'
-_LINE = re.compile(
-    rb'\{"name": (?P<name>%b), "picture": (?P<picture>%b), (?P<error>"error")?.*\}\n'
-    % (_STRING, _STRING)
-)
-"""A line, whose first fields are always these."""
-
-_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What some programs take for the end of a line, or no text encodes."""
-
-
-def _encode(value: Any) -> bytes:
-    """Encodes a value as JSON, in UTF-8 and in one line."""
-    text = json.dumps(value, ensure_ascii=False)
-    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+_ELSE = "move it away, or choose another folder for the results"
 
 
 class Records:
@@ -57,7 +43,7 @@ class Records:
 
     def __init__(self, folder: Path, label: str) -> None:
         self.folder = folder
-        self._known = _names_in(folder / NAME)
+        self._known = _known_in(folder)
         self._file, self.part = _new_part(folder, label)
 
     def __enter__(self) -> "Records":
@@ -69,20 +55,26 @@ class Records:
             if self.part.stat().st_size == 0:
                 self.part.unlink()
 
-    def has(self, name: str) -> bool:
-        """Whether the results of a picture were recorded before this run."""
-        return hash(_encode(name)) in self._known
+    def has(self, name: str, origin: Origin) -> bool:
+        """Whether the results of a picture, of that origin, were recorded before this run."""
+        return hash((encode(name), origin.digest.encode())) in self._known
+
+    def are_there(self) -> bool:
+        """Whether nobody has removed these, or those from before this run."""
+        is_merged = not self._known or (self.folder / NAME).exists()
+        return is_merged and is_at(self._file, self.part)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Appends a line, whole or not at all.
 
         Args:
-            entry: what it says, JSON-able: "name" and "picture" first, then perhaps "error".
+            entry: what it says, JSON-able: "name" and "picture" first, then perhaps "made_by",
+                "written" and "error".
 
         Raises:
             OSError: if the disk is full, for one.
         """
-        line = _encode(entry) + b"\n"
+        line = encode(entry) + b"\n"
         end = os.fstat(self._file).st_size
         try:
             while line:
@@ -111,30 +103,32 @@ def is_held(part: Path) -> bool:
         return False
 
 
-def _names_in(path: Path) -> set[int]:
-    """The hashes of the names of pictures that have results, as `Records.has` makes them."""
-    if not path.exists():
-        return set()
-    with path.open("rb") as file:
-        return {hash(line["name"]) for _, line in _lines(file, path) if not line["error"]}
+def _known_in(folder: Path) -> set[int]:
+    """The hashes of the names and origins of results, as `Records.has` makes them."""
+    with ExitStack() as stack:
+        file = _merged(folder, stack)
+        lines = _lines(file) if file is not None else ()
+        return {hash((line.name, line.made_by)) for _, line in lines if not line.is_error}
 
 
-def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, re.Match[bytes]]]:
-    """Yields the place and the match of every line, but of one that was cut.
+def _merged(folder: Path, stack: ExitStack) -> IO[bytes] | None:
+    """Opens the records of all processes, if there are some.
 
     Raises:
-        ValueError: if the file at the path is `NAME`, and someone else's.
+        ValueError: if there is no file, but something else.
     """
-    place = 0
-    for content in file:
-        if line := _LINE.fullmatch(content):
-            yield place, line
-        elif path.name == NAME and content.endswith(b"\n"):
-            raise ValueError(
-                f"{path} is no record of results of this version's: move it away, or choose "
-                "another folder for the results"
-            )
-        place += len(content)
+    path = folder / NAME
+    if reason := irregularity(path):
+        raise ValueError(f"{path}: {reason}: {_ELSE}")
+    return stack.enter_context(path.open("rb")) if path.exists() else None
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[int, Line]]:
+    """Yields the lines of `read_lines`; its error says which file, and what to do."""
+    try:
+        yield from read_lines(file)
+    except ValueError as error:
+        raise ValueError(f"{file.name} {error}: {_ELSE}") from error
 
 
 def merge(folder: Path) -> None:
@@ -160,7 +154,8 @@ def merge(folder: Path) -> None:
 
 def _parts(folder: Path) -> list[Path]:
     """The parts in a folder, the last one to be written last."""
-    with os.scandir(folder) as entries:
+    parts: list[os.DirEntry[str]] = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
         parts = [entry for entry in entries if RECORDS.fullmatch(entry.name)]
         parts = [entry for entry in parts if entry.name != NAME]
         parts = [entry for entry in parts if entry.is_file(follow_symlinks=False)]
@@ -168,48 +163,53 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _merge(folder: Path) -> None:
-    target = folder / NAME
     with ExitStack() as stack:
-        files = list[IO[bytes]]()
-        if target.exists():
-            files.append(stack.enter_context(target.open("rb")))
-        parts = []
-        for part in _parts(folder):
-            with suppress(PermissionError):  # that of another user
-                file = stack.enter_context(part.open("rb+"))
-                if try_to_lock(file.fileno(), folder):
-                    files.append(file)
-                    parts.append(part)
+        merged = _merged(folder, stack)
+        files = [merged] if merged is not None else []
+        parts = [part for part in _parts(folder) if _take(part, files, stack)]
         if not parts:
             return
-        places = _newest(files)
-        with atomic_write(target) as temporary, temporary.open("wb") as merged:
+        places: dict[bytes, tuple[int, ...]] = {}
+        for number, file in enumerate(files):
+            for start, line in _lines(file):
+                others = places.get(line.name, ())
+                places[line.name] = (*others, start * len(files) + number)
+        with atomic_write(folder / NAME) as temporary, temporary.open("wb") as target:
             for name in sorted(places):
-                merged.writelines(_line_at(files, place) for place in places[name])
+                target.writelines(_contents_at(files, places[name]))
     for part in parts:
         part.unlink()
 
 
-def _newest(files: list[IO[bytes]]) -> dict[bytes, tuple[int, ...]]:
-    """The places of the lines that stay, by name: those of `_line_at`."""
-    places: dict[bytes, tuple[int, ...]] = {}
-    for number, file in enumerate(files):
-        for start, line in _lines(file, Path(file.name)):
-            others: tuple[int, ...] = ()
-            if line["error"]:
-                before = places.get(line["name"], ())
-                others = tuple(
-                    place for place in before if line["picture"] not in _line_at(files, place)
-                )
-            places[line["name"]] = (*others, start * len(files) + number)
-    return places
+def _take(part: Path, files: list[IO[bytes]], stack: ExitStack) -> bool:
+    """Opens a part and adds it to files, unless another process or user has it.
+
+    A file of such a name that holds anything else is someone's own, and stays as it is.
+    """
+    with suppress(PermissionError, ValueError), ExitStack() as attempt:
+        file = attempt.enter_context(part.open("rb+"))
+        if try_to_lock(file.fileno(), part.parent):
+            for _ in read_lines(file):
+                pass
+            file.seek(0)
+            files.append(file)
+            stack.push(attempt.pop_all())
+            return True
+    return False
 
 
-def _line_at(files: list[IO[bytes]], place: int) -> bytes:
-    """Reads the line at a place: where it begins in a file, times their number, plus its own."""
-    start, number = divmod(place, len(files))
-    here = files[number].tell()
-    files[number].seek(start)
-    line = files[number].readline()
-    files[number].seek(here)
-    return line
+def _contents_at(files: list[IO[bytes]], places: tuple[int, ...]) -> list[bytes]:
+    """Reads the lines of one name that stay.
+
+    Args:
+        files: in which they are.
+        places: where each begins in its file, times the number of files, plus that of the file.
+    """
+    contents = []
+    for place in places:
+        start, number = divmod(place, len(files))
+        files[number].seek(start)
+        contents.append(files[number].readline())
+    if len(contents) == 1:
+        return contents
+    return [line.content for line in newest(filter(None, map(Line.parse, contents)))]

@@ -30,6 +30,7 @@ class Report:
         failed: the number of those that could not be segmented.
         failures: error messages, at most `MOST_FAILURES`.
         stops: why the run stopped, if it could not go on.
+        filled: the number of places of batches that were filled up, for want of pictures of a size.
         computing: seconds in which the network computed.
         seconds: that all processes took, together.
         elapsed: seconds from the first picture to the last one.
@@ -41,6 +42,7 @@ class Report:
     failed: int = 0
     failures: list[str] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
+    filled: int = 0
     computing: float = 0.0
     seconds: float = 0.0
     elapsed: float = 0.0
@@ -68,6 +70,12 @@ class Report:
             lines.append(
                 f"{pictures} in {self.elapsed:.1f} s: {rate:.3g} a second; "
                 f"the network computed {100 * self.computing / self.seconds:.0f} % of the time"
+            )
+        if self.filled:
+            places = "1 place was" if self.filled == 1 else f"{self.filled} places were"
+            lines.append(
+                f"batches were filled up, {places} computed for no picture: "
+                "a smaller --batch-size saves that"
             )
         for name, count in self.kept.items():
             lines.append(f"{count} of {total - self.results} {KEPT[Standing[name]]}")

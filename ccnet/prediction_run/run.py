@@ -12,10 +12,10 @@ from torch import distributed as dist
 
 from ccnet.console import ENDS, ending_on_second_interrupt, ending_on_signals
 from ccnet.distributed import from_rank_zero, rank, world_size
-from ccnet.inference.image_files import Found
+from ccnet.inference.image_files import Found, is_record
 from ccnet.prediction_run.pipeline import Pipeline
 from ccnet.prediction_run.progress import Progress
-from ccnet.prediction_run.records import Records, is_held, merge
+from ccnet.prediction_run.records import NAME, Records, is_held, merge
 from ccnet.prediction_run.report import Report
 from ccnet.prediction_run.sharing import Share, shared_counters
 from ccnet.prediction_run.stages import Picture, Stages
@@ -70,48 +70,60 @@ class Run:
             ValueError: if there are no records of this program's where they are to be.
         """
         counters = shared_counters()
-        token = from_rank_zero(self._begin)
+        token, is_recorded = from_rank_zero(self._begin)
         label = f"rank{rank()}-{token}" if world_size() > 1 else self.label
         start = time.perf_counter()
         share = Share(self.indices, counters, self.limit)
         report = Report()
         with ending_on_second_interrupt(), ending_on_signals(ENDS):
             try:
-                report = self._segment(share, label)
+                report = self._segment(share, label if is_recorded else None)
                 if counters is not None:
                     report = _collected(report, counters, self.output, token)
                 report.elapsed = time.perf_counter() - start
             finally:
-                if rank() == 0:
+                if rank() == 0 and is_recorded:
                     self._merge(report)
         return report
 
     def _merge(self, report: Report) -> None:
-        if len(self.found.jobs) > 1:
-            try:
-                merge(self.output)
-            except OSError as error:  # a full disk, which has ended the run
-                report.stops.append(f"the next run merges the records in {self.output}: {error}")
-
-    def _begin(self) -> str:
-        """Merges the records that runs before have left; returns a name for this run."""
-        if len(self.found.jobs) > 1:
+        try:
             merge(self.output)
-        return secrets.token_hex(4)
+        except OSError as error:  # a full disk, which has ended the run
+            report.stops.append(f"the next run merges the records in {self.output}: {error}")
 
-    def _segment(self, share: Share, label: str) -> Report:
-        is_recorded = len(self.found.jobs) > 1
+    def _begin(self) -> tuple[str, bool]:
+        """Merges the records that runs before have left.
+
+        Returns:
+            A name for this run, and whether it has records: several pictures do, and one if there
+            are records already, in which its line may be another one.
+        """
+        is_recorded = len(self.found.jobs) > 1 or is_record(self.output / NAME)
+        if is_recorded:
+            merge(self.output)
+        return secrets.token_hex(4), is_recorded
+
+    def _segment(self, share: Share, label: str | None) -> Report:
         with ExitStack() as stack:
-            records = stack.enter_context(Records(self.output, label)) if is_recorded else None
             stages = replace(self.stages, is_result=self.found.is_result)
-            if records is not None:
+            records = None
+            if label is not None:
+                records = stack.enter_context(Records(self.output, label))
                 stages = replace(stages, is_recorded=records.has)
-            progress = Progress(share.total, is_shown=is_recorded and rank() == 0)
+            is_shown = len(self.found.jobs) > 1 and rank() == 0
+            progress = Progress(share.total, is_shown=is_shown)
             stack.callback(progress.close)
             pipeline = Pipeline(
                 self.found.jobs, share, stages, records, self.tell, progress, self.workers
             )
-            return pipeline.run()
+            report = pipeline.run()
+            if records is not None and not records.are_there():
+                report.stops.append(
+                    f"records in {self.output} were removed while this ran: "
+                    "run again for what is missing"
+                )
+            return report
 
 
 def _collected(report: Report, store: Any, folder: Path, token: str) -> Report:

@@ -44,7 +44,8 @@ class Share:
 
     Attributes:
         total: the number of pictures that all processes will have done in the end.
-        position: how many of them were taken when this process took its last.
+        position: how many of them were taken, or segmented if there is a limit, when this process
+            took its last.
     """
 
     def __init__(
@@ -55,6 +56,11 @@ class Share:
         self._indices = indices
         self._counters = counters or OwnCounters()
         self._limit = limit
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether pictures count when they are claimed, not when they are taken."""
+        return self._limit is not None
 
     def take(self) -> int | None:
         """Takes the next picture: its index, or None if there are no more."""

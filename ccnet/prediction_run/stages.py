@@ -15,7 +15,14 @@ from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import Origin
 from ccnet.inference.protocol import Size
-from ccnet.inference.results import Standing, origin_of, refuse_foreign, save_results, standing
+from ccnet.inference.results import (
+    Standing,
+    check_results,
+    origin_of,
+    refuse_foreign,
+    save_results,
+    standing,
+)
 from ccnet.model import CCNet
 
 
@@ -59,7 +66,8 @@ class Stages:
         overwrite: whether to replace results.
         batch_size: the largest number of pictures that go through the network together.
         is_result: tells pictures that are results, which are passed over.
-        is_recorded: whether there is a record of the results that a picture has, by its name.
+        is_recorded: whether there is a record of the results of a picture, by its name and their
+            origin.
     """
 
     model: CCNet
@@ -70,7 +78,7 @@ class Stages:
     overwrite: bool = False
     batch_size: int = 1
     is_result: Callable[[Job], bool] = lambda job: False
-    is_recorded: Callable[[str], bool] = lambda name: True
+    is_recorded: Callable[[str, Origin], bool] = lambda name, origin: True
 
     def read(self, job: Job) -> Picture:
         """Looks which results a picture has, and decodes it if it is to be segmented.
@@ -79,7 +87,7 @@ class Stages:
             OSError: if the file cannot be read.
             ValueError: if it is no picture, or there are files in the way of its results.
         """
-        start = time.perf_counter()
+        start, now = time.perf_counter(), time.time()
         if self.is_result(job):
             return Picture(job)
         picture = Picture(job, origin_of(job.picture, self.maker), Standing.NONE)
@@ -91,9 +99,11 @@ class Stages:
             picture.pixels = self.model.preprocessing.decode(job.picture)
             height, width = picture.pixels.shape[1:]
             picture.size = height, width
-        elif picture.standing is Standing.SAME and not self.is_recorded(_name_of(job)):
+        elif picture.standing is Standing.SAME and not self.is_recorded(
+            _name_of(job), picture.origin
+        ):
             result = self._read_labels(job) if "labels" in self.kinds else None
-            picture.entry = self._entry(job, result, None)
+            picture.entry = self._entry(picture, result, now)
         picture.seconds = time.perf_counter() - start
         return picture
 
@@ -151,14 +161,21 @@ class Stages:
         if origin_of(picture.job.picture, self.maker) != picture.origin:
             raise ValueError("the picture was changed while it was segmented")
         save_results(picture.job, result, picture.origin, self.kinds, overwrite=self.overwrite)
+        written = time.time()  # before the check: whoever replaces these has a later one
+        check_results(picture.job, picture.origin, self.kinds)
         picture.seconds += time.perf_counter() - start
-        picture.entry = self._entry(picture.job, result, picture.seconds)
+        picture.entry = self._entry(picture, result, written, picture.seconds)
 
     def _entry(
-        self, job: Job, result: Segmentation | None, seconds: float | None
+        self,
+        picture: Picture,
+        result: Segmentation | None,
+        written: float,
+        seconds: float | None = None,
     ) -> dict[str, Any]:
         """What is recorded of a picture that has results, as far as it is known."""
-        entry = _identity(job)
+        job = picture.job
+        entry = {**_identity(job), "made_by": picture.origin.digest, **_time(written)}
         if result is not None:
             height, width = result.labels.shape
             seen = result.view_size or (height, width)
@@ -169,19 +186,30 @@ class Stages:
         return {**entry, "files": paths}
 
     def _read_labels(self, job: Job) -> Segmentation:
-        with Image.open(job.path("labels")) as image:
-            labels = torch.from_numpy(np.array(image))
+        path = job.path("labels")
+        try:
+            with Image.open(path) as image:
+                labels = torch.from_numpy(np.array(image))
+        except Exception as error:
+            raise ValueError(
+                f"{job.picture}: its labels {path} cannot be read ({error}): make them anew by "
+                "--overwrite"
+            ) from error
         seen = self.protocol.view_size((labels.shape[0], labels.shape[1]))
         return Segmentation(labels, self.model.label_set, labels[None], view_size=seen)
 
 
 def failure_entry(job: Job, reason: str) -> dict[str, Any]:
     """What is recorded of a picture that could not be segmented."""
-    return {**_identity(job), "error": reason}
+    return {**_identity(job), **_time(time.time()), "error": reason}
 
 
 def _identity(job: Job) -> dict[str, Any]:
     return {"name": _name_of(job), "picture": str(job.picture)}
+
+
+def _time(seconds: float) -> dict[str, float]:
+    return {"written": round(seconds, 6)}
 
 
 def _name_of(job: Job) -> str:

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from ccnet.classes import CAMVID
 from ccnet.inference import image_files
+from ccnet.inference.annotations import save_coco
 from ccnet.inference.image_files import find_jobs
 from ccnet.inference.marked_png import save_marked
 
@@ -108,11 +111,33 @@ def test_results_among_the_images_are_left_out(touch, arguments, output, taken, 
     assert found.results + len(results) == left_out
 
 
+def test_annotations_are_results_too(touch):
+    touch("in/1.jpg", "in/2.polygons.json")
+    for name in ("1.polygons", "1.rle", "other"):
+        save_coco({"1.jpg": torch.zeros(3, 4, dtype=torch.uint8)}, CAMVID, f"in/{name}.json")
+    found = find_jobs(["in/*"], Path("out"))
+    taken = [job.picture.as_posix() for job in found.jobs if not found.is_result(job)]
+    assert sorted(taken) == ["in/1.jpg", "in/2.polygons.json"]
+
+
+def test_links_to_folders_are_counted(touch):
+    touch("in/1.jpg", "elsewhere/2.jpg")
+    Path("in/up").symlink_to("..")
+    found = find_jobs(["in"], Path("out"))
+    assert found.describe_left_out() == [
+        "left out: 1 link to a folder: name what is to be searched"
+    ]
+    Path("in/elsewhere").symlink_to("../elsewhere")
+    (line,) = find_jobs(["in"], Path("out")).describe_left_out()
+    assert line.startswith("left out: 2 links to folders: ")
+    assert set(names(["in", "in/elsewhere"])) == {"in/1.jpg", "in/elsewhere/2.jpg"}
+
+
 def test_no_file_is_opened_to_find_images(touch, monkeypatch):
     """But those that differ in the suffix alone, whose names depend on it."""
     touch("in/1.png", "in/2.png", "in/3.jpg", "in/3.png", "in/sub/4.png")
     looked_at = []
-    monkeypatch.setattr(image_files, "read_origin", lambda path: looked_at.append(path.name))
+    monkeypatch.setitem(image_files._READERS, ".png", lambda path: looked_at.append(path.name))
     assert len(find_jobs(["in"], Path("out")).jobs) == 5
     assert looked_at == ["3.png"]
 

@@ -19,6 +19,8 @@ from ccnet.prediction_run.stages import Picture
 class Stages:
     """Stages of pictures that are sizes: they do nothing but note what was done."""
 
+    memory_limit = 8.5
+
     def __init__(self, sizes, batch_size=1, on_segment=lambda: None, on_write=lambda: None):
         self.sizes, self.batch_size = sizes, batch_size
         self.on_segment, self.on_write = on_segment, on_write
@@ -82,11 +84,44 @@ def test_pictures_of_one_size_go_through_together(batch_size):
     assert fewest <= len(stages.together) <= fewest + 2
 
 
+LARGE = (1, pipeline.PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit", "counts"),
+    [
+        ([LARGE] * 8, 8.5, [4, 4]),
+        ([LARGE] * 9, 8.5, [4, 4, 1]),
+        ([LARGE] * 4, 1.0, [2, 2]),
+        ([(9, 9)] * 6, 8.5, [4, 2]),
+        ([(9, width) for width in range(1, 5)], 8.5, [1] * 4),
+    ],
+)
+def test_batches_are_whole_where_there_is_memory(sizes, limit, counts):
+    stages = Stages(sizes, 4)
+    stages.memory_limit = limit
+    report = make(stages, workers=1).run()
+    assert list(map(len, stages.together)) == counts
+    assert report.filled == 4 * len(counts) - len(sizes)
+    assert sorted(stages.written) == list(range(len(sizes)))
+    assert stages.most <= max(4 + 4, len(sizes))
+
+
 def test_a_limit_ends_a_run():
     stages = Stages([(9, 9)] * 10)
     running = make(stages, limit=4)
     assert running.run().segmented == 4
     assert stages.written == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_progress_goes_from_nothing_to_all(limit):
+    running, shown = make(Stages([(9, 9)] * 10), limit), []
+    running.progress = SimpleNamespace(show=shown.append)
+    running.run()
+    assert min(shown) >= 0
+    assert shown == sorted(shown)
+    assert shown[-1] == (limit or 10)
 
 
 def count_to(number, act):

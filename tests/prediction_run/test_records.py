@@ -3,10 +3,14 @@
 import errno
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
+from ccnet.inference.marked_png import Origin
 from ccnet.prediction_run.records import NAME, Records, is_held, merge
+
+ORIGIN = Origin("1" * 64, "2" * 64, '{"fit": [64, 64]}')
 
 
 def line(name, picture=None, **more):
@@ -22,6 +26,10 @@ def record(folder, *lines, label="run"):
 def merged(folder):
     merge(folder)
     return [json.loads(one) for one in (folder / NAME).read_text("utf-8").splitlines()]
+
+
+def made(written, origin=ORIGIN):
+    return {"made_by": origin.digest, "written": written}
 
 
 OLD, NEW = {"seconds": 1.0}, {"seconds": 2.0}
@@ -111,26 +119,82 @@ ODD = ["new\nline", 'quote " and \\', "\u9053\u8def", "bytes \udcff", "a\u2028b\
 
 
 def test_names_of_any_kind(tmp_path):
-    record(tmp_path, *map(line, ODD))
+    record(tmp_path, *(line(name, **made(1.0, Origin(""))) for name in ODD))
     found = merged(tmp_path)
     assert sorted(one["name"] for one in found) == sorted(ODD)
     assert "\u9053\u8def" in (tmp_path / NAME).read_text("utf-8")
     with Records(tmp_path, "run") as records:
-        assert all(map(records.has, ODD))
-        assert not records.has("new")
+        assert all(records.has(name, Origin("")) for name in ODD)
+        assert not records.has("new", Origin(""))
 
 
 def test_failures_are_no_results(tmp_path):
-    record(tmp_path, line("a", **BAD), line("b"))
+    record(tmp_path, line("a", **BAD), line("b", **made(1.0)))
     merge(tmp_path)
     with Records(tmp_path, "run") as records:
-        assert (records.has("a"), records.has("b")) == (False, True)
+        assert (records.has("a", ORIGIN), records.has("b", ORIGIN)) == (False, True)
 
 
-@pytest.mark.parametrize("content", ["mine\n", '{"a": 1}\n', f"{json.dumps(line('a'))}\n\n"])
+@pytest.mark.parametrize("field", ["picture", "weights", "protocol"])
+def test_results_of_another_origin_have_no_line(tmp_path, field):
+    record(tmp_path, line("a", **made(1.0)), line("of no origin"))
+    merge(tmp_path)
+    with Records(tmp_path, "run") as records:
+        assert records.has("a", ORIGIN)
+        assert not records.has("a", replace(ORIGIN, **{field: "other"}))
+        assert not records.has("of no origin", ORIGIN)
+
+
+@pytest.mark.parametrize("older", [BAD, OLD])
+@pytest.mark.parametrize("newer", [BAD, OLD])
+def test_the_time_of_writing_decides_and_not_that_of_a_file(tmp_path, older, newer):
+    """Two runs at once: the one that ends last may have written a picture first."""
+    late, early = line("a", **made(20.5), **newer), line("a", **made(3.25), **older)
+    record(tmp_path, late)
+    record(tmp_path, line("b"), early)
+    assert merged(tmp_path) == [late, line("b")]
+    record(tmp_path, early)
+    assert merged(tmp_path) == [late, line("b")]
+
+
+FOREIGN = ["mine\n", '{"a": 1}\n', f"{json.dumps(line('a'))}\n\n", '{"mine": 1}', "mine", "[1]"]
+FOREIGN += [f"{json.dumps(line('a'))}\nmine", '{"name": "Ann", "age": 3}']
+
+
+@pytest.mark.parametrize("content", FOREIGN)
 def test_a_file_of_ones_own_is_not_touched(tmp_path, content):
     (tmp_path / NAME).write_text(content)
     with pytest.raises(ValueError, match=r"results\.jsonl is no record of results of this"):
         Records(tmp_path, "run")
     record(tmp_path / "..", line("a"))
     assert (tmp_path / NAME).read_text() == content
+
+
+def test_a_line_may_be_cut_anywhere(tmp_path):
+    whole = json.dumps(line('a "quote" \\ and more', **made(1.5)))
+    for end in range(len(whole)):
+        (tmp_path / NAME).write_text(f"{json.dumps(line('b'))}\n{whole[:end]}")
+        Records(tmp_path, "run").__exit__()
+        record(tmp_path, line("c"))
+        assert [one["name"] for one in merged(tmp_path)] == ["b", "c"]
+
+
+@pytest.mark.parametrize("content", [*FOREIGN, f"{json.dumps(line('b'))}\nmine\n"])
+def test_a_file_that_is_named_as_a_part_is_not_touched(tmp_path, content):
+    mine = tmp_path / "results.train.detector.jsonl"
+    mine.write_text(content)
+    record(tmp_path, line("a"))
+    assert merged(tmp_path) == [line("a")]
+    assert mine.read_text() == content
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes with names are of POSIX")
+@pytest.mark.parametrize(
+    ("make", "said"), [(getattr(os, "mkfifo", None), "no regular"), (os.mkdir, "a folder")]
+)
+def test_what_is_no_file_is_not_opened(tmp_path, make, said):
+    record(tmp_path, line("a"))
+    make(tmp_path / NAME)
+    for act in (merge, lambda folder: Records(folder, "run")):
+        with pytest.raises(ValueError, match=rf"results\.jsonl: it is {said}.*: move it away"):
+            act(tmp_path)

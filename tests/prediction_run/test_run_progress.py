@@ -49,6 +49,7 @@ def test_progress_that_is_not_shown(monkeypatch, stream):
 def test_reports_of_processes_add_up():
     first, second = Report(segmented=3, computing=8.0, seconds=10.0), Report()
     second.segmented, second.computing, second.seconds, second.results = 5, 9.0, 10.0, 1
+    first.filled, second.filled = 1, 2
     second.kept[Standing.SAME.name] += 2
     for number in range(MOST_FAILURES + 5):
         second.fail(f"bytes \udcff {number}")
@@ -57,6 +58,8 @@ def test_reports_of_processes_add_up():
     assert first.describe(100) == [
         "left out: 1 result of this program",
         "8 pictures in 4.0 s: 2 a second; the network computed 85 % of the time",
+        "batches were filled up, 3 places were computed for no picture: "
+        "a smaller --batch-size saves that",
         "2 of 99 have results already: skipped (see --overwrite)",
     ]
     assert (first.failed, len(first.failures)) == (MOST_FAILURES + 5, MOST_FAILURES)

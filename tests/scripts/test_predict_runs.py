@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import redirect_stdout
 
 import pytest
@@ -11,6 +12,7 @@ from small_runs import finish, start
 
 from ccnet.commands import predict as command
 from ccnet.inference.outputs import OUTPUTS
+from ccnet.prediction_run.stages import Stages
 
 NAMES = ["a", "b", "c/d", "e"]
 
@@ -55,16 +57,70 @@ def test_kept_results_have_their_line_once(predict, pictures, tmp_path):
     lost = before.splitlines(keepends=True)[0]
     (tmp_path / "out/results.jsonl").write_bytes(before.replace(lost, b"") + b'{"name": "cut')
     assert predict("in", "--output", "out")[0] == 0
-    assert records(tmp_path / "out") == [made[0] | {"seconds": None}, *made[1:]]
+    again = records(tmp_path / "out")
+    assert again[0]["written"] > made[0]["written"]
+    assert again == [made[0] | {"seconds": None, "written": again[0]["written"]}, *made[1:]]
     (tmp_path / "in/a.png").unlink()
     (tmp_path / "in/g.png").write_text("no picture")
     assert predict("in", "--output", "out", "--overwrite")[0] == 1
     assert [line["name"] for line in records(tmp_path / "out")] == [*NAMES, "g"]
 
 
+def test_labels_that_cannot_be_read_again(predict, pictures, tmp_path):
+    """They pass for whole, but their pixels are broken."""
+    assert predict("in", "--output", "out")[0] == 0
+    (tmp_path / "out/results.jsonl").unlink()
+    labels = tmp_path / "out/a.labels.png"
+    whole = labels.read_bytes()
+    start = whole.index(b"IDAT") + 4
+    labels.write_bytes(whole[:start] + bytes(8) + whole[start + 8 :])
+    status, _, errors = predict("in", "--output", "out")
+    assert status == 1
+    assert "in/a.png: its labels out/a.labels.png cannot be read (" in errors
+    assert errors.endswith("): make them anew by --overwrite\n")
+    assert predict("in", "--output", "out", "--overwrite")[0] == 0
+
+
 def test_a_single_picture_leaves_no_records(predict, pictures, tmp_path):
     assert predict("in/a.png", "--output", "out")[0] == 0
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_lines_are_of_the_results_that_are_there(predict, pictures, tmp_path):
+    """Those of a single picture too, and those that were written before a run was killed."""
+
+    def seen():
+        return {line["name"]: line["seen"] for line in records(tmp_path / "out")}
+
+    out = ("--output", "out", "--save", "labels")
+    assert predict("in", *out, "--fit", "28")[0] == 0
+    before = (tmp_path / "out/results.jsonl").read_bytes()
+    assert predict("in/a.png", *out, "--fit", "14", "--overwrite")[0] == 0
+    assert seen()["a"] == [14, 9]
+    (tmp_path / "out/results.jsonl").write_bytes(before)  # the line is lost
+    assert predict("in", *out, "--fit", "14")[0] == 0
+    assert (seen()["a"], seen()["b"]) == ([14, 9], [28, 17])
+
+
+@pytest.mark.parametrize("removed", ["results*", "results.jsonl", "*"])
+def test_records_that_are_removed_meanwhile(predict, pictures, tmp_path, monkeypatch, removed):
+    out = tmp_path / "out"
+    assert predict("in", "--output", "out", "--limit", 1)[0] == 0
+    segment = Stages.segment
+
+    def segment_and_remove(*arguments):
+        for path in out.glob(removed):
+            path.unlink()
+        if removed == "*":
+            shutil.rmtree(out, ignore_errors=True)
+        return segment(*arguments)
+
+    monkeypatch.setattr(Stages, "segment", segment_and_remove)
+    status, _, errors = predict("in", "--output", "out", "--save", "labels")
+    assert status == 1
+    assert errors.endswith(
+        "error: records in out were removed while this ran: run again for what is missing\n"
+    )
 
 
 def test_records_of_ones_own_are_not_touched(predict, pictures, tmp_path):
@@ -101,8 +157,9 @@ def test_shards_make_up_what_one_process_makes(predict, pictures, tmp_path):
         assert predict("in", "--output", "parts", "--shard", f"{number}/3")[0] == 0
     assert contents(tmp_path / "parts") == contents(tmp_path / "one")
     lines = records(tmp_path / "parts")
-    assert [line | {"seconds": 0} for line in lines] == [
-        line | {"seconds": 0} for line in records(tmp_path / "one")
+    timeless = {"seconds": 0, "written": 0}
+    assert [line | timeless for line in lines] == [
+        line | timeless for line in records(tmp_path / "one")
     ]
     assert len(list((tmp_path / "parts").glob("*.jsonl"))) == 1
 
@@ -121,6 +178,17 @@ def test_batches_say_that_they_are(predict, pictures, tmp_path):
     assert printed.startswith("4 of 4 have results of other weights or options")
 
 
+def test_batches_are_no_larger_than_all_pictures(predict, pictures, tmp_path):
+    """Results in the folder of the pictures are none."""
+    options = ("--output", "in", "--batch-size", 100_000, "--fit", "32")
+    _, printed, _ = predict("in", *options)
+    assert "batches were filled up, " in printed
+    with Image.open(tmp_path / "in/a.labels.png") as labels:
+        assert labels.info["Inference"].endswith('"batch_size": 4}')
+    _, printed, _ = predict("in", *options)
+    assert "4 of 4 have results already" in printed
+
+
 INVALID = [
     *((f"--shard {text}", f"--shard: '{text}' is none of") for text in ("9/8", "0/8", "x")),
     *((f"--{name} 0", f"--{name} must be 1 or more, not 0") for name in ("limit", "workers")),
@@ -137,6 +205,15 @@ def test_invalid_options(predict, pictures, tmp_path, options, said):
     assert (status, printed) == (2, "")
     assert said in errors
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", ["0", "two", "-1"])
+def test_numbers_of_launchers_are_checked(predict, pictures, monkeypatch, value):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", value)
+    status, _, errors = predict("in", "--output", "out")
+    assert status == 2
+    assert "error: LOCAL_WORLD_SIZE is" in errors
+    assert predict("in", "--output", "out", "--workers", 1, "--shard", "x")[0] == 2
 
 
 def test_shards_need_pictures_and_no_other_processes(predict, pictures, monkeypatch):

@@ -1,8 +1,11 @@
 """The benchmark of prediction runs and reports what it measured."""
 
 import json
+import runpy
 
 import pytest
+
+from ccnet.inference.outputs import OUTPUTS, USUAL
 
 
 @pytest.mark.slow
@@ -19,3 +22,17 @@ def test_prediction_benchmark(repository, run_python, tmp_path):
     }
     assert all(row["pictures_per_second"] > 0 and row["peak_mib"] > 0 for row in rows)
     assert result.stdout == (tmp_path / "measured" / "prediction.md").read_text()
+
+
+def test_both_ways_write_the_usual_results(repository, tmp_path):
+    pytest.importorskip("resource")
+    script = runpy.run_path(str(repository / "scripts" / "benchmarks" / "prediction.py"))
+    script["write_pictures"](tmp_path / "in", 2, (36, 48))
+    for way in script["WAYS"]:
+        output = tmp_path / way
+        output.mkdir()
+        workers = [2] if way == "pipeline" else []
+        script[f"run_{way}"](script["make_stages"]("stub"), tmp_path / "in", output, *workers)
+        names = {path.name for path in output.iterdir()} - {"results.jsonl"}
+        suffixes = [OUTPUTS[kind].suffix for kind in USUAL]
+        assert names == {f"{index:06}{suffix}" for index in range(2) for suffix in suffixes}
