@@ -1,6 +1,7 @@
 """The pipeline: what is in flight, what ends it, and which pictures go through together."""
 
 import errno
+import time
 from itertools import chain
 from types import SimpleNamespace
 
@@ -98,7 +99,7 @@ LARGE = (1, pipeline.PIXELS)
     ],
 )
 def test_batches_are_whole_where_there_is_memory(sizes, limit, counts):
-    stages = Stages(sizes, 4)
+    stages = Stages(sizes, 4, on_write=lambda: time.sleep(0.02))
     stages.memory_limit = limit
     report = make(stages, workers=1).run()
     assert list(map(len, stages.together)) == counts
