@@ -118,6 +118,9 @@ console = runpy.run_path(sys.argv[1])
 console["prepare_console"]()
 signals = signal.SIGINT, signal.SIGTERM
 tell = lambda text: print(text, flush=True)
+def wait():
+    for _ in range(600):  # a signal just before a sleep is handled after it
+        time.sleep(0.1)
 def clean_up():
     tell("cleaning")
     time.sleep(0.3)
@@ -128,7 +131,7 @@ BODIES = {
     "waits": """
 try:
     tell("ready")
-    time.sleep(60)
+    wait()
 finally:
     clean_up()
 """,
@@ -136,7 +139,7 @@ finally:
 with console["ending_on_second_interrupt"](), console["ending_on_signals"](signals):
     try:
         tell("ready")
-        time.sleep(60)
+        wait()
     finally:
         clean_up()
 """,
@@ -149,7 +152,7 @@ with console["ending_on_second_interrupt"]():
 with console["ending_on_second_interrupt"](), console["ending_on_signals"](signals):
     pass
 tell("ready")
-time.sleep(60)
+wait()
 """,
     "ends as it is told to": """
 with console["ending_on_second_interrupt"]():
