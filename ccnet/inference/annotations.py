@@ -6,7 +6,6 @@ Source: https://cocodataset.org/#format-data (object detection).
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from ccnet.classes import LabelSet
 from ccnet.console import require_extra
 from ccnet.files import atomic_write
-from ccnet.inference.marked_png import KEYWORD, ORIGIN_KEYWORDS, PROGRAM, Origin
+from ccnet.inference.marked_png import KEYWORD, PROGRAM, Origin, origin_in, texts_of
 from ccnet.inference.polygons import regions_of
 from ccnet.schema import check, one_of
 from ccnet.visualization.labels import to_array
@@ -123,8 +122,7 @@ def save_coco(
     if Path(path).suffix.lower() != ".json":
         raise ValueError(f"annotations can only be saved as .json, not as {path}")
     data = coco_dataset(images, label_set, segmentation)
-    told = dict(zip(ORIGIN_KEYWORDS, astuple(origin or Origin()), strict=True))
-    data["info"] |= {name: value for name, value in told.items() if value}
+    data["info"] |= texts_of(origin)
     with atomic_write(path, replace=replace) as temporary:
         temporary.write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")
 
@@ -141,12 +139,7 @@ def read_coco_origin(path: Path) -> Origin | None:
     if not os.path.lexists(path):
         return None
     info = _info_of(path) if path.is_file() else {}
-    if info.get(KEYWORD) != PROGRAM:
-        raise ValueError(
-            f"{path} is not replaced, since it is no result of this version's: move it away, or "
-            "choose another folder for the results"
-        )
-    return Origin(*(str(info.get(keyword, "")) for keyword in ORIGIN_KEYWORDS))
+    return origin_in(info, path)
 
 
 def _info_of(path: Path) -> dict[str, Any]:

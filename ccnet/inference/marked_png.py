@@ -6,6 +6,7 @@ Source: PNG (https://www.w3.org/TR/png-3/), chunks IHDR, tEXt and IEND.
 import hashlib
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +50,26 @@ ORIGIN_KEYWORDS = ("Picture SHA-256", "Weights SHA-256", "Inference")
 """The texts with the fields of `Origin`."""
 
 
+def texts_of(origin: Origin | None) -> dict[str, str]:
+    """What a result says by keyword: which program made it, and of what."""
+    values = zip(ORIGIN_KEYWORDS, astuple(origin or Origin()), strict=True)
+    return {KEYWORD: PROGRAM} | {keyword: value for keyword, value in values if value}
+
+
+def origin_in(texts: Mapping[str, object], path: Path) -> Origin:
+    """Reads what `texts_of` made.
+
+    Raises:
+        ValueError: if the texts of the file at this path are of no result.
+    """
+    if texts.get(KEYWORD) != PROGRAM:
+        raise ValueError(
+            f"{path} is not replaced, since it is no result of this version's: move it away, or "
+            "choose another folder for the results"
+        )
+    return Origin(*(str(texts.get(keyword, "")) for keyword in ORIGIN_KEYWORDS))
+
+
 def save_marked(
     image: Image.Image,
     path: str | os.PathLike[str],
@@ -70,10 +91,8 @@ def save_marked(
         FileExistsError: if there is something at `path`, and it is not to be replaced.
     """
     text = PngInfo()
-    text.add_text(KEYWORD, PROGRAM)
-    for keyword, value in zip(ORIGIN_KEYWORDS, astuple(origin or Origin()), strict=True):
-        if value:
-            text.add_text(keyword, value)
+    for keyword, value in texts_of(origin).items():
+        text.add_text(keyword, value)
     with atomic_write(path, replace=replace) as temporary:
         image.save(temporary, pnginfo=text, **options)
 
@@ -95,12 +114,7 @@ def read_origin(path: Path) -> Origin | None:
         return None
     except OSError:
         texts = {}
-    if texts.get(KEYWORD) != PROGRAM:
-        raise ValueError(
-            f"{path} is not replaced, since it is no result of this version's: move it away, or "
-            "choose another folder for the results"
-        )
-    return Origin(*(texts.get(keyword, "") for keyword in ORIGIN_KEYWORDS))
+    return origin_in(texts, path)
 
 
 def _texts(path: Path) -> dict[str, str]:
