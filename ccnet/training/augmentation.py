@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ccnet.classes import IGNORE_INDEX
+from ccnet.training.camera import camera_effects
 from ccnet.training.own_augmentation import OwnAugmentation
 from ccnet.training.recipes import Recipe
 from ccnet.training.samples import marked
@@ -80,15 +81,17 @@ def augmentation_of(
     recipe: Recipe, preprocessing: Preprocessing, own: OwnAugmentation | None = None
 ) -> v2.Compose:
     """Builds the augmentation of a recipe, after which comes somebody's own."""
+    factor = recipe.size_factor
     augmentation = training_augmentation(
         (recipe.crop_height, recipe.crop_width),
-        scale_range=(recipe.scale_low, recipe.scale_high),
-        scale_step=recipe.scale_step,
+        scale_range=(recipe.scale_low * factor, recipe.scale_high * factor),
+        scale_step=recipe.scale_step * factor,
         max_class_share=recipe.max_class_share,
         color_jitter=recipe.color_jitter,
         preprocessing=preprocessing,
     )
-    return v2.Compose([*augmentation.transforms, own]) if own else augmentation
+    effects = camera_effects(recipe.gamma, recipe.blur, recipe.noise)
+    return v2.Compose([*augmentation.transforms, *effects, *([own] if own else [])])
 
 
 @dataclass(frozen=True)

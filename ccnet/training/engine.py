@@ -24,6 +24,7 @@ from ccnet.locks import FolderLock
 from ccnet.model import CCNet
 from ccnet.options import named_options
 from ccnet.training.augmentation import augmentation_of
+from ccnet.training.average import WeightAverage
 from ccnet.training.changes import changed_fields, refuse_another_start, refuse_changes
 from ccnet.training.checkpoint import Checkpoints, refuse_infinite, saving
 from ccnet.training.data import iterate, training_loader
@@ -129,14 +130,24 @@ class Trainer:
         self.objective = make_objective(self.model, self.train_set, recipe)
         self.optimizer = make_optimizer(self.objective.parameters(), recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
-        self.learner = Learner(model, self.objective.loss, self.optimizer, self.scaler)
+        average = WeightAverage(model, recipe.average_decay) if recipe.average_decay else None
+        self.learner = Learner(model, self.objective.loss, self.optimizer, self.scaler, average)
         self.step, self.loss, self.changed = 0, math.nan, list[str]()
         self.data = Fingerprint(self.run_dir, {"train": self.train_set, "val": self.val_set})
         val_data = self.data.summary["val"]["sha256"]
         self.history = History(self.run_dir / "log.jsonl", model.label_set, val_data)
         if state:
             self._resume(state)
-        self.loader = self._loader()
+        self.loader = training_loader(
+            self.train_set,
+            self.augmentation,
+            batch_size=recipe.batch_size,
+            first_step=self.step,
+            last_step=recipe.steps,
+            seed=recipe.seed,
+            workers=self.workers,
+            passes=recipe.accumulation,
+        )
 
     def run(self) -> Scores:
         """Trains to the recipe's last step, or until its patience ends.
@@ -173,7 +184,8 @@ class Trainer:
             with iterate(self.loader) as batches:
                 while True:
                     if self._is_validation_due():
-                        self._validate(monitor)
+                        with self.learner.averaged():
+                            self._validate(monitor)
                     if self.step == self.recipe.steps or self.history.has_stalled(patience):
                         break
                     stopping = self._train_step(objective, batches)
@@ -184,6 +196,7 @@ class Trainer:
                         raise Terminated(f"stopped; checkpoint saved at step {self.step}")
             scores = self.history.scores
             monitor.on_end({"step": self.step, "best": self.history.best, **scores.to_dict()})
+            self.learner.finish()
             return scores
         finally:
             monitor.close()
@@ -206,8 +219,7 @@ class Trainer:
         self.loss, stopping = distributed.all_reduce_mean(torch.stack([loss, requested])).tolist()
         if not math.isfinite(self.loss):
             raise FloatingPointError(f"the loss of step {self.step + 1} is {self.loss}")
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.learner.update(self.step)
         self.step += 1
         return bool(stopping)
 
@@ -227,14 +239,15 @@ class Trainer:
                 raise stopped
 
         with suppress(Terminated), autocast(self.device, self.recipe.precision):
-            confusion = own_confusion(self.model, self.val_set, each=show)  # type: ignore[arg-type]
+            sets: Any = self.model, self.val_set
+            confusion = own_confusion(*sets, protocol=self.recipe.protocol(), each=show)
         if any(distributed.all_gather(self.termination.requested)):
             raise stopped
         confusion = distributed.all_reduce_sum(confusion.to(self.device)).cpu()
         scores = Scores(confusion, self.model.label_set)
         if math.isnan(scores.miou):
             raise ValueError("the validation set has no labelled pixels")
-        learn_size(self.model, sizes)
+        learn_size(self.model, sizes, self.recipe.protocol())
         if scores.miou > self.history.best:
             self._save_weights()
         with saving(self.history.path):
@@ -242,19 +255,6 @@ class Trainer:
         text = f"loss {self.loss:.3f}, mIoU {scores.miou:.2f}"
         monitor.progress.say(f"{text} (best so far: {self.history.best:.2f})")
         monitor.on_validation(self.step, scores)
-
-    def _loader(self) -> Any:
-        recipe = self.recipe
-        return training_loader(
-            self.train_set,
-            self.augmentation,
-            batch_size=recipe.batch_size,
-            first_step=self.step,
-            last_step=recipe.steps,
-            seed=recipe.seed,
-            workers=self.workers,
-            passes=recipe.accumulation,
-        )
 
     def _save_weights(self) -> None:
         """Writes best.safetensors, always with plain batch normalisation."""

@@ -1,6 +1,7 @@
 """Learner: what learns in a run, as checkpoints keep it: network, loss, optimiser, loss scaler."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ccnet.training.average import WeightAverage, floating
 from ccnet.training.restoration import difference, refuse_unlike, restore_optimizer
 
 
@@ -21,16 +23,44 @@ class Learner:
         loss: the loss, which may have parameters of its own.
         optimizer: for the parameters of both.
         scaler: the loss scaler, which does nothing unless the precision is float16.
+        average: the moving average of the network's weights; None if there is none.
     """
 
     model: nn.Module
     loss: nn.Module
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
+    average: WeightAverage | None = None
+
+    def update(self, step: int) -> None:
+        """Runs the optimiser with the gradients of a step, counted from 0."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.model, step)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context in which the network has the averaged weights, if there is an average."""
+        if self.average is None:
+            yield
+            return
+        self.average.exchange(self.model)
+        try:
+            yield
+        finally:
+            self.average.exchange(self.model)
+
+    def finish(self) -> None:
+        """Leaves the network with the averaged weights, if there is an average."""
+        if self.average is not None:
+            self.average.copy_to(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         """The state, for a checkpoint; `is_stepped` says whether the optimiser has any."""
+        average = {} if self.average is None else {"average": self.average.tensors}
         return {
+            **average,
             "model": self.model.state_dict(),
             "loss_function": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -62,11 +92,17 @@ class Learner:
             kept = {"loss_function": learnt, "scaler": examples["scaler"]}
             for part, names in kept.items():
                 saved[part] = _merged(saved.get(part), examples[part], names)
+        if self.average is not None:
+            examples["average"] = self.average.tensors
+            if "average_decay" in changed and isinstance(saved.get("model"), Mapping):
+                saved.setdefault("average", floating(saved["model"]))
         refuse_unlike(run_dir, saved, examples)
         is_stepped = saved["is_stepped"] and not self.scaler.is_enabled()
         optimizer = self.optimizer, saved.get("optimizer")
         restore_optimizer(run_dir, *optimizer, is_stepped=is_stepped, changed=changed)
         self.model.load_state_dict(saved["model"])
+        if self.average is not None:
+            self.average.load(saved["average"])
         self.loss.load_state_dict(saved["loss_function"])
         self.scaler.load_state_dict(saved["scaler"])
 

@@ -7,27 +7,34 @@ from typing import Any
 
 from ccnet.distributed import all_gather
 from ccnet.inference.prediction import PredictionMixin
+from ccnet.inference.protocol import InferenceProtocol
 from ccnet.training.history import History
 
 logger = logging.getLogger(__name__)
 
 
-def learn_size(model: PredictionMixin, sizes: Iterable[Sequence[int]]) -> None:
-    """Sets a network's training size to that of the median image, by area: one that occurs.
+def learn_size(
+    model: PredictionMixin,
+    sizes: Iterable[Sequence[int]],
+    protocol: InferenceProtocol = InferenceProtocol(),  # noqa: B008
+) -> None:
+    """Sets a network's training size to that at which it sees the median image, by area.
 
     Every rank must call.
 
     Args:
         model: the network.
         sizes: height and width of each image that this rank validated on, in pixels.
+        protocol: of the validation, with one scale.
     """
     own = [(size[0], size[1]) for size in sizes]
     together = [size for part in all_gather(own) for size in part]
     ordered = sorted(together, key=lambda size: (math.prod(size), size))
-    before, size = model.training_size, ordered[len(ordered) // 2]
+    before = model.training_size
+    size = protocol.view_size(ordered[len(ordered) // 2], *protocol.scales)
     model.training_size = size
     if size != before:
-        text = "training size: %d x %d pixels, that of the median image to validate on"
+        text = "training size: %d x %d pixels, at which the median image to validate on is seen"
         logger.info(text, size[1], size[0])
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 
 from ccnet.backbones import check_name
+from ccnet.inference.protocol import MOST_SCALE, InferenceProtocol
 from ccnet.options import named_options
 from ccnet.schema import shown
 from ccnet.training.recipe_fields import (
@@ -29,7 +30,10 @@ _AT_LEAST_ONE = (
 )
 
 
-LATER = ("freeze_backbone", "augmentation", "class_weights", "patience", "mix")
+LATER = (
+    *("freeze_backbone", "augmentation", "class_weights", "patience", "mix"),
+    *("size_factor", "gamma", "blur", "noise", "average_decay"),
+)
 """Fields that runs of older versions do not have: they ran with the defaults."""
 
 MOST_PIXELS = 2**26
@@ -54,6 +58,8 @@ class Recipe:
             none.
         scenes: number of rendered scenes (`StreetScenes`) added to the training set, which must
             have CamVid's classes; or that `mix` draws from (0 for 800).
+        size_factor: factor on the size of all images: the network learns from them, is validated
+            and predicts at that size, such as 1.5 for thin things in small images.
 
     Network and start:
         weights: initial weights of the network: a name such as "DEFAULT", the path of a file or of
@@ -81,6 +87,8 @@ class Recipe:
         momentum: momentum of SGD.
         power: exponent of the polynomial learning rate decay, (1 - progress) ** power.
         min_learning_rate: the learning rate at the end of the decay.
+        average_decay: decay per step of the moving average of the weights, which is what is
+            validated and written, such as 0.999; 0 for the weights themselves.
 
     Augmentation:
         crop_height: height of the training crops, in pixels.
@@ -89,6 +97,12 @@ class Recipe:
         scale_high: the largest random factor on the size of an image.
         scale_step: step between possible factors; 0 for any factor in the range.
         color_jitter: strength of the colour jitter, 0..1.
+        gamma: the largest random gamma less 1, as of dusk and of glaring light: 0.5 takes gammas
+            from 1/1.5 to 1.5; 0 for none.
+        blur: half of the crops are blurred by a Gaussian of at most this standard deviation, in
+            pixels; 0 for none.
+        noise: half of the crops get Gaussian noise of at most this standard deviation, in grey
+            steps of 255; 0 for none.
         augmentation: your own, after the recipe's: a transform of torchvision.transforms.v2, such
             as "RandomRotation(15)", or an import path, such as "my_module:make_transform"; empty
             for none.
@@ -131,6 +145,7 @@ class Recipe:
     recurrence: int = 2
     output_stride: int = 8
     negative_slope: float = 0.0
+    size_factor: float = 1.0
     weights: str = ""
     weights_backbone: str = ""
     freeze_backbone: str = ""
@@ -145,6 +160,9 @@ class Recipe:
     scale_step: float = 0.0
     max_class_share: float = 1.0
     color_jitter: float = 0.4
+    gamma: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
     augmentation: str = ""
     optimizer: str = "adamw"
     learning_rate: float = 1.5e-3
@@ -154,6 +172,7 @@ class Recipe:
     decay_all: bool = False
     warmup_steps: int = 100
     power: float = 0.9
+    average_decay: float = 0.0
     aux_weight: float = 0.4
     balance_classes: bool = True
     class_weights: str = ""
@@ -190,6 +209,18 @@ class Recipe:
                 f"crop_height {self.crop_height} x crop_width {self.crop_width} must be at most "
                 f"{MOST_PIXELS} pixels"
             )
+        shorter = min(self.crop_height, self.crop_width)
+        if math.ceil(3 * self.blur) >= shorter:  # what the kernel reaches
+            raise ValueError(
+                f"blur {self.blur:g} is too much for crops of {self.crop_height}x{self.crop_width} "
+                f"pixels: at most {(shorter - 1) // 3}"
+            )
+        if not 1 / MOST_SCALE <= self.size_factor <= MOST_SCALE:
+            raise ValueError(
+                f"size_factor must be in {1 / MOST_SCALE:g}..{MOST_SCALE:g}, not {self.size_factor}"
+            )
+        if self.average_decay >= 1:
+            raise ValueError(f"average_decay must be in 0..1, less than 1: {self.average_decay}")
         if self.freeze_backbone not in ("", "all") and not self.freeze_backbone.isdecimal():
             raise ValueError(
                 "freeze_backbone must be a number of stages, 'all', or empty, "
@@ -220,6 +251,10 @@ class Recipe:
         """Returns the data sets to train on, `dataset` first, and the share of each: 1 together."""
         others = as_shares("mix", self.mix, CHOICES["dataset"])
         return [(self.dataset, 1 - sum((share for _, share in others), Fraction())), *others]
+
+    def protocol(self) -> InferenceProtocol:
+        """Returns how images are validated: whole, at `size_factor` times their size."""
+        return InferenceProtocol(scales=(self.size_factor,))
 
 
 def with_later_fields(saved: Mapping[str, object]) -> dict[str, object]:

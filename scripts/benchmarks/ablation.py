@@ -30,7 +30,6 @@ from ccnet.classes import LabelSet
 from ccnet.console import prepare_console
 from ccnet.evaluation import evaluate
 from ccnet.files import atomic_write, user_path
-from ccnet.inference import InferenceProtocol
 from ccnet.model import CCNet
 from ccnet.training.changes import refuse_changes
 from ccnet.training.command_line import add_recipe_options, given_fields, option_groups
@@ -117,7 +116,7 @@ def train(name: str, recipe: Recipe, run_dir: Path, arguments: argparse.Namespac
     model = VARIANTS[name].build(recipe, label_set).to(arguments.device)
     options: dict[str, Any] = {"workers": arguments.workers, "tracker": "none", "resume": True}
     Trainer(model, train_set, val_set, recipe, run_dir, **options).run()
-    protocol = InferenceProtocol(scales=(arguments.size_factor,))
+    protocol = recipe.protocol()
     miou = {of: evaluate(model, one, protocol=protocol).miou for of, one in sets.items()}
     write_json(run_dir / "ablation.json", {"recipe": asdict(recipe), "miou": miou})
 
@@ -172,7 +171,7 @@ def as_markdown(
     lines = [
         f"mIoU in percent, mean (lowest - highest) over seeds: {base.backbone} at output stride "
         f"{base.output_stride}, {base.steps} steps of {base.batch_size} crops of {base.crop_width}x"
-        f"{base.crop_height} from {base.dataset}{mix}{without}, images at {arguments.size_factor:g}"
+        f"{base.crop_height} from {base.dataset}{mix}{without}, images at {base.size_factor:g}"
         " times their size; the last weights, which nothing was chosen on. Step and memory: forward"
         f" and backward of a batch on {arguments.device}. Published: ResNet-101, Cityscapes val.",
         "",
@@ -221,8 +220,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--mix-root", type=user_path, action="append", default=[], help="as of ccnet train")
     add("--seeds", type=int, default=3, metavar="N", help="runs of each row (default: 3)")
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(default: all)")
-    factor = "train and predict at this many times the size, such as 0.5: multiplies the scales"
-    add("--size-factor", type=float, default=1.0, metavar="X", help=f"{factor} (default: 1)")
     add("--rounds", type=int, default=5, metavar="N", help="timed steps (default: 5)")
     add("--workers", type=int, default=1, metavar="N", help="data-loading processes (default: 1)")
     add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
@@ -230,9 +227,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     given = {"precision": "float32", **given_fields(arguments, Recipe)}
     recipe = replace(RECIPES[arguments.recipe], **given)
-    scales = {name: getattr(recipe, name) for name in ("scale_low", "scale_high", "scale_step")}
-    scales = {name: value * arguments.size_factor for name, value in scales.items()}
-    arguments.base = replace(recipe, **scales, validate_every=recipe.steps)
+    arguments.base = replace(recipe, validate_every=recipe.steps)
     return arguments
 
 

@@ -102,7 +102,7 @@ def test_stopped_ablation_goes_on(run, tmp_path, monkeypatch):
         assert table[name][0] == "2"
         assert re.fullmatch(r"\d+\.\d\d \(\d+\.\d\d - \d+\.\d\d\)", table[name][1])
     recipe = json.loads((tmp_path / "r1-seed1" / "recipe.json").read_text())
-    assert (recipe["seed"], recipe["scale_low"], recipe["scale_high"]) == (1, 0.5, 0.5)
+    assert (recipe["seed"], recipe["size_factor"]) == (1, 0.5)
     options = (*options, "--leave-out", "paris")
     with pytest.raises(SystemExit, match=r"error: the run in .* has leave_out 'scene-000001', not"):
         run(*options)

@@ -44,6 +44,13 @@ def test_a_run_records_it(tmp_path):
     assert "training size: 96 x 64 pixels" in (tmp_path / "train.log").read_text()
 
 
+def test_with_a_size_factor_it_is_the_size_that_the_network_sees(tmp_path):
+    model = small_model()
+    trainer(tmp_path, changed(size_factor=1.5), model=model).run()
+    assert best_of(tmp_path).config["training_size"] == [96, 144]
+    assert model.default_protocol.view_size((64, 96)) == (96, 144)
+
+
 @pytest.mark.parametrize("recorded", [None, [5, 7]])
 def test_a_run_of_an_earlier_version_goes_on(tmp_path, recorded):
     interrupt(tmp_path, steps=3)

@@ -14,7 +14,7 @@ def scored(monkeypatch):
     """Has the validations of the next runs reach given shares of right pixels, by their step."""
 
     def script(shares):
-        def confusion(model, dataset, each):
+        def confusion(model, dataset, protocol, each):
             for index in range(len(dataset)):
                 dataset[index]
             right = round(100 * shares[running.step])
