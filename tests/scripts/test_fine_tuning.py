@@ -1,0 +1,96 @@
+"""The benchmark of fine-tuning, exercised for two steps of a small network on small scenes."""
+
+import json
+
+import fine_tuning
+import pytest
+from PIL import Image
+from small_runs import Scenes, fail, small_backbones, small_model, write_mask_folder
+
+from ccnet.classes import CAMVID
+from ccnet.datasets import CamVid
+from ccnet.weights import read_weights, write_weights
+
+
+@pytest.fixture(scope="module")
+def camvid(tmp_path_factory):
+    root = tmp_path_factory.mktemp("camvid")
+    write_mask_folder(root, Scenes(5), CAMVID.categories)
+    (root / "images").rename(root / "train")
+    (root / "masks").rename(root / "trainannot")
+    return root
+
+
+@pytest.fixture
+def run(camvid, tmp_path, capsys):
+    def run(*options):
+        arguments = ["--root", camvid, "--only", "scene-00000", "--images", 2, "--workers", 0]
+        sizes = ("--steps", 2, "--validate-every", 1, "--batch-size", 2, "--device", "cpu")
+        crops = ("--crop-height", 32, "--crop-width", 48, "--precision", "float32")
+        output = ("--output", tmp_path / "output", "--seeds", 1)
+        with small_backbones():
+            fine_tuning.main([str(one) for one in (*arguments, *sizes, *crops, *output, *options)])
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_images_are_divided_evenly(count):
+    names = [f"{street}-{number}" for number in range(5) for street in "ab"]
+    trained, validated = fine_tuning.divide(names, "b", count)
+    assert len(trained) == count
+    assert sorted(trained + validated) == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_division_needs_images_on_both_sides(count):
+    with pytest.raises(ValueError, match=rf"--images must be in 1\.\.4, not {count}"):
+        fine_tuning.divide(list("abcde"), "a,b,c,d,e", count)
+
+
+def test_every_class_belongs_to_one_group(camvid):
+    members = [name for group in fine_tuning.GROUPS.values() for name in group]
+    assert sorted(members) == sorted(CAMVID.categories)
+    dataset = CamVid(camvid, "train")
+    (_, mask), (_, grouped) = dataset[1], fine_tuning.Grouped(dataset)[1]
+    names = list(fine_tuning.GROUPS)
+    for number, name in enumerate(CAMVID.categories):
+        expected = names.index(next(g for g, own in fine_tuning.GROUPS.items() if name in own))
+        assert (grouped[mask == number] == expected).all()
+    assert (grouped[mask == 255] == 255).all()
+
+
+def test_every_start_is_run_once_and_drawn(run, tmp_path, monkeypatch):
+    model = small_model(training_size=[64, 96])
+    weights = tmp_path / "whole.safetensors"
+    write_weights(weights, model.to_weights())
+    text = run("--weights", weights)
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines()}
+    assert list(rows)[2:] == ["| start", "| ---", "| the weights", "| noise"]
+    output = tmp_path / "output"
+    for name, title in fine_tuning.STARTS.items():
+        if name == "backbone":
+            continue
+        log = (output / f"{name}-seed0" / "log.jsonl").read_text().splitlines()
+        values = [f"{json.loads(line)['mIoU']:.2f}" for line in log]
+        assert rows[f"| {title}"][1:] == ["1", values[0], f"{values[1]} |"]
+        best = read_weights(output / f"{name}-seed0" / "best.safetensors")
+        assert best.config["label_set"]["categories"] == list(fine_tuning.GROUPS)
+    with Image.open(output / "fine-tuning.png") as drawn:
+        assert len(drawn.convert("RGB").getcolors(2**20)) > 10
+    monkeypatch.setattr(fine_tuning, "Trainer", fail)
+    assert run("--weights", weights) == text
+    with pytest.raises(SystemExit, match=r"error: the run in .* has steps 2, not 3"):
+        run("--weights", weights, "--steps", 3)
+
+
+def test_backbone_is_a_start_where_there_is_one(tmp_path):
+    arguments = fine_tuning.parse_arguments(
+        ["--root", "c", "--output", str(tmp_path), "--weights-backbone", "b.safetensors"]
+    )
+    found = fine_tuning.recipes(arguments)
+    assert list(found) == list(fine_tuning.STARTS)
+    started = [(one.weights, one.weights_backbone) for one in found.values()]
+    assert started == [("DEFAULT", ""), ("", "b.safetensors"), ("", "")]
+    assert len({one.steps for one in found.values()}) == 1
