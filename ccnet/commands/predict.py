@@ -48,7 +48,6 @@ from tqdm import tqdm
 
 from ccnet.classes import CAMVID
 from ccnet.command_line import ArgumentParser
-from ccnet.commands.video import check_clip, segment_clip, video_of
 from ccnet.console import prepare_console, printable
 from ccnet.datasets import StreetScenes
 from ccnet.deployment.optimized.command_line import add_optimize_option
@@ -62,7 +61,6 @@ from ccnet.inference.image_files import find_jobs
 from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import read_origin, save_marked
 from ccnet.inference.memory import DEFAULT_LIMIT
-from ccnet.inference.video import is_video_name
 from ccnet.prediction_run.command_line import (
     add_run_options,
     refuse_run_options,
@@ -73,6 +71,8 @@ from ccnet.prediction_run.records import NAME
 from ccnet.prediction_run.report import Report
 from ccnet.prediction_run.run import Run, found_by_rank_zero
 from ccnet.prediction_run.stages import Picture, Stages
+from ccnet.video import is_video_name
+from ccnet.video.command_line import check_clip, segment_clip, video_of
 from ccnet.zoo import NETWORK_NAMES
 
 DEMO_SEED = 20181128

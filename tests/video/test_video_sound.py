@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from clips import STEADY, Network, read, record, sound_of
 
-from ccnet.inference.video import segment_video
+from ccnet.video import segment_video
 
 COPIED = [
     ("aac", "clip.mp4", "out.mp4"),

@@ -8,10 +8,10 @@ import pytest
 from clips import STEADY, Network, read, record, record_sound
 from PIL import Image
 
-from ccnet.commands import video as command
 from ccnet.console import ending_on_signals
-from ccnet.inference.video import segment_video
-from ccnet.inference.video_writing import VideoWriter
+from ccnet.video import command_line as command
+from ccnet.video import segment_video
+from ccnet.video.writing import VideoWriter
 
 
 def test_interrupted_run_keeps_what_it_has(tmp_path, caplog):

@@ -19,9 +19,9 @@ from clips import (
     turn,
 )
 
-from ccnet.commands import video as command
 from ccnet.inference import Segmentation
-from ccnet.inference.video import is_video_name, segment_video
+from ccnet.video import command_line as command
+from ccnet.video import is_video_name, segment_video
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from ccnet.console import ENDS, ending_on_second_interrupt, ending_on_signals, printable
 from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol
-from ccnet.inference.video import Segmenter, check_video, is_video_name, segment_video
+from ccnet.video.film import Segmenter, check_video, is_video_name, segment_video
 
 
 def video_of(arguments: argparse.Namespace) -> Path | None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnet.inference.video_reading import Picture, main_stream, reason_in
-from ccnet.inference.video_sound import SoundCopy
+from ccnet.video.reading import Picture, main_stream, reason_in
+from ccnet.video.sound import SoundCopy
 
 logger = logging.getLogger(__name__)
 

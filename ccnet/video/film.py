@@ -16,9 +16,9 @@ from ccnet.files import atomic_write, irregularity, user_path
 from ccnet.inference.memory import DEFAULT_LIMIT
 from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.result import Segmentation
-from ccnet.inference.video_reading import expected_pictures, open_video, pictures_of
-from ccnet.inference.video_writing import ENCODERS, VideoWriter
 from ccnet.schema import shown
+from ccnet.video.reading import expected_pictures, open_video, pictures_of
+from ccnet.video.writing import ENCODERS, VideoWriter
 
 logger = logging.getLogger(__name__)
 
