@@ -62,7 +62,7 @@ ORDERS = {
     ],
     "visualization": [
         *("palettes", "legend", "labels", "notebook"),
-        *("attention", "paths", "record", "heat", "marks", "attention_figure"),
+        *("attention", "attention_paths", "record", "heat", "marks", "attention_figure"),
     ],
     "inference": [
         *(

@@ -27,9 +27,9 @@ from ccnet.visualization import (
     heat_opacity,
     notable_sources,
 )
+from ccnet.visualization.attention_paths import Path as Way
+from ccnet.visualization.attention_paths import Source
 from ccnet.visualization.heat import to_picture
-from ccnet.visualization.paths import Path as Way
-from ccnet.visualization.paths import Source
 
 KEPT = 256 * 2**20
 """Bytes of views that are kept."""

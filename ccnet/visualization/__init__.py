@@ -2,6 +2,12 @@
 
 from ccnet.visualization.attention import capture_queries_and_keys, map_position
 from ccnet.visualization.attention_figure import attention_figure, draw_attention
+from ccnet.visualization.attention_paths import (
+    carried_shares,
+    notable_sources,
+    paths,
+    strongest_sources,
+)
 from ccnet.visualization.heat import (
     HEAT_DECADES,
     HeatScale,
@@ -13,7 +19,6 @@ from ccnet.visualization.heat import (
 from ccnet.visualization.labels import colorize, overlay
 from ccnet.visualization.marks import mark_pixel
 from ccnet.visualization.palettes import display_colors, least_differences
-from ccnet.visualization.paths import carried_shares, notable_sources, paths, strongest_sources
 from ccnet.visualization.record import AttentionRecord, record_attention
 
 __all__ = [

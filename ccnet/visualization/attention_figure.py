@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ccnet.schema import shown
+from ccnet.visualization.attention_paths import Source, notable_sources
 from ccnet.visualization.heat import HEAT_DECADES, HeatScale, heat_colors, heat_overlay, to_picture
 from ccnet.visualization.marks import (
     Font,
@@ -19,7 +20,6 @@ from ccnet.visualization.marks import (
     mark_pixel,
     mark_way,
 )
-from ccnet.visualization.paths import Source, notable_sources
 from ccnet.visualization.record import AttentionRecord, record_attention
 
 INK, GAP, COLUMNS = "#222222", 12, 2

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ccnet.attention import attention_map
 from ccnet.visualization.attention import capture_queries_and_keys, map_position, nearest
-from ccnet.visualization.paths import Loop, Path, Position, Source, paths
+from ccnet.visualization.attention_paths import Loop, Path, Position, Source, paths
 
 
 @dataclass(frozen=True)
