@@ -16,7 +16,7 @@ from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
 from ccnet.economy import economise, is_watched
 from ccnet.freezing import Freezable
 from ccnet.heads import FCNHead, RCCAHead
-from ccnet.inference.memory import Footprint, count_footprint
+from ccnet.inference.footprint import Footprint, count_footprint
 from ccnet.inference.prediction import TRAINING_SIZE, PredictionMixin
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.options import ANY_SIZE, check_options, named_options, options_of

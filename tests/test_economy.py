@@ -13,7 +13,8 @@ from ccnet.attention import CrissCrossAttention2d
 from ccnet.backbones.resnet import Stage
 from ccnet.economy import choice
 from ccnet.heads import RCCAHead
-from ccnet.inference.memory import _Ledger, count_footprint, estimate
+from ccnet.inference.footprint import _Ledger, count_footprint
+from ccnet.inference.memory import estimate
 from ccnet.model import CCNet
 from ccnet.norm import InPlaceABN, convert_inplace_abn, convert_sync_batchnorm
 

@@ -70,6 +70,7 @@ ORDERS = {
             "command_line",
             "logits",
             "windows",
+            "footprint",
             "memory",
             "replica",
             "marked_png",

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import FileLike, ImageLike, images_of
-from ccnet.inference.memory import DEFAULT_LIMIT, Footprint, batch_within_limit
+from ccnet.inference.footprint import Footprint
+from ccnet.inference.memory import DEFAULT_LIMIT, batch_within_limit
 from ccnet.inference.protocol import InferenceProtocol, Size
 from ccnet.inference.result import Segmentation
 from ccnet.inference.segment import segment, segment_together

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ccnet.classes import LabelSet
 from ccnet.images import ImageLike
+from ccnet.inference.footprint import Footprint
 from ccnet.inference.forward import Network, Part, parts_of, views_of
-from ccnet.inference.memory import Footprint, refused_without_memory, within_limit
+from ccnet.inference.memory import refused_without_memory, within_limit
 from ccnet.inference.protocol import InferenceProtocol, Size
 from ccnet.inference.result import Segmentation
 from ccnet.inference.windows import whole

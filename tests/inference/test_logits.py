@@ -8,8 +8,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from ccnet.classes import LabelSet
 from ccnet.inference import InferenceProtocol
+from ccnet.inference.footprint import _Ledger
 from ccnet.inference.logits import PixelLogits, column_bands
-from ccnet.inference.memory import _Ledger
 from ccnet.inference.segment import segment
 from ccnet.model import CCNet
 

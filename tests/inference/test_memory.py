@@ -12,14 +12,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from ccnet.classes import LabelSet
 from ccnet.evaluation import evaluate
 from ccnet.inference import InferenceProtocol
-from ccnet.inference.memory import (
-    DEFAULT_LIMIT,
-    GIB,
-    Footprint,
-    _Ledger,
-    count_footprint,
-    estimate,
-)
+from ccnet.inference.footprint import Footprint, _Ledger, count_footprint
+from ccnet.inference.memory import DEFAULT_LIMIT, GIB, estimate
 from ccnet.inference.segment import segment
 from ccnet.model import CCNet
 

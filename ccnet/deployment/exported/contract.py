@@ -65,7 +65,7 @@ class Contract:
         preprocessing: from the pictures to the normalised ones.
         sizes: smallest and largest number, height and width of the pictures in a batch.
         training_size: height and width of the images that the network learnt from; None if unknown.
-        numbers_per_pixel: that a forward pass holds at its peak, see `inference.memory.Footprint`.
+        numbers_per_pixel: that a forward pass holds at its peak: see `inference.footprint`.
         origin: facts about the network that was exported, JSON-able.
     """
 

@@ -29,7 +29,7 @@ from ccnet.deployment.exported.int8.quantization import quantize
 from ccnet.deployment.exported.programs import program_of, trace
 from ccnet.deployment.optimized.network import OptimizedCCNet
 from ccnet.files import atomic_write, irregularity, user_path
-from ccnet.inference.memory import count_footprint
+from ccnet.inference.footprint import count_footprint
 from ccnet.inference.replica import evaluation_replica
 from ccnet.model import CCNet
 from ccnet.options import named_options

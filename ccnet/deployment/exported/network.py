@@ -16,7 +16,7 @@ from ccnet.deployment.exported.formats import format_of, open_file
 from ccnet.deployment.exported.formats.onnx_files import has_openvino
 from ccnet.files import user_path
 from ccnet.images import ImageLike, images_of
-from ccnet.inference.memory import Footprint
+from ccnet.inference.footprint import Footprint
 from ccnet.inference.prediction import PredictionMixin, of_each
 from ccnet.inference.protocol import InferenceProtocol
 from ccnet.inference.result import Segmentation
