@@ -102,8 +102,8 @@ def criss_cross_attention_3d(in_channels, reduction=8):
 def ccnet_resnet18(*, weights="DEFAULT", **config):
     """CCNet on ResNet-18, pretrained on CamVid's eleven classes: 25 MB, bundled, loads offline.
 
-    The model card, `weights/ccnet_resnet18_camvid.md`, states the mean IoU on CamVid val and the
-    command that measures it.
+    The model card, `weights/ccnet_resnet18_camvid.md`, states the mean IoU on CamVid val, the
+    command that measures it, and the licence: for research and non-commercial use.
 
     The model takes a normalised batch (N, 3, H, W) from `model.transforms()`, of any H and W, and
     returns {"out": logits (N, K, H, W)}; in training mode, with an auxiliary head, also "aux".

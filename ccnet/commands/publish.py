@@ -17,6 +17,7 @@ from ccnet.console import prepare_console
 from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
 from ccnet.weights import read_weights, write_weights
+from ccnet.weights.registry import details_of, find_member
 
 
 def parse_arguments(
@@ -27,6 +28,12 @@ def parse_arguments(
     )
     parser.add_argument("trained", type=user_path, help=".safetensors file of a training run")
     parser.add_argument("published", type=user_path, help="file to write")
+    parser.add_argument(
+        "--entry",
+        metavar="NAME",
+        help="registered weights, such as CCNet_ResNet18_Weights.CAMVID, that the file is to be: "
+        "it gets their configuration and details",
+    )
     return parser.parse_args(argv)
 
 
@@ -48,8 +55,13 @@ def publish(arguments: argparse.Namespace) -> None:
     }
     if not all(tensor.isfinite().all() for tensor in state_dict.values()):
         raise ValueError(f"{arguments.trained} has weights that are not finite in float16")
-    config = {**trained.config, "aux_channels": 0}
-    published = replace(trained, state_dict=state_dict, config=config)
+    published = replace(
+        trained, state_dict=state_dict, config={**trained.config, "aux_channels": 0}
+    )
+    if arguments.entry:
+        entry = find_member(arguments.entry)
+        config = CCNet(**entry.meta["config"]).config
+        published = replace(published, config=config, details=details_of(entry))
     model = CCNet.from_weights(published)
     write_weights(arguments.published, published)
     print(f"file        {arguments.published} ({arguments.published.stat().st_size / 1e6:.1f} MB)")

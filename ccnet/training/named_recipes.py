@@ -43,6 +43,26 @@ RECIPES = {
         validate_every=8000,
     ),
     "camvid-r18": Recipe(scenes=64),
+    # The bundled weights (weights/README.md): needs LabelMeFacade as --mix-root, and as
+    # --weights-backbone what `ccnet pretrain` has made.
+    "streets-r18": Recipe(
+        mix="labelmefacade=0.4,street-scenes=0.06",
+        scenes=5000,
+        size_factor=1.5,
+        output_stride=16,
+        steps=2800,
+        scale_low=0.7,
+        scale_high=1.7,
+        gamma=0.5,
+        blur=1.0,
+        noise=8.0,
+        learning_rate=8e-4,
+        weight_decay=0.05,
+        average_decay=0.998,
+        class_weights="pole=3,sign symbol=2.5,pedestrian=2.2,bicyclist=2,fence=1.8,car=1.3,"
+        "pavement=1.3",
+        validate_every=700,
+    ),
     # Small, uncropped scenes: trains in some minutes on a CPU.
     "street-scenes-r18": Recipe(
         dataset="street-scenes",

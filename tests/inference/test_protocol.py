@@ -83,7 +83,7 @@ def test_protocols_that_fit_into_the_same_box_are_equal():
 def test_protocols_of_the_registry():
     protocols = [member.meta["protocol"] for choice in REGISTRY.values() for member in choice]
     assert {protocol.windows for protocol in protocols} == {None, ((769, 769), (513, 513))}
-    assert {protocol.box for protocol in protocols} == {None, (2048, 512)}
+    assert {protocol.box for protocol in protocols} == {None, (2048, 512), (720, 540)}
     assert all(protocol.scales == (1.0,) and not protocol.flip for protocol in protocols)
 
 

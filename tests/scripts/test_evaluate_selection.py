@@ -65,7 +65,7 @@ def facades(tmp_path):
     for index in range(3):
         image = np.random.default_rng(index).integers(0, 256, (32, 48, 3), np.uint8)
         Image.fromarray(image).save(root / "images" / f"{index}.jpg")
-        labels = model.predict(root / "images" / f"{index}.jpg", fit=None).labels.clone()
+        labels = model.predict(root / "images" / f"{index}.jpg").labels.clone()
         labels[torch.isin(labels, torch.tensor([2, 6, 7, 9, 10]))] = 255
         labels[0] = 255 if index else 8
         Image.fromarray(labels.numpy()).save(root / "masks" / f"{index}.png")

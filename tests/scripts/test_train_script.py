@@ -195,7 +195,8 @@ def test_every_field_of_a_recipe_has_an_option():
             expected[name] = next(choice for choice in CHOICES[name] if choice != usual)
         else:
             text = {"freeze_backbone": "all", "mix": "folder=0.5"}.get(name, "DEFAULT")
-            expected[name] = text if usual == "" else type(usual)(usual + 1)
+            larger = usual if usual == "" else usual + (0.5 if name == "average_decay" else 1)
+            expected[name] = text if usual == "" else type(usual)(larger)
         arguments += [flag, str(expected[name])]
     parsed = train.parse_arguments(arguments)
     assert expected.keys() <= vars(parsed).keys()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import convert_checkpoint
 import publish_weights
 import pytest
+import torch
 from hub_server import uploads
 from small_runs import Scenes
 
@@ -22,7 +23,7 @@ DETAILS = {
     "license": LICENCE,
     "source": CCNet_ResNet18_Weights.CAMVID.meta["source"],
     "weights": "derived from CCNet_ResNet18_Weights.CAMVID, "
-    "trained on CamVid train and rendered StreetScenes",
+    "trained on CamVid train, LabelMeFacade and rendered StreetScenes",
 }
 RECIPE = replace(
     RECIPES["finetune"],
@@ -111,3 +112,24 @@ def test_pushed_model_has_the_licence(run, hub, monkeypatch):
     assert CCNet.from_pretrained("us/model").card_details == DETAILS
     loaded = ccnet_resnet18(weights="hf://us/model", progress=False)
     assert loaded.card_details == DETAILS
+
+
+def test_file_that_is_to_be_registered_weights_has_their_details(run, monkeypatch, tmp_path):
+    path, entry = tmp_path / "mine.safetensors", CCNet_ResNet18_Weights.CAMVID
+    trained = run[0] / "best.safetensors"
+    run_script(monkeypatch, publish_weights, trained, path, "--entry", str(entry))
+    weights = read_weights(path)
+    assert weights.details == ccnet_resnet18(weights="DEFAULT").card_details
+    assert weights.config == CCNet(**entry.meta["config"]).config
+    assert all(one.dtype == torch.float16 for one in weights.state_dict.values() if one.dim() > 1)
+
+
+def test_unknown_entry_is_named(run, monkeypatch, tmp_path):
+    with pytest.raises(
+        SystemExit, match=r"error: the registry has no CCNet_ResNet18_Weights\.MINE"
+    ):
+        run_script(
+            monkeypatch, publish_weights, run[0] / "best.safetensors", tmp_path / "a.safetensors",
+            "--entry", "CCNet_ResNet18_Weights.MINE",
+        )  # fmt: skip
+    assert not (tmp_path / "a.safetensors").exists()
