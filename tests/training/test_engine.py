@@ -43,7 +43,7 @@ def test_run_leaves_what_is_needed_to_use_repeat_and_resume_it(finished):
     assert (results["step"], results["mIoU"]) == (4, log[-1]["mIoU"])
     assert results["best"] == max(record["mIoU"] for record in log)
     lines, best = (run_dir / "train.log").read_text().splitlines(), 0.0
-    assert lines.pop(0).endswith("96 x 64 pixels, that of the median image to validate on")
+    assert lines.pop(0).endswith("96 x 64 pixels, at which the median image to validate on is seen")
     for line, record in zip(lines, log, strict=True):
         best = max(best, record["mIoU"])
         said = f"step {record['step']} of 4: loss {record['loss']:.3f}, mIoU {record['mIoU']:.2f}"
