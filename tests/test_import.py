@@ -141,6 +141,7 @@ ORDERS = {
     "evaluation": ["splits", "scores", "charts", "reports", "evaluate", "candidates", "data"],
     "training": [
         *(
+            "camera",
             "recipe_fields",
             "recipes",
             "named_recipes",
@@ -152,7 +153,7 @@ ORDERS = {
         *("checkpoint", "trackers", "run_folder", "progress", "changes"),
         *("restoration", "average", "learner", "fingerprint", "history", "learnt_size"),
         *("import_path", "transform_name", "alignment", "own_augmentation", "samples"),
-        *("camera", "augmentation", "order", "data"),
+        *("augmentation", "order", "data"),
         *("optimization", "holdout", "objective", "setup", "summary", "monitor", "engine"),
         *("class_folder", "classification", "pretraining"),
     ],

@@ -14,12 +14,10 @@ from ccnet.distributed import rank_zero_first
 from ccnet.inference.marked_png import Origin
 from ccnet.inference.memory import GIB
 from ccnet.model import CCNet
+from ccnet.prediction_run.pipeline import PIXEL_BYTES
 from ccnet.prediction_run.stages import Stages
 from ccnet.weights.serialization import fingerprint
 from ccnet.zoo import find_builder
-
-PICTURE_BYTES = 32
-"""Bytes for each pixel that reading a picture and drawing its overlay take, but the network."""
 
 
 def load(arguments: argparse.Namespace, options: dict[str, Any], device: torch.device) -> Stages:
@@ -54,7 +52,7 @@ def load(arguments: argparse.Namespace, options: dict[str, Any], device: torch.d
 def pictures_within(memory_limit: float) -> Iterator[None]:
     """Has Pillow refuse pictures that would take more GiB inside, beyond twice its own number."""
     before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = max(2, int(memory_limit * GIB / PICTURE_BYTES)) // 2
+    Image.MAX_IMAGE_PIXELS = max(2, int(memory_limit * GIB / PIXEL_BYTES)) // 2
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ PIXELS = 2**24
 """Pixels in flight for each worker: beyond, a picture waits for the others."""
 
 PIXEL_BYTES = 32
-"""About what one of them takes, but for the network."""
+"""About what reading one of them, and drawing its overlay, take; the network comes on top."""
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """Errors of a disk on which the next picture will not find room either."""

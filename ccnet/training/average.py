@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage:
@@ -35,7 +36,7 @@ class WeightAverage:
         """Takes on the weights after a step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         own, new = self._beside(model)
-        torch._foreach_lerp_(own, new, 1 - decay)
+        get_ema_multi_avg_fn(decay)(own, new, step)
 
     @torch.no_grad()
     def exchange(self, model: nn.Module) -> None:

@@ -230,7 +230,7 @@ class Trainer:
     def _validate(self, monitor: Monitor) -> None:
         """Validates the weights of this step, which are already in a checkpoint."""
         stopped = Terminated(f"stopped while validating; checkpoint saved at step {self.step}")
-        sizes: list[torch.Size] = []
+        sizes, protocol = list[torch.Size](), self.recipe.protocol()
 
         def show(index: int, result: Segmentation, _: Scores) -> None:
             sizes.append(result.labels.shape)
@@ -239,15 +239,15 @@ class Trainer:
                 raise stopped
 
         with suppress(Terminated), autocast(self.device, self.recipe.precision):
-            sets: Any = self.model, self.val_set
-            confusion = own_confusion(*sets, protocol=self.recipe.protocol(), each=show)
+            val_set: Any = self.val_set
+            confusion = own_confusion(self.model, val_set, protocol=protocol, each=show)
         if any(distributed.all_gather(self.termination.requested)):
             raise stopped
         confusion = distributed.all_reduce_sum(confusion.to(self.device)).cpu()
         scores = Scores(confusion, self.model.label_set)
         if math.isnan(scores.miou):
             raise ValueError("the validation set has no labelled pixels")
-        learn_size(self.model, sizes, self.recipe.protocol())
+        learn_size(self.model, sizes, protocol)
         if scores.miou > self.history.best:
             self._save_weights()
         with saving(self.history.path):

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def learn_size(
     model: PredictionMixin,
     sizes: Iterable[Sequence[int]],
-    protocol: InferenceProtocol = InferenceProtocol(),  # noqa: B008
+    protocol: InferenceProtocol,
 ) -> None:
     """Sets a network's training size to that at which it sees the median image, by area.
 

@@ -9,6 +9,7 @@ from ccnet.backbones import check_name
 from ccnet.inference.protocol import MOST_SCALE, InferenceProtocol
 from ccnet.options import named_options
 from ccnet.schema import shown
+from ccnet.training.camera import blur_radius
 from ccnet.training.recipe_fields import (
     as_shares,
     as_text,
@@ -210,7 +211,7 @@ class Recipe:
                 f"{MOST_PIXELS} pixels"
             )
         shorter = min(self.crop_height, self.crop_width)
-        if math.ceil(3 * self.blur) >= shorter:  # what the kernel reaches
+        if blur_radius(self.blur) >= shorter:
             raise ValueError(
                 f"blur {self.blur:g} is too much for crops of {self.crop_height}x{self.crop_width} "
                 f"pixels: at most {(shorter - 1) // 3}"

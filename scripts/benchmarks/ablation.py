@@ -13,7 +13,6 @@ also the time of a step on crops, and the memory that it keeps for backward (OUT
 
 import argparse
 import json
-import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,22 +22,21 @@ from typing import Any
 
 import torch
 from live_memory import kept_for_backward
+from runs import add_run_options, in_short, told_in_a_line, write_text
 from torch import Tensor, nn
 
 from ccnet.baselines import NonLocalBlock2d
 from ccnet.classes import LabelSet
-from ccnet.console import prepare_console
 from ccnet.evaluation import evaluate
-from ccnet.files import atomic_write, user_path
+from ccnet.files import user_path
 from ccnet.model import CCNet
 from ccnet.training.changes import refuse_changes
-from ccnet.training.command_line import add_recipe_options, given_fields, option_groups
+from ccnet.training.command_line import given_fields
 from ccnet.training.engine import Trainer
 from ccnet.training.named_recipes import RECIPES
 from ccnet.training.objective import make_objective, prepare
-from ccnet.training.recipes import CHOICES, Recipe
+from ccnet.training.recipes import Recipe
 from ccnet.training.setup import build_model, open_datasets
-from ccnet.training.termination import Terminated
 
 OWN_VALIDATION = ("camvid", "cityscapes", "street-scenes")
 """Data sets with images to validate on beside those that are left out."""
@@ -189,23 +187,15 @@ def as_markdown(
     return "\n".join(lines) + "\n"
 
 
-def in_short(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return "".join(f"{value:.2f}" for value in values) or "-"
-    return f"{statistics.mean(values):.2f} ({min(values):.2f} - {max(values):.2f})"
-
-
 def write_json(path: Path, value: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_table(
     arguments: argparse.Namespace, cost: Mapping[str, Mapping[str, float]] | None = None
 ) -> str:
     text = as_markdown(arguments, cost)
-    with atomic_write(arguments.output / "ablation.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(arguments.output / "ablation.md", text)
     return text
 
 
@@ -214,16 +204,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--output", type=user_path, required=True, help="folder of the runs and the table")
     add("--recipe", choices=RECIPES, default="camvid-r18", help="(default: %(default)s)")
     add("--root", type=user_path, help="folder of the data set; rendered scenes need none")
     add("--mix-root", type=user_path, action="append", default=[], help="as of ccnet train")
-    add("--seeds", type=int, default=3, metavar="N", help="runs of each row (default: 3)")
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(default: all)")
     add("--rounds", type=int, default=5, metavar="N", help="timed steps (default: 5)")
-    add("--workers", type=int, default=1, metavar="N", help="data-loading processes (default: 1)")
-    add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
-    add_recipe_options(option_groups(parser, Recipe), Recipe, CHOICES)
+    add_run_options(parser)
     arguments = parser.parse_args(argv)
     given = {"precision": "float32", **given_fields(arguments, Recipe)}
     recipe = replace(RECIPES[arguments.recipe], **given)
@@ -232,9 +218,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    prepare_console()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
+    with told_in_a_line():
         arguments = parse_arguments(argv)
         for name, recipe, run_dir in runs(arguments):
             if scores_of(run_dir, recipe) is None:
@@ -243,10 +227,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         cost = costs(arguments)
         write_json(arguments.output / "costs.json", cost)
         print(write_table(arguments, cost))
-    except (Terminated, KeyboardInterrupt) as stop:
-        print(f"{stop or 'stopped'}; the same command goes on")
-    except (OSError, ValueError, FloatingPointError) as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -7,37 +7,34 @@ Of the images of CamVid's train split whose names contain a part, some, evenly s
 on, all others are validated on, with four classes: drivable, vehicles, people, rest. For an honest
 figure, the weights must not have learnt from these images. Each run has a folder of its own in
 OUTPUT and is one of the ordinary trainer, with the recipe "finetune"; finished runs are not
-repeated. OUTPUT gets fine-tuning.md, mean and range over seeds of the mIoU at the last step, and
-fine-tuning.png, the mIoU after each validation.
+repeated. OUTPUT gets fine-tuning.md, mean and range over seeds of the mIoU at the first, the middle
+and the last validation, and fine-tuning.png, the mIoU at all of them.
 """
 
 import argparse
 import json
-import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from ablation import in_short
+from runs import add_run_options, in_short, told_in_a_line, write_text
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision import tv_tensors
 
 from ccnet.classes import CAMVID, IGNORE_INDEX, LabelSet
-from ccnet.console import prepare_console
 from ccnet.datasets import CamVid, Sample
 from ccnet.datasets.selection import select
 from ccnet.files import atomic_write, user_path
 from ccnet.training.changes import refuse_changes
-from ccnet.training.command_line import add_recipe_options, given_fields, option_groups
+from ccnet.training.command_line import given_fields
 from ccnet.training.engine import Trainer
 from ccnet.training.named_recipes import RECIPES
-from ccnet.training.recipes import CHOICES, Recipe
+from ccnet.training.recipes import Recipe
 from ccnet.training.setup import build_model
-from ccnet.training.termination import Terminated
 
 GROUPS = {
     "drivable": ("road",),
@@ -55,6 +52,9 @@ STARTS = {
     "scratch": "noise",
 }
 """What a run starts from, by the names of their folders."""
+
+Curves = dict[str, list[list[dict[str, Any]]]]
+"""The validations of runs, by what they started from."""
 
 
 class Grouped(Dataset[Sample]):
@@ -98,6 +98,14 @@ def recipes(arguments: argparse.Namespace) -> dict[str, Recipe]:
     return {**found, "scratch": replace(base, weights="", weights_backbone="")}
 
 
+def runs(arguments: argparse.Namespace) -> Iterator[tuple[str, Recipe, Path]]:
+    """Yields the start, the recipe and the folder of each run, all starts of a seed first."""
+    first = arguments.base.seed
+    for seed in range(first, first + arguments.seeds):
+        for name, recipe in recipes(arguments).items():
+            yield name, replace(recipe, seed=seed), arguments.output / f"{name}-seed{seed}"
+
+
 def log_of(run_dir: Path) -> list[dict[str, Any]]:
     """Returns the validations of a run."""
     return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
@@ -121,21 +129,18 @@ def train(recipe: Recipe, run_dir: Path, arguments: argparse.Namespace) -> None:
     Trainer(model, *sets, recipe, run_dir, **options).run()
 
 
-def curves_of(arguments: argparse.Namespace) -> dict[str, list[list[dict[str, Any]]]]:
+def curves_of(arguments: argparse.Namespace) -> Curves:
     """Returns the validations of each run so far, by its start."""
-    found: dict[str, list[list[dict[str, Any]]]] = {}
-    for seed in range(arguments.seeds):
-        for name in recipes(arguments):
-            run_dir = arguments.output / f"{name}-seed{seed}"
-            if (run_dir / "results.json").is_file():
-                found.setdefault(name, []).append(log_of(run_dir))
+    found: Curves = {}
+    for name, _, run_dir in runs(arguments):
+        if (run_dir / "results.json").is_file():
+            found.setdefault(name, []).append(log_of(run_dir))
     return found
 
 
-def as_markdown(arguments: argparse.Namespace) -> str:
+def as_markdown(arguments: argparse.Namespace, curves: Curves) -> str:
     """Formats what was run so far."""
     base: Recipe = arguments.base
-    curves = curves_of(arguments)
     steps = [record["step"] for record in next(iter(curves.values()))[0]]
     shown = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
     lines = [
@@ -147,29 +152,29 @@ def as_markdown(arguments: argparse.Namespace) -> str:
         f"| start | seeds |{''.join(f' step {step} |' for step in shown)}",
         f"| --- | ---: |{' ---: |' * len(shown)}",
     ]
-    for name, runs in curves.items():
-        values = [[r["mIoU"] for run in runs for r in run if r["step"] == step] for step in shown]
+    for name, logs in curves.items():
+        values = [[r["mIoU"] for log in logs for r in log if r["step"] == step] for step in shown]
         lines.append(
-            f"| {STARTS[name]} | {len(runs)} | {' | '.join(in_short(one) for one in values)} |"
+            f"| {STARTS[name]} | {len(logs)} | {' | '.join(in_short(one) for one in values)} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def plot(arguments: argparse.Namespace) -> None:
+def plot(path: Path, curves: Curves) -> None:
     """Draws the mean mIoU over the steps, and its range over seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="mIoU, %")
-    for name, runs in curves_of(arguments).items():
-        steps = [record["step"] for record in runs[0]]
-        values = [[run[index]["mIoU"] for run in runs] for index in range(len(steps))]
+    for name, logs in curves.items():
+        steps = [record["step"] for record in logs[0]]
+        values = [[log[index]["mIoU"] for log in logs] for index in range(len(steps))]
         (line,) = axes.plot(steps, [statistics.mean(one) for one in values], label=STARTS[name])
         low, high = [min(one) for one in values], [max(one) for one in values]
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.grid(alpha=0.3)
     axes.legend(title="start")
-    with atomic_write(arguments.output / "fine-tuning.png") as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
 
 
@@ -178,14 +183,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--output", type=user_path, required=True, help="folder of the runs, table and plot")
     add("--root", type=user_path, required=True, help="folder of CamVid")
     add("--only", default="0006R0", metavar="PARTS", help="(default: %(default)s)")
     add("--images", type=int, default=20, metavar="N", help="to train on (default: %(default)s)")
-    add("--seeds", type=int, default=3, metavar="N", help="runs of each start (default: 3)")
-    add("--workers", type=int, default=1, metavar="N", help="data-loading processes (default: 1)")
-    add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
-    add_recipe_options(option_groups(parser, Recipe), Recipe, CHOICES)
+    add_run_options(parser)
     arguments = parser.parse_args(argv)
     given = {"validate_every": 25, **given_fields(arguments, Recipe)}
     arguments.weights = given.pop("weights", "DEFAULT")
@@ -194,23 +195,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    prepare_console()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
+    with told_in_a_line():
         arguments = parse_arguments(argv)
-        for seed in range(arguments.seeds):
-            for name, recipe in recipes(arguments).items():
-                run_dir = arguments.output / f"{name}-seed{seed}"
-                train(replace(recipe, seed=seed), run_dir, arguments)
-                text = as_markdown(arguments)
-                with atomic_write(arguments.output / "fine-tuning.md") as temporary:
-                    temporary.write_text(text, encoding="utf-8")
-                plot(arguments)
+        for _, recipe, run_dir in runs(arguments):
+            train(recipe, run_dir, arguments)
+            curves = curves_of(arguments)
+            text = as_markdown(arguments, curves)
+            write_text(arguments.output / "fine-tuning.md", text)
+            plot(arguments.output / "fine-tuning.png", curves)
         print(text)
-    except (Terminated, KeyboardInterrupt) as stop:
-        print(f"{stop or 'stopped'}; the same command goes on")
-    except (OSError, ValueError, FloatingPointError) as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

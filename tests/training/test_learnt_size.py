@@ -15,6 +15,7 @@ from small_runs import (
     trainer,
 )
 
+from ccnet.inference import InferenceProtocol
 from ccnet.training.checkpoint import save_checkpoint
 from ccnet.training.learnt_size import learn_size
 
@@ -31,7 +32,7 @@ from ccnet.training.learnt_size import learn_size
 )
 def test_it_is_the_size_of_the_image_in_the_middle(sizes, size):
     model = small_model()
-    learn_size(model, sizes)
+    learn_size(model, sizes, InferenceProtocol())
     assert model.training_size == size
 
 
