@@ -34,8 +34,8 @@ HOW_TO_READ = (
     "Ring: the pixel. Boxes: the strongest sources of its attention, with their share and the "
     "class predicted there; the strongest is magnified. Arrows: the way that its information "
     "takes, one hop along a row or a column for each loop. Lines: all that one loop can reach.",
-    "That one distant place of another class gives nearly everything is no mistake: attention adds "
-    "context to what the pixel itself shows, and does not outline objects.",
+    "A distant source, or one of another class, is no mistake: attention adds context to what the "
+    "pixel itself shows, and does not outline objects.",
 )
 """Sentences under the figure."""
 
