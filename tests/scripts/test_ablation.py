@@ -72,6 +72,16 @@ def test_every_row_is_trained_measured_and_not_repeated(run, tmp_path, monkeypat
         run("--steps", 3)
 
 
+def test_costs_are_those_of_the_precision_that_is_chosen(run, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(
+        ablation, "choose_precision", lambda *given: chosen.append(given) or "bfloat16"
+    )
+    run("--only", "r1", "--seeds", 1, "--precision", "auto")
+    assert [precision for precision, *_ in chosen] == ["auto"]
+    assert json.loads((tmp_path / "costs.json").read_text())["r1"]["kept"] > 0
+
+
 def test_non_local_block_starts_as_the_module_whose_place_it_takes():
     recipe = dataclasses.replace(RECIPES["street-scenes-r18"], recurrence=1)
     with small_backbones():
@@ -103,6 +113,14 @@ def test_stopped_ablation_goes_on(run, tmp_path, monkeypatch):
         assert re.fullmatch(r"\d+\.\d\d \(\d+\.\d\d - \d+\.\d\d\)", table[name][1])
     recipe = json.loads((tmp_path / "r1-seed1" / "recipe.json").read_text())
     assert (recipe["seed"], recipe["size_factor"]) == (1, 0.5)
+    saved, results = (
+        json.loads((tmp_path / "r1-seed1" / name).read_text())
+        for name in ("ablation.json", "results.json")
+    )
+    assert saved["miou"]["left out: scene-000001"] == pytest.approx(results["mIoU"])
+    del saved["recipe"]["average_decay"]  # as of an earlier version
+    (tmp_path / "r1-seed1" / "ablation.json").write_text(json.dumps(saved))
+    assert rows_of(run(*options))["R = 1"][1] == table["R = 1"][1]
     options = (*options, "--leave-out", "paris")
     with pytest.raises(SystemExit, match=r"error: the run in .* has leave_out 'scene-000001', not"):
         run(*options)
