@@ -141,8 +141,8 @@ def as_markdown(arguments: argparse.Namespace, curves: Curves) -> str:
     lines = [
         f"mIoU of {', '.join(GROUPS)} in percent, mean (lowest - highest) over seeds: "
         f"{arguments.images} images of {arguments.only} to train on, {base.steps} steps of "
-        f"{base.batch_size} crops, the others to validate on; the weights of that step, which "
-        "nothing was chosen on.",
+        f"{base.batch_size} crops, the others to validate on, at {base.size_factor:g} times their "
+        "size; the weights of that step, which nothing was chosen on.",
         "",
         f"| start | seeds |{''.join(f' step {step} |' for step in shown)}",
         f"| --- | ---: |{' ---: |' * len(shown)}",

@@ -69,6 +69,7 @@ def test_every_start_is_run_once_and_drawn(run, tmp_path, monkeypatch):
     weights = tmp_path / "whole.safetensors"
     write_weights(weights, model.to_weights())
     text = run("--weights", weights)
+    assert "2 steps of 2 crops, the others to validate on, at 1 times their size;" in text
     rows = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines()}
     assert list(rows)[2:] == ["| start", "| ---", "| the weights", "| noise"]
     output = tmp_path / "output"
