@@ -16,7 +16,7 @@ Label ids are written to a folder that is new or empty.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -123,13 +123,14 @@ def measure(
     label_ids: Path | None,
 ) -> Report:
     """Evaluates weights; writes label ids if a folder for them is given."""
-    mious, sizes = {}, set()
+    mious, sizes = {}, set[tuple[int, int]]()
     hidden = True if rank() else None
     with tqdm(total=len(own_indices(len(data.names))), unit="image", disable=hidden) as bar:
 
         def each(index: int, result: Segmentation, scores: Scores) -> None:
             mious[index] = scores.miou
-            sizes.add(tuple(result.labels.shape))
+            height, width = result.labels.shape
+            sizes.add((height, width))
             if label_ids:
                 path = label_ids / f"{data.names[index]}.png"
                 save_label_ids(result.labels, data.label_set, path)
@@ -150,7 +151,23 @@ def measure(
         images=[(name, mious[index]) for index, name in enumerate(data.names)],
         published=candidate.published(data.title, protocol),
         misfit=data.misfit(sizes, int(scores.confusion.sum())),
+        note="" if candidate.meta else size_note(model, protocol, sizes),
         environment=environment,
+    )
+
+
+def size_note(
+    model: ccnet.CCNet, protocol: InferenceProtocol, sizes: Iterable[tuple[int, int]]
+) -> str:
+    """Says how `predict` shows images to the network, if none of these sizes was shown so."""
+    own = model.default_protocol
+    asked = protocol.box is not None or protocol.scales != (1.0,)
+    if own.box is None or asked or any(own.view_size(size) == size for size in sizes):
+        return ""
+    long, short = own.box
+    return (
+        f"the network learnt at {long}x{short} pixels, and saw no image at that size: "
+        f"--fit {long},{short} --antialias shows them as `predict` does"
     )
 
 

@@ -16,8 +16,12 @@ from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console
 from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
+from ccnet.schema import shown
 from ccnet.weights import read_weights, write_weights
 from ccnet.weights.registry import details_of, find_member
+
+FREE = {"aux_channels", "backbone_options", "dropout", "training_size"}
+"""Arguments of a network that its tensors do not depend on: an entry may have others."""
 
 
 def parse_arguments(
@@ -58,11 +62,17 @@ def publish(arguments: argparse.Namespace) -> None:
     published = replace(
         trained, state_dict=state_dict, config={**trained.config, "aux_channels": 0}
     )
+    model = CCNet.from_weights(published)
     if arguments.entry:
         entry = find_member(arguments.entry)
         config = CCNet(**entry.meta["config"]).config
+        for name in sorted(config.keys() - FREE):
+            if model.config[name] != config[name]:
+                found, needed = shown(model.config[name]), shown(config[name])
+                raise ValueError(
+                    f"{arguments.trained} cannot be {entry}: its {name} is {found}, not {needed}"
+                )
         published = replace(published, config=config, details=details_of(entry))
-    model = CCNet.from_weights(published)
     write_weights(arguments.published, published)
     print(f"file        {arguments.published} ({arguments.published.stat().st_size / 1e6:.1f} MB)")
     print(f"sha256      {sha256_of(arguments.published)}")

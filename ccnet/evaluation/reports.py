@@ -35,6 +35,7 @@ class Report:
         images: name and mIoU, in percent, of every image.
         published: the registry's mIoU in percent, and who measured it; None if there is none.
         misfit: how the images differ from those of the published mIoU; empty if they do not.
+        note: what else is to be known of the figures; empty for nothing.
         environment: versions, device and so on.
     """
 
@@ -45,6 +46,7 @@ class Report:
     images: Sequence[tuple[str, float]]
     published: tuple[float, str] | None = None
     misfit: str = ""
+    note: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -81,6 +83,7 @@ class Report:
             if self.misfit:
                 difference = f"not comparable: {self.misfit}"
             lines += [f"published mIoU {figure:.2f} % ({whose}), {difference}"]
+        lines += [f"note: {self.note}"] if self.note else []
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -254,8 +254,11 @@ class Recipe:
         return [(self.dataset, 1 - sum((share for _, share in others), Fraction())), *others]
 
     def protocol(self) -> InferenceProtocol:
-        """Returns how images are validated: whole, at `size_factor` times their size."""
-        return InferenceProtocol(scales=(self.size_factor,))
+        """Returns how images are validated: whole, at `size_factor` times their size.
+
+        They are reduced through a low-pass filter, as crops are and as `predict` reduces images.
+        """
+        return InferenceProtocol(scales=(self.size_factor,), antialias=self.size_factor < 1)
 
 
 def with_later_fields(saved: Mapping[str, object]) -> dict[str, object]:

@@ -35,7 +35,8 @@ from ccnet.training.command_line import given_fields
 from ccnet.training.engine import Trainer
 from ccnet.training.named_recipes import RECIPES
 from ccnet.training.objective import make_objective, prepare
-from ccnet.training.recipes import Recipe
+from ccnet.training.precision import choose_precision
+from ccnet.training.recipes import Recipe, with_later_fields
 from ccnet.training.setup import build_model, open_datasets
 
 OWN_VALIDATION = ("camvid", "cityscapes", "street-scenes")
@@ -99,7 +100,7 @@ def scores_of(run_dir: Path, recipe: Recipe) -> dict[str, float] | None:
     if not path.is_file():
         return None
     saved = json.loads(path.read_text(encoding="utf-8"))
-    refuse_changes(run_dir, saved["recipe"], asdict(recipe))
+    refuse_changes(run_dir, with_later_fields(saved["recipe"]), asdict(recipe))
     scores: dict[str, float] = saved["miou"]
     return scores
 
@@ -121,7 +122,14 @@ def train(name: str, recipe: Recipe, run_dir: Path, arguments: argparse.Namespac
 
 def costs(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Measures a forward and backward pass of each variant, in turns: MiB kept, and seconds."""
-    recipe = replace(arguments.base, balance_classes=False, class_weights="", compile=False)
+    precision = choose_precision(arguments.base.precision, arguments.device, None)
+    recipe = replace(
+        arguments.base,
+        precision=precision,
+        balance_classes=False,
+        class_weights="",
+        compile=False,
+    )
     size = recipe.batch_size // recipe.accumulation, recipe.crop_height, recipe.crop_width
     images = torch.randint(256, (size[0], 3, *size[1:]), dtype=torch.uint8)
     _, _, label_set = open_datasets(recipe, arguments.root, mix_roots=arguments.mix_root)

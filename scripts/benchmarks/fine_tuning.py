@@ -15,7 +15,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from ccnet.classes import CAMVID, IGNORE_INDEX, LabelSet
 from ccnet.datasets import CamVid, Sample
 from ccnet.datasets.selection import select
 from ccnet.files import atomic_write, user_path
-from ccnet.training.changes import refuse_changes
 from ccnet.training.command_line import given_fields
 from ccnet.training.engine import Trainer
 from ccnet.training.named_recipes import RECIPES
@@ -112,15 +111,11 @@ def log_of(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def train(recipe: Recipe, run_dir: Path, arguments: argparse.Namespace) -> None:
-    """Trains a run, or goes on with it; does nothing if it is finished.
+    """Trains a run, or goes on with it; one that is finished takes no step.
 
     Raises:
-        ValueError: if it has another recipe.
+        ValueError: if it has another recipe or other images.
     """
-    if (run_dir / "results.json").is_file():
-        saved = json.loads((run_dir / "recipe.json").read_text(encoding="utf-8"))
-        refuse_changes(run_dir, {**saved, "precision": recipe.precision}, asdict(recipe))
-        return
     dataset = Grouped(CamVid(arguments.root, "train"))
     parts = divide(dataset.names, arguments.only, arguments.images)
     sets: Any = [Subset(dataset, part) for part in parts]
@@ -146,8 +141,8 @@ def as_markdown(arguments: argparse.Namespace, curves: Curves) -> str:
     lines = [
         f"mIoU of {', '.join(GROUPS)} in percent, mean (lowest - highest) over seeds: "
         f"{arguments.images} images of {arguments.only} to train on, {base.steps} steps of "
-        f"{base.batch_size} crops, the others to validate on; the weights of that step, which "
-        "nothing was chosen on.",
+        f"{base.batch_size} crops, the others to validate on, at {base.size_factor:g} times their "
+        "size; the weights of that step, which nothing was chosen on.",
         "",
         f"| start | seeds |{''.join(f' step {step} |' for step in shown)}",
         f"| --- | ---: |{' ---: |' * len(shown)}",
@@ -191,6 +186,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     given = {"validate_every": 25, **given_fields(arguments, Recipe)}
     arguments.weights = given.pop("weights", "DEFAULT")
     arguments.base = replace(RECIPES["finetune"], weights="", **given)
+    if arguments.base.patience:
+        raise ValueError(
+            f"--patience must be 0, not {arguments.base.patience}: runs are compared step by step"
+        )
     return arguments
 
 

@@ -11,6 +11,7 @@ from small_runs import fail, on_call, same, small_backbones
 
 from ccnet.baselines import NonLocalBlock2d
 from ccnet.classes import CAMVID
+from ccnet.inference import InferenceProtocol
 from ccnet.model import CCNet
 from ccnet.training.engine import Trainer
 from ccnet.training.named_recipes import RECIPES
@@ -72,6 +73,16 @@ def test_every_row_is_trained_measured_and_not_repeated(run, tmp_path, monkeypat
         run("--steps", 3)
 
 
+def test_costs_are_those_of_the_precision_that_is_chosen(run, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(
+        ablation, "choose_precision", lambda *given: chosen.append(given) or "bfloat16"
+    )
+    run("--only", "r1", "--seeds", 1, "--precision", "auto")
+    assert [precision for precision, *_ in chosen] == ["auto"]
+    assert json.loads((tmp_path / "costs.json").read_text())["r1"]["kept"] > 0
+
+
 def test_non_local_block_starts_as_the_module_whose_place_it_takes():
     recipe = dataclasses.replace(RECIPES["street-scenes-r18"], recurrence=1)
     with small_backbones():
@@ -87,6 +98,13 @@ def test_stopped_ablation_goes_on(run, tmp_path, monkeypatch):
     options = ("--only", "r1", "r2", "--seeds", 2, "--size-factor", 0.5)
     step = Trainer._train_step
     stop = on_call(4, lambda: signal.raise_signal(signal.SIGINT))
+    protocols, evaluate = [], ablation.evaluate
+
+    def measure(*arguments, protocol=None):
+        protocols.append(protocol or InferenceProtocol())
+        return evaluate(*arguments, protocol=protocol)
+
+    monkeypatch.setattr(ablation, "evaluate", measure)
 
     def train_step(self, *arguments):
         stop()
@@ -103,6 +121,11 @@ def test_stopped_ablation_goes_on(run, tmp_path, monkeypatch):
         assert re.fullmatch(r"\d+\.\d\d \(\d+\.\d\d - \d+\.\d\d\)", table[name][1])
     recipe = json.loads((tmp_path / "r1-seed1" / "recipe.json").read_text())
     assert (recipe["seed"], recipe["size_factor"]) == (1, 0.5)
+    assert {protocol.scales for protocol in protocols} == {(0.5,)}
+    saved = json.loads((tmp_path / "r1-seed1" / "ablation.json").read_text())
+    del saved["recipe"]["average_decay"]  # as of an earlier version
+    (tmp_path / "r1-seed1" / "ablation.json").write_text(json.dumps(saved))
+    assert rows_of(run(*options))["R = 1"][1] == table["R = 1"][1]
     options = (*options, "--leave-out", "paris")
     with pytest.raises(SystemExit, match=r"error: the run in .* has leave_out 'scene-000001', not"):
         run(*options)

@@ -1,6 +1,7 @@
 """The benchmark of fine-tuning, exercised for two steps of a small network on small scenes."""
 
 import json
+from itertools import pairwise
 
 import fine_tuning
 import pytest
@@ -41,6 +42,8 @@ def test_images_are_divided_evenly(count):
     trained, validated = fine_tuning.divide(names, "b", count)
     assert len(trained) == count
     assert sorted(trained + validated) == [1, 3, 5, 7, 9]
+    gaps = [later - earlier for earlier, later in pairwise([*trained, 1 + 10])]
+    assert max(gaps) - min(gaps) <= 2  # one image of the street
 
 
 @pytest.mark.parametrize("count", [0, 5])
@@ -66,6 +69,7 @@ def test_every_start_is_run_once_and_drawn(run, tmp_path, monkeypatch):
     weights = tmp_path / "whole.safetensors"
     write_weights(weights, model.to_weights())
     text = run("--weights", weights)
+    assert "2 steps of 2 crops, the others to validate on, at 1 times their size;" in text
     rows = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines()}
     assert list(rows)[2:] == ["| start", "| ---", "| the weights", "| noise"]
     output = tmp_path / "output"
@@ -79,10 +83,17 @@ def test_every_start_is_run_once_and_drawn(run, tmp_path, monkeypatch):
         assert best.config["label_set"]["categories"] == list(fine_tuning.GROUPS)
     with Image.open(output / "fine-tuning.png") as drawn:
         assert len(drawn.convert("RGB").getcolors(2**20)) > 10
-    monkeypatch.setattr(fine_tuning, "Trainer", fail)
+    monkeypatch.setattr(fine_tuning.Trainer, "_train_step", fail)
     assert run("--weights", weights) == text
     with pytest.raises(SystemExit, match=r"error: the run in .* has steps 2, not 3"):
         run("--weights", weights, "--steps", 3)
+    with pytest.raises(SystemExit, match=r"has 2 images to train on, not 1 \(gone"):
+        run("--weights", weights, "--images", 1)
+
+
+def test_runs_have_no_patience(run):
+    with pytest.raises(SystemExit, match="error: --patience must be 0, not 2: "):
+        run("--patience", 2)
 
 
 def test_backbone_is_a_start_where_there_is_one(tmp_path):
@@ -94,3 +105,5 @@ def test_backbone_is_a_start_where_there_is_one(tmp_path):
     started = [(one.weights, one.weights_backbone) for one in found.values()]
     assert started == [("DEFAULT", ""), ("", "b.safetensors"), ("", "")]
     assert len({one.steps for one in found.values()}) == 1
+    runs = [(folder.name, one.seed) for _, one, folder in fine_tuning.runs(arguments)]
+    assert runs == [(f"{name}-seed{seed}", seed) for seed in range(3) for name in found]

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ccnet.training.augmentation import RETRIES, RandomScaledCrop
+from ccnet.training.augmentation import RETRIES, RandomScaledCrop, augmentation_of
+from ccnet.training.recipes import Recipe
+from ccnet.transforms import Preprocessing
 
 SIZES = [(61, 97), (64, 128), (33, 40), (250, 190), (1, 50), (50, 1)]
 
@@ -113,6 +115,20 @@ def test_scales_are_drawn_in_steps():
     drawn = Counter(crop.make_params(inputs)["rows"].scaled for _ in range(900))
     assert sorted(drawn) == list(range(70, 211, 10))
     assert min(drawn.values()) > 25
+
+
+def test_size_factor_enlarges_the_scales_of_a_recipe():
+    """Before the crop, whose size stays."""
+    scales = {"scale_low": 0.5, "scale_high": 1.0, "scale_step": 0.25}
+    recipe = Recipe(size_factor=2.0, crop_height=48, crop_width=64, color_jitter=0, **scales)
+    augmentation, sizes = augmentation_of(recipe, Preprocessing()), Counter()
+    for _ in range(60):
+        image, mask = augmentation(*pair(24, 32))
+        assert image.shape[1:] == mask.shape == (48, 64)
+        labelled = mask != 255
+        sizes[int(labelled.any(1).sum()), int(labelled.any(0).sum())] += 1
+    assert sorted(sizes) == [(24, 32), (36, 48), (48, 64)]
+    assert min(sizes.values()) > 8
 
 
 def one_third_varied():

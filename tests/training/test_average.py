@@ -23,6 +23,7 @@ from ccnet.distributed import rank
 from ccnet.evaluation import evaluate
 from ccnet.training.average import WeightAverage, floating
 from ccnet.training.checkpoint import save_checkpoint
+from ccnet.training.history import History
 
 AVERAGED = changed(average_decay=0.6, learning_rate=0.01)
 
@@ -109,6 +110,24 @@ def test_average_that_begins_in_a_changed_run_begins_with_its_weights(tmp_path):
     assert not same(newest(tmp_path)["average"], floating(newest(tmp_path)["model"]))
     trainer(tmp_path, changed(average_decay=0.0, steps=5), **options).run()
     assert "average" not in newest(tmp_path)
+
+
+def test_average_goes_on_in_a_run_with_another_decay(tmp_path):
+    interrupt(tmp_path, AVERAGED, steps=3)
+    before = newest(tmp_path)["average"]
+    options = {"resume": True, "accept_changed_recipe": True}
+    learner = trainer(tmp_path, changed(average_decay=0.9, learning_rate=0.01), **options).learner
+    assert learner.average.decay == 0.9
+    assert same(learner.average.tensors, before)
+
+
+def test_run_that_ends_early_leaves_the_average(tmp_path, monkeypatch):
+    monkeypatch.setattr(History, "has_stalled", lambda history, _: history.last_step == 2)
+    model = small_model()
+    trainer(tmp_path, AVERAGED, model=model).run()
+    state = newest(tmp_path)
+    assert state["step"] == 2
+    assert same(floats_of(model), dict(state["average"]))
 
 
 @pytest.mark.parametrize("damage", ["lacking", "infinite", "of another shape"])

@@ -11,6 +11,7 @@ from small_runs import (
     checkpoint_steps,
     interrupt,
     newest,
+    same,
     small_model,
     trainer,
 )
@@ -50,6 +51,23 @@ def test_with_a_size_factor_it_is_the_size_that_the_network_sees(tmp_path):
     trainer(tmp_path, changed(size_factor=1.5), model=model).run()
     assert best_of(tmp_path).config["training_size"] == [96, 144]
     assert model.default_protocol.view_size((64, 96)) == (96, 144)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
+def test_validation_shows_images_as_predict_does(tmp_path, factor):
+    seen, val_set = [], Scenes(2, seed=4)
+
+    def note(module, arguments):
+        if not module.training:
+            seen.append(arguments[0].clone())
+
+    model = small_model()
+    model.backbone.register_forward_pre_hook(note)
+    trainer(tmp_path, changed(steps=2, size_factor=factor), model=model, val_set=val_set).run()
+    for image, _ in val_set:
+        model.predict(image)
+    assert seen[0].shape[2:] == (64 * factor, 96 * factor)
+    assert same(seen[:2], seen[2:])
 
 
 @pytest.mark.parametrize("recorded", [None, [5, 7]])

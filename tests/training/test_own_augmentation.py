@@ -136,7 +136,7 @@ def test_it_comes_after_that_of_the_recipe_which_stays_the_same():
         seen.append((image.clone(), mask.clone()))
         return 255 - image, mask
 
-    recipe = changed()
+    recipe = changed(gamma=0.5, blur=1.0, noise=8.0)
     image, mask = Scenes(1)[0]
     ends = []
     for own in (None, OwnAugmentation(look, 11)):

@@ -17,8 +17,9 @@ from torchvision.transforms import v2
 from ccnet.classes import CAMVID
 from ccnet.training.classification import ClassificationRecipe
 from ccnet.training.named_recipes import RECIPES
-from ccnet.training.optimization import log_balanced_weights, poly_schedule
+from ccnet.training.optimization import given_weights, log_balanced_weights, poly_schedule
 from ccnet.training.recipes import Recipe
+from ccnet.weights import CCNet_ResNet18_Weights
 
 
 def test_learning_rate_rises_linearly_and_falls_by_its_power():
@@ -41,6 +42,14 @@ def test_learning_rate_rises_linearly_and_falls_by_its_power():
 def test_learning_rate_without_warmup(fields, expected):
     recipe = changed(steps=10, warmup_steps=0, **fields)
     assert [poly_schedule(step, recipe) for step in (0, 5, 10)] == pytest.approx(expected)
+
+
+def test_recipe_of_the_bundled_weights_fits_them():
+    recipe, meta = RECIPES["streets-r18"], CCNet_ResNet18_Weights.CAMVID.meta
+    assert given_weights(recipe.class_weights, meta["categories"]).max() == 3
+    frame = (360, 480)
+    seen = recipe.protocol().view_size(frame, recipe.size_factor)
+    assert seen == meta["protocol"].view_size(frame) == (540, 720)
 
 
 @pytest.mark.parametrize("decay_all", [False, True])

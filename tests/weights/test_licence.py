@@ -124,6 +124,22 @@ def test_file_that_is_to_be_registered_weights_has_their_details(run, monkeypatc
     assert all(one.dtype == torch.float16 for one in weights.state_dict.values() if one.dim() > 1)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"categories": list("abcdefghijk")}, r"label_set is .*'a', 'b'.*, not .*'sky'"),
+        ({"recurrence": 1}, "recurrence is 1, not 2"),
+    ],
+)
+def test_another_network_does_not_become_registered_weights(monkeypatch, tmp_path, options, reason):
+    trained, path = tmp_path / "trained.safetensors", tmp_path / "mine.safetensors"
+    write_weights(trained, ccnet_resnet18(weights="DEFAULT", **options).to_weights())
+    entry = "CCNet_ResNet18_Weights.CAMVID"
+    with pytest.raises(SystemExit, match=rf"^error: .* cannot be {entry}: its {reason}"):
+        run_script(monkeypatch, publish_weights, trained, path, "--entry", entry)
+    assert not path.exists()
+
+
 def test_unknown_entry_is_named(run, monkeypatch, tmp_path):
     with pytest.raises(
         SystemExit, match=r"error: the registry has no CCNet_ResNet18_Weights\.MINE"
