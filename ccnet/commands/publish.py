@@ -7,8 +7,9 @@ Prints its hash and size, as ccnet/weights/registry.py of this project has them.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -46,6 +47,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
+def learnt_with(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what weights were learnt with, of which their shapes tell little."""
+    names = ("backbone", "recurrence", "negative_slope", "align_corners", "preprocessing")
+    categories = config["label_set"]["categories"]
+    return {**{name: config[name] for name in names}, "categories": categories}
+
+
 def publish(arguments: argparse.Namespace) -> None:
     trained = read_weights(arguments.trained)
     state_dict = {
@@ -58,9 +66,15 @@ def publish(arguments: argparse.Namespace) -> None:
     published = replace(
         trained, state_dict=state_dict, config={**trained.config, "aux_channels": 0}
     )
-    if arguments.entry:
+    if arguments.entry is not None:
         entry = find_member(arguments.entry)
         config = CCNet(**entry.meta["config"]).config
+        learnt, registered = learnt_with(CCNet(**trained.config).config), learnt_with(config)
+        for name, value in registered.items():
+            if learnt[name] != value:
+                raise ValueError(
+                    f"{arguments.trained} is not {entry}: {name} {learnt[name]}, not {value}"
+                )
         published = replace(published, config=config, details=details_of(entry))
     model = CCNet.from_weights(published)
     write_weights(arguments.published, published)

@@ -124,6 +124,25 @@ def test_file_that_is_to_be_registered_weights_has_their_details(run, monkeypatc
     assert all(one.dtype == torch.float16 for one in weights.state_dict.values() if one.dim() > 1)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"recurrence": 1}, "recurrence 1, not 2"),
+        ({"align_corners": False}, "align_corners False, not True"),
+        ({"label_set": {"categories": list(CAMVID.categories[::-1])}}, r"categories \['bicyclist'"),
+    ],
+)
+def test_file_of_another_network_does_not_become_registered_weights(
+    run, monkeypatch, tmp_path, changed, message
+):
+    trained, path = tmp_path / "trained.safetensors", tmp_path / "mine.safetensors"
+    weights, entry = read_weights(run[0] / "best.safetensors"), str(CCNet_ResNet18_Weights.CAMVID)
+    write_weights(trained, replace(weights, config={**weights.config, **changed}))
+    with pytest.raises(SystemExit, match=rf"error: {trained} is not {entry}: {message}"):
+        run_script(monkeypatch, publish_weights, trained, path, "--entry", entry)
+    assert not path.exists()
+
+
 def test_unknown_entry_is_named(run, monkeypatch, tmp_path):
     with pytest.raises(
         SystemExit, match=r"error: the registry has no CCNet_ResNet18_Weights\.MINE"
