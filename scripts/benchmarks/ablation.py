@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from live_memory import kept_for_backward
-from runs import add_run_options, in_short, told_in_a_line, write_text
+from runs import add_run_options, in_short, parse_run_options, told_in_a_line, write_text
 from torch import Tensor, nn
 
 from ccnet.baselines import NonLocalBlock2d
@@ -210,7 +210,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(default: all)")
     add("--rounds", type=int, default=5, metavar="N", help="timed steps (default: 5)")
     add_run_options(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parse_run_options(parser, argv)
     given = {"precision": "float32", **given_fields(arguments, Recipe)}
     recipe = replace(RECIPES[arguments.recipe], **given)
     arguments.base = replace(recipe, validate_every=recipe.steps)
