@@ -35,7 +35,7 @@ from ccnet.training.command_line import given_fields
 from ccnet.training.engine import Trainer
 from ccnet.training.named_recipes import RECIPES
 from ccnet.training.objective import make_objective, prepare
-from ccnet.training.recipes import Recipe
+from ccnet.training.recipes import Recipe, with_later_fields
 from ccnet.training.setup import build_model, open_datasets
 
 OWN_VALIDATION = ("camvid", "cityscapes", "street-scenes")
@@ -99,13 +99,19 @@ def scores_of(run_dir: Path, recipe: Recipe) -> dict[str, float] | None:
     if not path.is_file():
         return None
     saved = json.loads(path.read_text(encoding="utf-8"))
-    refuse_changes(run_dir, saved["recipe"], asdict(recipe))
+    refuse_changes(run_dir, with_later_fields(saved["recipe"]), asdict(recipe))
     scores: dict[str, float] = saved["miou"]
     return scores
 
 
 def train(name: str, recipe: Recipe, run_dir: Path, arguments: argparse.Namespace) -> None:
-    """Trains a run, or goes on with it, and measures its last weights."""
+    """Trains a run, or goes on with it, and measures its last weights.
+
+    Of a finished run it sees that it is the same.
+
+    Raises:
+        ValueError: if it has another recipe, or other images.
+    """
     roots = arguments.root, None, None, arguments.mix_root
     train_set, val_set, label_set = open_datasets(recipe, *roots)
     sets = {f"left out: {recipe.leave_out}" if recipe.leave_out else "val": val_set}
@@ -114,6 +120,8 @@ def train(name: str, recipe: Recipe, run_dir: Path, arguments: argparse.Namespac
     model = VARIANTS[name].build(recipe, label_set).to(arguments.device)
     options: dict[str, Any] = {"workers": arguments.workers, "tracker": "none", "resume": True}
     Trainer(model, train_set, val_set, recipe, run_dir, **options).run()
+    if scores_of(run_dir, recipe) is not None:
+        return
     protocol = recipe.protocol()
     miou = {of: evaluate(model, one, protocol=protocol).miou for of, one in sets.items()}
     write_json(run_dir / "ablation.json", {"recipe": asdict(recipe), "miou": miou})
@@ -211,6 +219,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=int, default=5, metavar="N", help="timed steps (default: 5)")
     add_run_options(parser)
     arguments = parse_run_options(parser, argv)
+    if arguments.rounds < 1:
+        raise ValueError(f"--rounds must be 1 or more, not {arguments.rounds}")
     given = {"precision": "float32", **given_fields(arguments, Recipe)}
     recipe = replace(RECIPES[arguments.recipe], **given)
     arguments.base = replace(recipe, validate_every=recipe.steps)
@@ -221,9 +231,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with told_in_a_line():
         arguments = parse_arguments(argv)
         for name, recipe, run_dir in runs(arguments):
-            if scores_of(run_dir, recipe) is None:
-                train(name, recipe, run_dir, arguments)
-                write_table(arguments)
+            train(name, recipe, run_dir, arguments)
+            write_table(arguments)
         cost = costs(arguments)
         write_json(arguments.output / "costs.json", cost)
         print(write_table(arguments, cost))
