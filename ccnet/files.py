@@ -64,9 +64,10 @@ def is_url(path: str) -> bool:
 
 
 def irregularity(path: Path) -> str:
-    """Says why a path that exists is not to be opened; empty for a file, or if there is nothing.
+    """Says why a path is not to be opened or replaced; empty for a file, or if there is nothing.
 
-    A pipe would be waited for without end, and a device has no end.
+    A pipe would be waited for without end, and a device has no end. Who may remove a device would
+    replace /dev/null by a file.
     """
     if path.is_dir():
         return "it is a folder"
@@ -88,8 +89,11 @@ def atomic_write(path: str | os.PathLike[str], *, replace: bool = True) -> Itera
 
     Raises:
         FileExistsError: if there is something at `path`, and it is not to be replaced.
+        OSError: if a folder, a device or a pipe is there.
     """
     target = user_path(path)
+    if replace and (problem := irregularity(target)):
+        raise OSError(f"{target} cannot be written: {problem}")
     target.parent.mkdir(parents=True, exist_ok=True)
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=_UNFINISHED, suffix=suffix)

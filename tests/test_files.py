@@ -111,3 +111,16 @@ def test_permissions_follow_the_umask(tmp_path, umask):
     finally:
         os.umask(previous)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are those of POSIX")
+def test_folders_and_pipes_are_not_replaced(tmp_path):
+    """Nor devices: the rename would put a file in their place."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, problem in (("folder", "it is a folder"), ("pipe", "it is no regular file")):
+        error = pytest.raises(OSError, match=rf"{name} cannot be written: {problem}")
+        with error, atomic_write(tmp_path / name) as temporary:
+            temporary.write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()

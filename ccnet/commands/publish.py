@@ -63,7 +63,7 @@ def publish(arguments: argparse.Namespace) -> None:
         trained, state_dict=state_dict, config={**trained.config, "aux_channels": 0}
     )
     model = CCNet.from_weights(published)
-    if arguments.entry:
+    if arguments.entry is not None:
         entry = find_member(arguments.entry)
         config = CCNet(**entry.meta["config"]).config
         for name in sorted(config.keys() - FREE):

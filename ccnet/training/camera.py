@@ -24,16 +24,16 @@ def camera_effects(gamma: float = 0.0, blur: float = 0.0, noise: float = 0.0) ->
     if gamma:
         steps.append(RandomGamma(gamma))
     if blur:
-        kernel = 2 * blur_radius(blur) + 1
+        kernel = 2 * math.ceil(blur_radius(blur)) + 1
         steps.append(v2.RandomApply([v2.GaussianBlur(kernel, (0.1 * blur, blur))]))
     if noise:
         steps.append(v2.RandomApply([RandomNoise(noise)]))
     return steps
 
 
-def blur_radius(blur: float) -> int:
+def blur_radius(blur: float) -> float:
     """Returns how far a Gaussian reaches, in pixels: images must have more on both sides."""
-    return math.ceil(3 * blur)
+    return 3 * blur
 
 
 class RandomGamma(v2.Transform):

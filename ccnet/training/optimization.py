@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ccnet.classes import IGNORE_INDEX
-from ccnet.datasets import Mixture, Sample, StreetScenes
+from ccnet.datasets import Mixture, Renumbered, Sample, StreetScenes
 from ccnet.training.recipes import Recipe
 
 SCENES_JUDGED = 64
@@ -112,7 +112,7 @@ def log_balanced_weights(dataset: Dataset[Sample], num_classes: int) -> Tensor:
 
 
 def class_shares(dataset: Any, num_classes: int) -> Tensor:
-    """Computes the share of each class in the labelled pixels: (K,), float64.
+    """Computes the share of each class in the labelled pixels: (K,), float64; 0 without any.
 
     In a `Mixture`, that of each data set counts by its share, and rendered scenes, which take long,
     are judged by some of them.
@@ -122,11 +122,12 @@ def class_shares(dataset: Any, num_classes: int) -> Tensor:
         shares = [float(share) * class_shares(_judged(part), num_classes) for part, share in parts]
         return torch.stack(shares).sum(0)
     counts = class_pixels(dataset, num_classes)
-    return counts.double() / counts.sum()
+    return counts.double() / counts.sum().clamp(min=1)
 
 
 def _judged(dataset: Any) -> Any:
-    is_many = isinstance(dataset, StreetScenes) and len(dataset) > SCENES_JUDGED
+    plain = dataset.dataset if isinstance(dataset, Renumbered) else dataset
+    is_many = isinstance(plain, StreetScenes) and len(plain) > SCENES_JUDGED
     return Subset(dataset, range(SCENES_JUDGED)) if is_many else dataset
 
 

@@ -211,11 +211,13 @@ class Recipe:
                 f"{MOST_PIXELS} pixels"
             )
         shorter = min(self.crop_height, self.crop_width)
-        if blur_radius(self.blur) >= shorter:
+        if blur_radius(self.blur) > shorter - 1:
             raise ValueError(
                 f"blur {self.blur:g} is too much for crops of {self.crop_height}x{self.crop_width} "
                 f"pixels: at most {(shorter - 1) // 3}"
             )
+        if self.noise > 255:
+            raise ValueError(f"noise must be in 0..255, grey steps, not {self.noise:g}")
         if not 1 / MOST_SCALE <= self.size_factor <= MOST_SCALE:
             raise ValueError(
                 f"size_factor must be in {1 / MOST_SCALE:g}..{MOST_SCALE:g}, not {self.size_factor}"

@@ -106,7 +106,7 @@ def open_datasets(
     train_set, val_set, label_set = _open(name, recipe, root, val_root)
     folders = iter(mix_roots)
     opened = [_open_other(other, recipe, folders, label_set) for other, _ in others]
-    own = [[] if isinstance(one, StreetScenes) else one.names for one in opened]  # not by number
+    own = [[] if _kinds(one) == ["StreetScenes"] else one.names for one in opened]  # not by number
     left_out = left_out_of([train_set.names, *own], recipe.leave_out)
     if left_out[0] and val_root is not None:
         raise ValueError(
@@ -166,11 +166,13 @@ def _open_other(
 ) -> Any:
     """Opens a data set of the recipe's mix, to train on alone."""
     if name == "street-scenes":
-        return StreetScenes(recipe.scenes or TRAIN_SCENES, seed=recipe.seed)
-    root = next(folders)
-    if name == "folder":
-        return from_rank_zero(lambda: datasets.MaskFolder(root, label_set=label_set))
-    train_set, _, own = _open(name, recipe, root)
+        train_set: Any = StreetScenes(recipe.scenes or TRAIN_SCENES, seed=recipe.seed)
+        own = train_set.label_set
+    else:
+        root = next(folders)
+        if name == "folder":
+            return from_rank_zero(lambda: datasets.MaskFolder(root, label_set=label_set))
+        train_set, _, own = _open(name, recipe, root)
     same = own.categories == label_set.categories
     return train_set if same else Renumbered(train_set, own, label_set)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from live_memory import kept_for_backward
-from runs import add_run_options, in_short, told_in_a_line, write_text
+from runs import add_run_options, in_short, parse_run_options, told_in_a_line, write_text
 from torch import Tensor, nn
 
 from ccnet.baselines import NonLocalBlock2d
@@ -106,7 +106,13 @@ def scores_of(run_dir: Path, recipe: Recipe) -> dict[str, float] | None:
 
 
 def train(name: str, recipe: Recipe, run_dir: Path, arguments: argparse.Namespace) -> None:
-    """Trains a run, or goes on with it, and measures its last weights."""
+    """Trains a run, or goes on with it, and measures its last weights.
+
+    Of a finished run it sees that it is the same.
+
+    Raises:
+        ValueError: if it has another recipe, or other images.
+    """
     roots = arguments.root, None, None, arguments.mix_root
     train_set, val_set, label_set = open_datasets(recipe, *roots)
     sets = {f"left out: {recipe.leave_out}" if recipe.leave_out else "val": val_set}
@@ -115,6 +121,8 @@ def train(name: str, recipe: Recipe, run_dir: Path, arguments: argparse.Namespac
     model = VARIANTS[name].build(recipe, label_set).to(arguments.device)
     options: dict[str, Any] = {"workers": arguments.workers, "tracker": "none", "resume": True}
     Trainer(model, train_set, val_set, recipe, run_dir, **options).run()
+    if scores_of(run_dir, recipe) is not None:
+        return
     protocol = recipe.protocol()
     miou = {of: evaluate(model, one, protocol=protocol).miou for of, one in sets.items()}
     write_json(run_dir / "ablation.json", {"recipe": asdict(recipe), "miou": miou})
@@ -218,7 +226,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(default: all)")
     add("--rounds", type=int, default=5, metavar="N", help="timed steps (default: 5)")
     add_run_options(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parse_run_options(parser, argv)
+    if arguments.rounds < 1:
+        raise ValueError(f"--rounds must be 1 or more, not {arguments.rounds}")
     given = {"precision": "float32", **given_fields(arguments, Recipe)}
     recipe = replace(RECIPES[arguments.recipe], **given)
     arguments.base = replace(recipe, validate_every=recipe.steps)
@@ -229,9 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with told_in_a_line():
         arguments = parse_arguments(argv)
         for name, recipe, run_dir in runs(arguments):
-            if scores_of(run_dir, recipe) is None:
-                train(name, recipe, run_dir, arguments)
-                write_table(arguments)
+            train(name, recipe, run_dir, arguments)
+            write_table(arguments)
         cost = costs(arguments)
         write_json(arguments.output / "costs.json", cost)
         print(write_table(arguments, cost))

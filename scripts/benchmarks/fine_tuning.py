@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import add_run_options, in_short, told_in_a_line, write_text
+from runs import add_run_options, in_short, parse_run_options, told_in_a_line, write_text
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision import tv_tensors
@@ -52,8 +52,8 @@ STARTS = {
 }
 """What a run starts from, by the names of their folders."""
 
-Curves = dict[str, list[list[dict[str, Any]]]]
-"""The validations of runs, by what they started from."""
+Curves = dict[str, list[dict[int, float]]]
+"""The mIoU of runs by step, by what they started from."""
 
 
 class Grouped(Dataset[Sample]):
@@ -91,7 +91,9 @@ def divide(names: Sequence[str], parts: str, count: int) -> tuple[list[int], lis
 def recipes(arguments: argparse.Namespace) -> dict[str, Recipe]:
     """Returns the recipe of each start for which there is a file."""
     base = arguments.base
-    found = {"weights": replace(base, weights=arguments.weights, weights_backbone="")}
+    found = {}
+    if arguments.weights:
+        found["weights"] = replace(base, weights=arguments.weights, weights_backbone="")
     if backbone := base.weights_backbone:
         found["backbone"] = replace(base, weights="", weights_backbone=backbone)
     return {**found, "scratch": replace(base, weights="", weights_backbone="")}
@@ -105,9 +107,10 @@ def runs(arguments: argparse.Namespace) -> Iterator[tuple[str, Recipe, Path]]:
             yield name, replace(recipe, seed=seed), arguments.output / f"{name}-seed{seed}"
 
 
-def log_of(run_dir: Path) -> list[dict[str, Any]]:
-    """Returns the validations of a run."""
-    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+def log_of(run_dir: Path) -> dict[int, float]:
+    """Returns the mIoU of a run by step."""
+    records = map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())
+    return {record["step"]: record["mIoU"] for record in records}
 
 
 def train(recipe: Recipe, run_dir: Path, arguments: argparse.Namespace) -> None:
@@ -133,10 +136,15 @@ def curves_of(arguments: argparse.Namespace) -> Curves:
     return found
 
 
+def steps_of(curves: Curves) -> list[int]:
+    """Returns the steps at which all runs were validated."""
+    return sorted(set.intersection(*(set(log) for logs in curves.values() for log in logs)))
+
+
 def as_markdown(arguments: argparse.Namespace, curves: Curves) -> str:
     """Formats what was run so far."""
     base: Recipe = arguments.base
-    steps = [record["step"] for record in next(iter(curves.values()))[0]]
+    steps = steps_of(curves)
     shown = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
     lines = [
         f"mIoU of {', '.join(GROUPS)} in percent, mean (lowest - highest) over seeds: "
@@ -148,7 +156,7 @@ def as_markdown(arguments: argparse.Namespace, curves: Curves) -> str:
         f"| --- | ---: |{' ---: |' * len(shown)}",
     ]
     for name, logs in curves.items():
-        values = [[r["mIoU"] for log in logs for r in log if r["step"] == step] for step in shown]
+        values = [[log[step] for log in logs] for step in shown]
         lines.append(
             f"| {STARTS[name]} | {len(logs)} | {' | '.join(in_short(one) for one in values)} |"
         )
@@ -161,9 +169,9 @@ def plot(path: Path, curves: Curves) -> None:
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="mIoU, %")
+    steps = steps_of(curves)
     for name, logs in curves.items():
-        steps = [record["step"] for record in logs[0]]
-        values = [[log[index]["mIoU"] for log in logs] for index in range(len(steps))]
+        values = [[log[step] for log in logs] for step in steps]
         (line,) = axes.plot(steps, [statistics.mean(one) for one in values], label=STARTS[name])
         low, high = [min(one) for one in values], [max(one) for one in values]
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
@@ -182,14 +190,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--only", default="0006R0", metavar="PARTS", help="(default: %(default)s)")
     add("--images", type=int, default=20, metavar="N", help="to train on (default: %(default)s)")
     add_run_options(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parse_run_options(parser, argv)
     given = {"validate_every": 25, **given_fields(arguments, Recipe)}
+    for name in ("dataset", "leave_out", "mix", "scenes"):
+        if name in given:
+            raise ValueError(f"{name} has no effect: all images are CamVid's, see --only")
     arguments.weights = given.pop("weights", "DEFAULT")
     arguments.base = replace(RECIPES["finetune"], weights="", **given)
-    if arguments.base.patience:
-        raise ValueError(
-            f"--patience must be 0, not {arguments.base.patience}: runs are compared step by step"
-        )
     return arguments
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ccnet.console import prepare_console
+from ccnet.distributed import usable_device
 from ccnet.files import atomic_write, user_path
 from ccnet.training.command_line import add_recipe_options, option_groups
 from ccnet.training.recipes import CHOICES, Recipe
@@ -22,8 +23,23 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--output", type=user_path, required=True, help="folder of the runs and what is made of it")
     add("--seeds", type=int, default=3, metavar="N", help="runs of each row (default: 3)")
     add("--workers", type=int, default=1, metavar="N", help="data-loading processes (default: 1)")
-    add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add_recipe_options(option_groups(parser, Recipe), Recipe, CHOICES)
+
+
+def parse_run_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parses arguments with those of `add_run_options`.
+
+    Raises:
+        ValueError: if there is no such device, or no seed.
+    """
+    arguments = parser.parse_args(argv)
+    if arguments.seeds < 1:
+        raise ValueError(f"--seeds must be 1 or more, not {arguments.seeds}")
+    arguments.device = usable_device(arguments.device)
+    return arguments
 
 
 @contextmanager

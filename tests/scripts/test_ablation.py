@@ -15,6 +15,7 @@ from ccnet.inference import InferenceProtocol
 from ccnet.model import CCNet
 from ccnet.training.engine import Trainer
 from ccnet.training.named_recipes import RECIPES
+from ccnet.training.recipes import LATER
 from ccnet.weights import read_weights
 
 SCHEDULE = ("--recipe", "street-scenes-r18", "--leave-out", "scene-000001", "--no-balance-classes")
@@ -67,10 +68,23 @@ def test_every_row_is_trained_measured_and_not_repeated(run, tmp_path, monkeypat
     assert one.state_dict.keys() == other.state_dict.keys()
     with pytest.raises(ValueError, match="attention"), small_backbones():
         CCNet.from_weights(other)
-    monkeypatch.setattr(ablation, "Trainer", fail)
+    older = {**saved, "recipe": {k: v for k, v in saved["recipe"].items() if k not in LATER}}
+    (tmp_path / "r3-seed0" / "ablation.json").write_text(json.dumps(older))
+    monkeypatch.setattr(Trainer, "_train_step", fail)
+    monkeypatch.setattr(ablation, "evaluate", fail)
     assert rows_of(run("--seeds", 1))["R = 3"][1] == rows["R = 3"][1]
     with pytest.raises(SystemExit, match=r"error: the run in .* has steps 2, not 3; "):
         run("--steps", 3)
+    monkeypatch.setattr("ccnet.training.setup.TRAIN_SCENES", 13)
+    with pytest.raises(SystemExit, match=r"error: the run in .* has 11 images to train on, not 12"):
+        run("--seeds", 1)
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--seeds"])
+def test_numbers_are_refused_before_the_runs(run, tmp_path, option):
+    with pytest.raises(SystemExit, match=f"error: {option} must be 1 or more, not 0"):
+        run(option, 0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_costs_are_those_of_the_precision_that_is_chosen(run, tmp_path, monkeypatch):
@@ -126,6 +140,6 @@ def test_stopped_ablation_goes_on(run, tmp_path, monkeypatch):
     del saved["recipe"]["average_decay"]  # as of an earlier version
     (tmp_path / "r1-seed1" / "ablation.json").write_text(json.dumps(saved))
     assert rows_of(run(*options))["R = 1"][1] == table["R = 1"][1]
-    options = (*options, "--leave-out", "paris")
+    options = (*options, "--leave-out", "scene-000002")
     with pytest.raises(SystemExit, match=r"error: the run in .* has leave_out 'scene-000001', not"):
         run(*options)

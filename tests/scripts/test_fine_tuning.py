@@ -10,6 +10,7 @@ from small_runs import Scenes, fail, small_backbones, small_model, write_mask_fo
 
 from ccnet.classes import CAMVID
 from ccnet.datasets import CamVid
+from ccnet.training.engine import Trainer
 from ccnet.weights import read_weights, write_weights
 
 
@@ -83,17 +84,35 @@ def test_every_start_is_run_once_and_drawn(run, tmp_path, monkeypatch):
         assert best.config["label_set"]["categories"] == list(fine_tuning.GROUPS)
     with Image.open(output / "fine-tuning.png") as drawn:
         assert len(drawn.convert("RGB").getcolors(2**20)) > 10
-    monkeypatch.setattr(fine_tuning.Trainer, "_train_step", fail)
+    monkeypatch.setattr(Trainer, "_train_step", fail)
     assert run("--weights", weights) == text
     with pytest.raises(SystemExit, match=r"error: the run in .* has steps 2, not 3"):
         run("--weights", weights, "--steps", 3)
-    with pytest.raises(SystemExit, match=r"has 2 images to train on, not 1 \(gone"):
-        run("--weights", weights, "--images", 1)
+    with pytest.raises(SystemExit, match=r"error: the run in .* has 2 images to train on, not 3"):
+        run("--weights", weights, "--images", 3)
+    assert (output / "fine-tuning.md").read_text() in text
 
 
-def test_runs_have_no_patience(run):
-    with pytest.raises(SystemExit, match="error: --patience must be 0, not 2: "):
-        run("--patience", 2)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--seeds", 0), "--seeds must be 1 or more, not 0"),
+        (("--device", "gpu"), "device 'gpu' cannot be used"),
+        (("--mix", "street-scenes=0.5"), "mix has no effect"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(run, options, message):
+    with pytest.raises(SystemExit, match=f"error: {message}"):
+        run(*options)
+
+
+def test_runs_of_other_lengths_are_compared_where_they_have_the_same_steps(tmp_path):
+    """With patience, a run ends before others."""
+    curves = {"weights": [{1: 10.0, 2: 20.0, 3: 30.0}], "scratch": [{1: 1.0, 2: 2.0}]}
+    arguments = fine_tuning.parse_arguments(["--root", "c", "--output", str(tmp_path)])
+    assert "step 1 | step 2 |\n" in (text := fine_tuning.as_markdown(arguments, curves))
+    assert "| 1 | 10.00 | 20.00 |" in text
+    fine_tuning.plot(tmp_path / "plot.png", curves)
 
 
 def test_backbone_is_a_start_where_there_is_one(tmp_path):
@@ -107,3 +126,5 @@ def test_backbone_is_a_start_where_there_is_one(tmp_path):
     assert len({one.steps for one in found.values()}) == 1
     runs = [(folder.name, one.seed) for _, one, folder in fine_tuning.runs(arguments)]
     assert runs == [(f"{name}-seed{seed}", seed) for seed in range(3) for name in found]
+    arguments.weights = ""
+    assert list(fine_tuning.recipes(arguments)) == ["backbone", "scratch"]

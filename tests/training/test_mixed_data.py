@@ -14,12 +14,14 @@ from torch.utils.data import Subset
 
 from ccnet.classes import CAMVID
 from ccnet.commands import train
-from ccnet.datasets import LabelMeFacade, MaskFolder, Mixture
+from ccnet.datasets import LabelMeFacade, MaskFolder, Mixture, StreetScenes
 from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.named_recipes import RECIPES
 from ccnet.training.setup import describe, open_datasets
 
 FINETUNE, CAMVID_R18 = RECIPES["finetune"], RECIPES["camvid-r18"]
+
+OTHER = {"recipe": FINETUNE, "root": "other"}
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +115,11 @@ def test_folder_holds_out_every_fifth_of_the_first(roots):
 def test_classes_are_found_by_name(roots, tmp_path):
     names = (*CAMVID.categories[::-1], "river")
     write_mask_folder(tmp_path / "more", Scenes(6), names)
-    recipe = dataclasses.replace(FINETUNE, mix="labelmefacade=0.5")
+    recipe = dataclasses.replace(FINETUNE, mix="labelmefacade=0.5,street-scenes=0.1")
     train_set, _, _ = open_datasets(recipe, tmp_path / "more", mix_roots=[roots["facade"]])
     own = LabelMeFacade(roots["facade"], pseudo=True)[0][1]
     assert torch.equal(train_set[4][1], 10 - own)
+    assert torch.equal(train_set[10][1], 10 - StreetScenes(1)[0][1])
 
 
 @pytest.mark.parametrize(
@@ -129,12 +132,8 @@ def test_classes_are_found_by_name(roots, tmp_path):
         ("labelmefacade=0.5", ["facade"], {"leave_out": "paris"}, "of the 12 samples contains 'pa"),
         ("street-scenes=0.5", [], {"leave_out": "scene-0"}, "of the 6 samples contains 'scene-0'"),
         ("labelmefacade=0.5", ["facade"], {"leave_out": "street"}, "leaves no image to train on"),
-        (
-            "camvid=0.5",
-            ["camvid"],
-            {"recipe": FINETUNE, "root": "other"},
-            "of which sky, .* not am",
-        ),
+        ("camvid=0.5", ["camvid"], OTHER, "of which sky, .* not am"),
+        ("street-scenes=0.5", [], OTHER, "of which sky, .* not am"),
         ("folder=0.5", ["other"], {}, "other has a problem"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 import torch
 from small_runs import SMALL, Scenes, assert_same_end, changed, fail, on_call, same, trainer
 
-from ccnet.datasets import Mixture
+from ccnet.classes import CAMVID
+from ccnet.datasets import Mixture, Renumbered
 from ccnet.training.augmentation import training_augmentation
 from ccnet.training.data import Portions, training_loader
 from ccnet.training.optimization import class_pixels, log_balanced_weights
@@ -116,7 +117,17 @@ def test_class_weights_are_those_of_the_shares():
 def test_rendered_scenes_are_judged_by_some(monkeypatch):
     monkeypatch.setattr("ccnet.training.optimization.SCENES_JUDGED", 3)
     few = log_balanced_weights(Scenes(3, seed=20), 11)
-    assert torch.equal(log_balanced_weights(Mixture([Scenes(10**5, seed=20)], (1,)), 11), few)
+    many = Scenes(9, seed=20)
+    for one in (many, Renumbered(many, CAMVID, CAMVID)):
+        assert torch.equal(log_balanced_weights(Mixture([one], (1,)), 11), few)
+
+
+def test_data_set_without_a_labelled_pixel_leaves_the_class_weights_finite():
+    class Unlabelled(Scenes):
+        def labels(self, index):
+            return torch.full((64, 96), 255, dtype=torch.uint8)
+
+    assert log_balanced_weights(Mixture([Scenes(2), Unlabelled()], (1, 1)), 11).isfinite().all()
 
 
 @pytest.mark.parametrize(

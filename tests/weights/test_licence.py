@@ -125,17 +125,23 @@ def test_file_that_is_to_be_registered_weights_has_their_details(run, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("changed", "message"),
     [
-        ({"categories": list("abcdefghijk")}, r"label_set is .*'a', 'b'.*, not .*'sky'"),
         ({"recurrence": 1}, "recurrence is 1, not 2"),
+        ({"align_corners": False}, "align_corners is False, not True"),
+        (
+            {"label_set": {"categories": list(CAMVID.categories[::-1])}},
+            r"label_set is .*'bicyclist', .*, not .*'sky'",
+        ),
     ],
 )
-def test_another_network_does_not_become_registered_weights(monkeypatch, tmp_path, options, reason):
+def test_file_of_another_network_does_not_become_registered_weights(
+    run, monkeypatch, tmp_path, changed, message
+):
     trained, path = tmp_path / "trained.safetensors", tmp_path / "mine.safetensors"
-    write_weights(trained, ccnet_resnet18(weights="DEFAULT", **options).to_weights())
-    entry = "CCNet_ResNet18_Weights.CAMVID"
-    with pytest.raises(SystemExit, match=rf"^error: .* cannot be {entry}: its {reason}"):
+    weights, entry = read_weights(run[0] / "best.safetensors"), str(CCNet_ResNet18_Weights.CAMVID)
+    write_weights(trained, replace(weights, config={**weights.config, **changed}))
+    with pytest.raises(SystemExit, match=rf"^error: {trained} cannot be {entry}: its {message}"):
         run_script(monkeypatch, publish_weights, trained, path, "--entry", entry)
     assert not path.exists()
 
