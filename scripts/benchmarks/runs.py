@@ -52,7 +52,8 @@ def told_in_a_line() -> Iterator[None]:
     except (Terminated, KeyboardInterrupt) as stop:
         print(f"{stop or 'stopped'}; the same command goes on")
     except (OSError, ValueError, FloatingPointError) as error:
-        raise SystemExit(f"error: {error}") from error
+        advice = ", or go on with these"  # by options of `ccnet train`, which these scripts lack
+        raise SystemExit(f"error: {str(error).partition(advice)[0]}") from error
 
 
 def in_short(values: Sequence[float]) -> str:
