@@ -13,6 +13,7 @@ for validation.
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -63,7 +64,8 @@ def pretrain(
     with distributed.rank_zero_first():
         images = ClassFolder(arguments.images, arguments.run_dir, recipe.size)
     logger.info("data: %d images of %d classes", len(images), len(images.classes))
-    logger.info("%s, processes: %d", recipe, distributed.world_size())
+    settings = ", ".join(f"{name} {value}" for name, value in asdict(recipe).items())
+    logger.info("recipe: %s; processes: %d", settings, distributed.world_size())
     facts = {"license": arguments.license, "source": arguments.source}
     trainer = BackboneTrainer(
         images,

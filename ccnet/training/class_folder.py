@@ -28,6 +28,9 @@ from ccnet.images.formats import open_picture, quiet
 
 logger = logging.getLogger(__name__)
 
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+"""Names of folders that hold folders of classes, in place of images of one."""
+
 LONGEST_REPORT = 10
 """Maximum number of files that an error message lists."""
 
@@ -55,7 +58,8 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
 
     Raises:
         FileNotFoundError: if there is neither a folder nor an archive.
-        ValueError: if it does not hold images of two classes or more, or some cannot be read.
+        ValueError: if it does not hold images of two classes or more, if its folders are splits, or
+            if some images cannot be read.
     """
 
     def __init__(
@@ -150,6 +154,12 @@ def _class_folders(source: Path, names: list[str]) -> tuple[list[str], int]:
         alone = names[folders.index("")] if len(set(folders)) > 1 else None
         reason = f"{alone} is in none" if alone else f"{len(names)} images, no two classes"
         raise ValueError(f"{source} must hold a folder of images per class: {reason}")
+    if SPLITS.issuperset(folder.lower() for folder in folders):
+        found = " and ".join(sorted(set(folders)))
+        raise ValueError(
+            f"{source} must hold a folder of images per class, not one per split: give one of "
+            f"{found} alone"
+        )
     return folders, shared
 
 

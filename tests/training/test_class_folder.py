@@ -155,3 +155,13 @@ def test_interrupt_ends_the_decoding(tmp_path, monkeypatch):
         ClassFolder(source, tmp_path / "cache", 8)
     assert len(decoded) < 100
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("splits", ["train val test", "Training validation"])
+def test_splits_are_no_classes(tmp_path, splits):
+    folders = [f"small/{split}/{color}" for split in splits.split() for color in ("red", "blue")]
+    root = write(tmp_path / "images", [f"{folder}/1.png" for folder in folders])
+    found = " and ".join(sorted(splits.split()))
+    with pytest.raises(ValueError, match=f"not one per split: give one of {found} alone"):
+        ClassFolder(root, tmp_path, 8)
+    assert ClassFolder(root / "small" / splits.split()[0], tmp_path, 8).classes == ["blue", "red"]
