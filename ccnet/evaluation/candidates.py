@@ -68,7 +68,8 @@ class Candidate:
             raise ValueError(
                 f"{self} has {len(categories)} classes ({', '.join(categories)}), but the data "
                 f"set has {len(label_set)} ({', '.join(label_set.categories)}): give weights of "
-                "these, such as the folder of a run (--weights)"
+                "these (--weights), or evaluate these weights on images and masks of their own "
+                "classes (ccnet evaluate folder)"
             )
 
 
