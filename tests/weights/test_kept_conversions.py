@@ -63,14 +63,15 @@ def test_kept_file_without_a_hash_is_fetched_again_or_said_to_be_unverified(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names on this system")
-def test_pipe_in_place_of_the_hashes_is_not_waited_for(hub, home):
+def test_pipe_in_place_of_the_hashes_is_neither_waited_for_nor_replaced(hub, home, caplog):
     hub.repositories[""].files["theirs.pth"] = FOREIGN
     load(at_the_origin(hub.address))
     sums = home / "ccnet" / "kept.sha256"
     sums.unlink()
     os.mkfifo(sums)
     assert_equal(load(at_the_origin(hub.address)).state_dict, CONVERTED)
-    assert sums.is_file(), "the hashes were written anew"
+    assert sums.is_fifo()
+    assert f"{sums} cannot be written: it is no regular file" in caplog.text
 
 
 def test_file_fetched_again_is_the_one_fetched_first(hub, home):
