@@ -9,6 +9,8 @@ Prints its hash and size, as ccnet/weights/registry.py of this project has them.
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
+from typing import Any
 
 import torch
 
@@ -20,8 +22,9 @@ from ccnet.schema import shown
 from ccnet.weights import read_weights, write_weights
 from ccnet.weights.registry import details_of, find_member
 
-FREE = {"aux_channels", "backbone_options", "dropout", "training_size"}
-"""Arguments of a network that its tensors do not depend on: an entry may have others."""
+FREE = {"aux_channels", "dropout", "output_stride", "stem_widths", "training_size"}
+"""Arguments of a network or its backbone in which weights and the entry that they are to be may
+differ; where tensors depend on one, the entry's network does not take them."""
 
 
 def parse_arguments(
@@ -50,6 +53,17 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
+def fixed_arguments(model: CCNet) -> dict[str, Any]:
+    """Returns the arguments of a network and of its backbone that are not `FREE`."""
+    config, known = model.config, signature(type(model.backbone)).parameters.values()
+    defaults = {one.name: one.default for one in known if one.default is not one.empty}
+    options = {**defaults, **config["backbone_options"]}
+    return {
+        **{name: config[name] for name in sorted(config.keys() - FREE - {"backbone_options"})},
+        **{f"backbone's {name}": options[name] for name in sorted(options.keys() - FREE)},
+    }
+
+
 def publish(arguments: argparse.Namespace) -> None:
     trained = read_weights(arguments.trained)
     state_dict = {
@@ -65,14 +79,15 @@ def publish(arguments: argparse.Namespace) -> None:
     model = CCNet.from_weights(published)
     if arguments.entry is not None:
         entry = find_member(arguments.entry)
-        config = CCNet(**entry.meta["config"]).config
-        for name in sorted(config.keys() - FREE):
-            if model.config[name] != config[name]:
-                found, needed = shown(model.config[name]), shown(config[name])
+        registered = CCNet(**entry.meta["config"])
+        found, needed = fixed_arguments(model), fixed_arguments(registered)
+        for name, value in needed.items():
+            if found.get(name) != value:
                 raise ValueError(
-                    f"{arguments.trained} cannot be {entry}: its {name} is {found}, not {needed}"
+                    f"{arguments.trained} cannot be {entry}: its {name} is "
+                    f"{shown(found.get(name))}, not {shown(value)}"
                 )
-        published = replace(published, config=config, details=details_of(entry))
+        published = replace(published, config=registered.config, details=details_of(entry))
     write_weights(arguments.published, published)
     print(f"file        {arguments.published} ({arguments.published.stat().st_size / 1e6:.1f} MB)")
     print(f"sha256      {sha256_of(arguments.published)}")

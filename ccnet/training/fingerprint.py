@@ -199,7 +199,7 @@ def _overlap(trained: str, val: str, are: str = "are") -> str:
         return ""
     return (
         f"{len(names)} of the {len(samples)} images to validate on ({in_short(names)}) {are} "
-        "trained on: their score is too high: give others to validate on (--val-root)"
+        "trained on: their score is too high: leave these copies out, or validate on other images"
     )
 
 

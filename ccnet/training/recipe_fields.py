@@ -83,7 +83,7 @@ def as_shares(name: str, text: str, choices: Sequence[str]) -> list[tuple[str, F
                 f"commas, of {', '.join(choices)}: {choice!r} is none of these"
             )
         try:
-            share = Fraction(number)
+            share = Fraction(number if "/" in number else repr(float(number)))  # no huge exponents
         except (ValueError, ZeroDivisionError):
             share = Fraction(0)
         if not 0 < share <= 1:

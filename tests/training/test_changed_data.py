@@ -83,8 +83,9 @@ def test_images_to_validate_on_that_were_trained_on_are_named(
         trainer(run_dir, resume=True, **sets)
     assert f", but {text}" in str(refusal.value)
     trainer(run_dir, resume=True, accept_changed_data=True, **sets)
-    end = "were trained on: their score is too high: give others to validate on (--val-root)"
+    end = "too high: leave these copies out, or validate on other images"
     assert caplog.messages[-1].startswith(text)
+    assert ") were trained on: their score is " in caplog.messages[-1]
     assert caplog.messages[-1].endswith(end)
 
 

@@ -181,6 +181,8 @@ def test_recipes_have_shares(mix, expected):
         ("labelmefacade=nan", "above 0 and at most 1"),
         ("labelmefacade=1/0", "above 0 and at most 1"),
         ("labelmefacade=50", "above 0 and at most 1"),
+        ("labelmefacade=1e-99999999", "above 0 and at most 1"),
+        ("labelmefacade=1e99999999", "above 0 and at most 1"),
         ("labelmefacade=0.6,folder=0.5", "the shares must be at most 1 together, not 1.1"),
         (None, "mix must be text, '' for none"),
     ],

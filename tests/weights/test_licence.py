@@ -129,6 +129,11 @@ def test_file_that_is_to_be_registered_weights_has_their_details(run, monkeypatc
     [
         ({"recurrence": 1}, "recurrence is 1, not 2"),
         ({"align_corners": False}, "align_corners is False, not True"),
+        ({"backbone_options": {"ceil_mode": False}}, "backbone's ceil_mode is False, not True"),
+        (
+            {"backbone_options": {"negative_slope": 0.01}},
+            "backbone's negative_slope is 0.01, not 0.0",
+        ),
         (
             {"label_set": {"categories": list(CAMVID.categories[::-1])}},
             r"label_set is .*'bicyclist', .*, not .*'sky'",
