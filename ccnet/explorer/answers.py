@@ -185,14 +185,16 @@ def _describe_source(view: View, source: Source) -> dict[str, Any]:
 
 
 def _words(path: Way) -> str:
-    """Says along what the hops of a path go, from the source to the pixel."""
-    hops = []
-    for start, end in zip(path.positions[:-1], path.positions[1:], strict=True):
-        changed = [a != b for a, b in zip(start, end, strict=True)]
-        hops.append(
-            "along the column" if changed[0] else "along the row" if changed[1] else "stays"
-        )
-    return ", then ".join(hops)
+    """Says along what a path goes, from the source to the pixel."""
+    loops = list(enumerate(zip(path.positions[:-1], path.positions[1:], strict=True), 1))
+    moves = [
+        (loop, "column" if start[0] != end[0] else "row")
+        for loop, (start, end) in loops
+        if start != end
+    ]
+    if len(moves) == len(loops):
+        return ", then ".join(f"along the {line}" for _, line in moves)
+    return ", then ".join(f"along the {line} in loop {loop}" for loop, line in moves) or "to itself"
 
 
 def _color(result: Any, pixel: tuple[int, ...]) -> list[int]:

@@ -81,6 +81,28 @@ def test_maps_are_those_of_the_record(explorer, network, weights, picture_paths)
             assert start[0] == end[0] or start[1] == end[1], "a hop along a row or a column"
 
 
+def test_paths_are_told_in_words(explorer, network, weights, picture_paths):
+    """Those of the page, "From its strongest position ...", by the points that it draws."""
+    record, said = record_attention(network, picture_paths[0]), set()
+    for pixel in map(record.pixel, np.ndindex(*record.map_size)):
+        for found in explorer.attention("file-0", weights, 3, *pixel)["maps"]:
+            for path in found["paths"]:
+                words = path["words"].split(", then ")
+                moves = [
+                    (loop, "row" if start[0] == end[0] else "column")
+                    for loop, (start, end) in enumerate(pairwise(path["points"]), 1)
+                    if start != end
+                ]
+                if len(moves) == found["loops"]:
+                    assert words == [f"along the {line}" for _, line in moves]
+                elif moves:
+                    assert words == [f"along the {line} in loop {loop}" for loop, line in moves]
+                else:
+                    assert words == ["to itself"]
+                said.add(len(moves) - found["loops"])
+    assert {0, -1} <= said
+
+
 def test_number_of_loops_changes_labels_and_maps(explorer, network, weights, picture_paths):
     labels = {}
     for loops in range(4):
