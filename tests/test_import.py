@@ -24,7 +24,7 @@ ORDERS = {
         *("attention_kernel", "attention"),
         *("baselines", "norm", "class_tables", "class_fields", "classes", "losses"),
         *("images", "transforms", "visualization"),
-        *("datasets", "inference", "weights", "backbones", "freezing", "heads", "economy"),
+        *("datasets", "inference", "jobs", "weights", "backbones", "freezing", "heads", "economy"),
         "reconfiguration",
         *(
             "model",
@@ -80,12 +80,9 @@ ORDERS = {
             "forward",
             "segment",
             "prediction",
-            "outputs",
-            "jobs",
-            "image_files",
-            "results",
         ),
     ],
+    "jobs": ["outputs", "jobs", "search", "results"],
     "weights": [
         *("file_kinds", "tensors", "pickles", "families", "entries", "pins", "registry"),
         *("serialization", "assumptions", "conversion", "hashes", "retries", "timed_requests"),

@@ -13,7 +13,7 @@ from ccnet.commands import evaluate
 from ccnet.datasets import CamVid
 from ccnet.files import user_path
 from ccnet.images import decode_image
-from ccnet.inference.image_files import find_jobs
+from ccnet.jobs.search import find_jobs
 from ccnet.training.class_folder import ClassFolder
 from ccnet.training.setup import build_model, open_datasets
 from ccnet.weights import CCNet_ResNet18_Weights, read_weights

@@ -57,10 +57,10 @@ from ccnet.files import user_path
 from ccnet.images import decode_image, is_picture_name
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
-from ccnet.inference.image_files import find_jobs
-from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import read_origin, save_marked
 from ccnet.inference.memory import DEFAULT_LIMIT
+from ccnet.jobs.jobs import Job
+from ccnet.jobs.search import find_jobs
 from ccnet.prediction_run.command_line import (
     add_run_options,
     refuse_run_options,

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from ccnet.inference.outputs import OUTPUTS, USUAL, named_outputs
+from ccnet.jobs.outputs import OUTPUTS, USUAL, named_outputs
 from ccnet.launchers import number_of
 from ccnet.prediction_run.sharing import Shard
 

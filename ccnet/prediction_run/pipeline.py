@@ -14,9 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ccnet.inference.jobs import Job, Jobs
 from ccnet.inference.memory import GIB
 from ccnet.inference.protocol import Size
+from ccnet.jobs.jobs import Job, Jobs
 from ccnet.prediction_run.progress import Progress
 from ccnet.prediction_run.records import Records
 from ccnet.prediction_run.report import Report

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ccnet.files import atomic_write, irregularity
-from ccnet.inference.image_files import RECORDS
 from ccnet.inference.marked_png import Origin
+from ccnet.jobs.search import RECORDS
 from ccnet.locks import FolderLock, is_at, try_to_lock
 from ccnet.prediction_run.record_lines import Line, encode, newest, read_lines
 

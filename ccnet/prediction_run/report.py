@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from ccnet.inference.results import Standing
+from ccnet.jobs.results import Standing
 
 MOST_FAILURES = 10_000
 """How many errors of a process are listed; the records have all."""

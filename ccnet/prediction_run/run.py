@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from ccnet.console import ENDS, ending_on_second_interrupt, ending_on_signals
 from ccnet.distributed import from_rank_zero, rank, world_size
-from ccnet.inference.image_files import Found, is_record
+from ccnet.jobs.search import Found, is_record
 from ccnet.prediction_run.pipeline import Pipeline
 from ccnet.prediction_run.progress import Progress
 from ccnet.prediction_run.records import NAME, Records, is_held, merge

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
-from ccnet.inference.jobs import Jobs
+from ccnet.jobs.jobs import Jobs
 
 _BEYOND = 2**40
 """More than there are pictures."""

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from ccnet.inference import InferenceProtocol, Segmentation
-from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import Origin
 from ccnet.inference.protocol import Size
-from ccnet.inference.results import (
+from ccnet.jobs.jobs import Job
+from ccnet.jobs.results import (
     Standing,
     check_results,
     origin_of,

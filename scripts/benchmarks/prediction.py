@@ -32,9 +32,9 @@ from ccnet.datasets.street_scenes import render_scene
 from ccnet.distributed import process_group
 from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol, Segmentation
-from ccnet.inference.image_files import find_jobs
 from ccnet.inference.marked_png import Origin
-from ccnet.inference.outputs import USUAL
+from ccnet.jobs.outputs import USUAL
+from ccnet.jobs.search import find_jobs
 from ccnet.model import CCNet
 from ccnet.prediction_run.command_line import default_workers
 from ccnet.prediction_run.run import Run

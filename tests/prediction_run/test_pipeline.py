@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ccnet.inference import InferenceProtocol
-from ccnet.inference.results import Standing
+from ccnet.jobs.results import Standing
 from ccnet.prediction_run import pipeline
 from ccnet.prediction_run.pipeline import Pipeline
 from ccnet.prediction_run.progress import Progress

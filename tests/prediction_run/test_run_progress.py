@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ccnet.inference.results import Standing
+from ccnet.jobs.results import Standing
 from ccnet.prediction_run import progress
 from ccnet.prediction_run.progress import Progress
 from ccnet.prediction_run.report import MOST_FAILURES, Report

@@ -7,7 +7,7 @@ from threading import Lock
 
 import pytest
 
-from ccnet.inference.image_files import find_jobs
+from ccnet.jobs.search import find_jobs
 from ccnet.prediction_run.sharing import OwnCounters, Shard, Share
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from ccnet.files import atomic_write
-from ccnet.inference import outputs
 from ccnet.inference.marked_png import save_marked
+from ccnet.jobs import outputs
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or sys.platform == "darwin", reason="file systems that refuse such names"

@@ -11,7 +11,7 @@ from PIL import Image
 from small_runs import finish, start
 
 from ccnet.commands import predict as command
-from ccnet.inference.outputs import OUTPUTS
+from ccnet.jobs.outputs import OUTPUTS
 from ccnet.prediction_run.stages import Stages
 
 NAMES = ["a", "b", "c/d", "e"]

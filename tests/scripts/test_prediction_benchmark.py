@@ -5,7 +5,7 @@ import runpy
 
 import pytest
 
-from ccnet.inference.outputs import OUTPUTS, USUAL
+from ccnet.jobs.outputs import OUTPUTS, USUAL
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ccnet.deployment.exported.contract import Contract
-from ccnet.inference.image_files import find_jobs
 from ccnet.inference.prediction import PredictionMixin
 from ccnet.inference.protocol import Size
+from ccnet.jobs.search import find_jobs
 
 MOST_PICTURES = 64
 """More of them hardly change the ranges."""

@@ -1,4 +1,4 @@
-"""Image files on the command line: expansion of arguments."""
+"""Search for pictures: arguments of the command line become jobs."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ccnet.files import irregularity, is_url, user_path
 from ccnet.images.formats import picture_suffixes
-from ccnet.inference.jobs import Folder, Job, Jobs, stem_of
-from ccnet.inference.outputs import OUTPUTS
+from ccnet.jobs.jobs import Folder, Job, Jobs, stem_of
+from ccnet.jobs.outputs import OUTPUTS
 
 RECORDS = re.compile(r"results(\.[a-z0-9-]+\.[a-z0-9_]{8})?\.jsonl")
 """The names of files that hold a line for each of many results: one for all, or a part of it."""

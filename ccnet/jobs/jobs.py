@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from ccnet.inference.outputs import OUTPUTS
+from ccnet.jobs.outputs import OUTPUTS
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from ccnet.classes import CAMVID
-from ccnet.inference import image_files
 from ccnet.inference.annotations import save_coco
-from ccnet.inference.image_files import find_jobs
 from ccnet.inference.marked_png import save_marked
+from ccnet.jobs import search
+from ccnet.jobs.search import find_jobs
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_no_file_is_opened_to_find_images(touch, monkeypatch):
     """But those that differ in the suffix alone, whose names depend on it."""
     touch("in/1.png", "in/2.png", "in/3.jpg", "in/3.png", "in/sub/4.png")
     looked_at = []
-    monkeypatch.setitem(image_files._READERS, ".png", lambda path: looked_at.append(path.name))
+    monkeypatch.setitem(search._READERS, ".png", lambda path: looked_at.append(path.name))
     assert len(find_jobs(["in"], Path("out")).jobs) == 5
     assert looked_at == ["3.png"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ccnet.files import sha256_of
 from ccnet.images import check_is_file
-from ccnet.inference.jobs import Job
 from ccnet.inference.marked_png import Origin
-from ccnet.inference.outputs import OUTPUTS, Output
 from ccnet.inference.result import Segmentation
+from ccnet.jobs.jobs import Job
+from ccnet.jobs.outputs import OUTPUTS, Output
 
 
 class Standing(Enum):
