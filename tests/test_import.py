@@ -151,7 +151,8 @@ ORDERS = {
         *("restoration", "average", "learner", "fingerprint", "history", "learnt_size"),
         *("import_path", "transform_name", "alignment", "own_augmentation", "samples"),
         *("augmentation", "order", "data"),
-        *("optimization", "holdout", "objective", "setup", "summary", "monitor", "engine"),
+        *("optimization", "holdout", "objective", "setup", "summary", "monitor", "validation"),
+        "engine",
         *("class_folder", "classification", "pretraining"),
     ],
     "commands": [

@@ -3,8 +3,9 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,7 @@ from torch.utils.data import Dataset
 from ccnet import distributed
 from ccnet.datasets import Sample, Transforms
 from ccnet.evaluation import Scores
-from ccnet.evaluation.evaluate import own_confusion
 from ccnet.files import user_path
-from ccnet.inference import Segmentation
 from ccnet.locks import FolderLock
 from ccnet.model import CCNet
 from ccnet.options import named_options
@@ -31,19 +30,20 @@ from ccnet.training.data import iterate, training_loader
 from ccnet.training.fingerprint import Fingerprint
 from ccnet.training.history import History
 from ccnet.training.learner import Learner
-from ccnet.training.learnt_size import learn_size, recall_size, unsized
+from ccnet.training.learnt_size import recall_size, unsized
 from ccnet.training.monitor import Monitor, refuse_unreadable_name
 from ccnet.training.objective import make_objective, prepare
 from ccnet.training.optimization import make_optimizer, poly_schedule
 from ccnet.training.order import combined_seed
 from ccnet.training.own_augmentation import chosen_augmentation
-from ccnet.training.precision import autocast, choose_precision
+from ccnet.training.precision import choose_precision
 from ccnet.training.recipes import Recipe, with_later_fields
 from ccnet.training.restoration import BEST, refuse_unlike
 from ccnet.training.run_folder import state_to_resume
 from ccnet.training.run_log import RunLog
 from ccnet.training.termination import Terminated, Termination
 from ccnet.training.trackers import Tracker, chosen_tracker
+from ccnet.training.validation import validate
 from ccnet.weights import write_weights
 
 logger = logging.getLogger(__name__)
@@ -229,25 +229,8 @@ class Trainer:
 
     def _validate(self, monitor: Monitor) -> None:
         """Validates the weights of this step, which are already in a checkpoint."""
-        stopped = Terminated(f"stopped while validating; checkpoint saved at step {self.step}")
-        sizes, protocol = list[torch.Size](), self.recipe.protocol()
-
-        def show(index: int, result: Segmentation, _: Scores) -> None:
-            sizes.append(result.labels.shape)
-            monitor.on_sample(self.step, index, result)
-            if self.termination.requested:
-                raise stopped
-
-        with suppress(Terminated), autocast(self.device, self.recipe.precision):
-            val_set: Any = self.val_set
-            confusion = own_confusion(self.model, val_set, protocol=protocol, each=show)
-        if any(distributed.all_gather(self.termination.requested)):
-            raise stopped
-        confusion = distributed.all_reduce_sum(confusion.to(self.device)).cpu()
-        scores = Scores(confusion, self.model.label_set)
-        if math.isnan(scores.miou):
-            raise ValueError("the validation set has no labelled pixels")
-        learn_size(self.model, sizes, protocol)
+        show = partial(monitor.on_sample, self.step)
+        scores = validate(self.model, self.val_set, self.recipe, self.step, self.termination, show)
         if scores.miou > self.history.best:
             self._save_weights()
         with saving(self.history.path):

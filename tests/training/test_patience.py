@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_runs import Scenes, assert_same_end, changed, log_of, small_model, trainer
 
-from ccnet.training import engine
+from ccnet.training import validation
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def scored(monkeypatch):
             counts[0, 0], counts[0, 1] = right, 100 - right
             return counts
 
-        monkeypatch.setattr(engine, "own_confusion", confusion)
-        monkeypatch.setattr(engine, "learn_size", lambda *_: None)
+        monkeypatch.setattr(validation, "own_confusion", confusion)
+        monkeypatch.setattr(validation, "learn_size", lambda *_: None)
 
         def start(*arguments, **options):
             nonlocal running
