@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccnet.backbones import build_backbone, check_name
-from ccnet.classes import MAX_CLASSES, LabelSet, complete_arguments
+from ccnet.classes import MAX_CLASSES, LabelSet
 from ccnet.economy import economise, is_watched
 from ccnet.freezing import Freezable
 from ccnet.heads import FCNHead, RCCAHead
@@ -20,22 +19,12 @@ from ccnet.inference.footprint import Footprint, count_footprint
 from ccnet.inference.prediction import TRAINING_SIZE, PredictionMixin
 from ccnet.norm import InPlaceABN, activation_slopes, restore_batchnorm
 from ccnet.options import ANY_SIZE, check_options, named_options, options_of
-from ccnet.reconfiguration import (
-    adapted_to_channels,
-    as_json,
-    changed_config,
-    changed_parts,
-    compute_the_same,
-    has_unsaved_buffers,
-)
-from ccnet.schema import check, flag, integer, mapping, number, reason_of
+from ccnet.reconfiguration import as_json, build_from_weights
+from ccnet.schema import check, flag, integer, mapping, number
 from ccnet.transforms import MAX_CHANNELS, Preprocessing, check_batch
-from ccnet.weights.assumptions import settle
 from ccnet.weights.hub_mixin import StrictHubMixin
-from ccnet.weights.model_card import inherited_details, write_model_card
-from ccnet.weights.serialization import ModelWeights, check_fit, load_strictly
-
-logger = logging.getLogger(__name__)
+from ccnet.weights.model_card import write_model_card
+from ccnet.weights.serialization import ModelWeights
 
 _RULES = {
     "num_classes": integer(1, MAX_CLASSES),
@@ -170,45 +159,7 @@ class CCNet(Freezable, PredictionMixin, StrictHubMixin):
             ValueError: if the configuration does not describe a CCNet, or the tensors do not fit.
         """
         check_options("from_weights", changes, [*options_of(cls), "categories"], ANY_SIZE)
-        changes = complete_arguments(changes)
-        weights = settle(weights, changes)
-        absent = {"backbone", "num_classes", "recurrence"} - weights.config.keys()
-        if absent:
-            raise ValueError(
-                f"{weights.source} has no {', '.join(sorted(absent))} in its configuration"
-            )
-        with torch.device("meta"):
-            try:
-                trained = cls(**weights.config)
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"the configuration of {weights.source} does not describe a CCNet: "
-                    f"{reason_of(error)}"
-                ) from error
-            model = cls(**changed_config(weights.config, changes)) if changes else trained
-        changed = changed_parts(model.config, trained.config)
-        names = model.state_dict().keys()
-        fresh = [part for part in changed if any(name.startswith(part) for name in names)]
-        tensors = weights.state_dict.items()
-        kept = {name: value for name, value in tensors if not str(name).startswith(changed)}
-        try:
-            kept = adapted_to_channels(kept, model.config, trained.config, model)
-            if fresh or has_unsaved_buffers(model):
-                check_fit(model, kept, fresh=changed)  # before anything of its size is made
-                with torch.device("cpu"):
-                    model = cls(**model.config)
-            load_strictly(model, kept, fresh=changed)
-        except ValueError as error:
-            raise ValueError(f"{weights.source}: {error}") from error
-        if "head.classifier" in changed and "training_size" not in changes:
-            model.training_size = None  # that of the images that it is yet to learn from
-        if fresh:
-            logger.warning("%s: these parts start untrained: %s", weights.source, ", ".join(fresh))
-        is_same = compute_the_same(model.config, trained.config)
-        model.card_details = (
-            dict(weights.details) if is_same else inherited_details(weights.details)
-        )
-        return model.to(torch.empty(0).device).eval()
+        return build_from_weights(cls, weights, changes)
 
     def to_weights(self) -> ModelWeights:
         """Returns a copy of tensors, configuration and details, on plain batch norm.

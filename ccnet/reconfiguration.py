@@ -1,17 +1,83 @@
-"""Reconfiguration: what of some weights carries over to a network of another configuration."""
+"""Reconfiguration: networks of weights, and what carries over to another configuration."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from ccnet.schema import check, mapping
+from ccnet.classes import complete_arguments
+from ccnet.schema import check, mapping, reason_of
 from ccnet.transforms import Preprocessing
+from ccnet.weights.assumptions import settle
+from ccnet.weights.model_card import inherited_details
+from ccnet.weights.serialization import ModelWeights, check_fit, load_strictly
+
+logger = logging.getLogger(__name__)
 
 Config = Mapping[str, Any]
 
+Network = TypeVar("Network", bound=Any)
+"""A module with `config`, `card_details` and `training_size`."""
+
 _WITHOUT_EFFECT = {"aux_channels": None, "dropout": None, "training_size": None}
 """Arguments that do not change what a network computes in evaluation mode."""
+
+
+def build_from_weights(
+    build: Callable[..., Network], weights: ModelWeights, changes: Config
+) -> Network:
+    """Builds the network of some weights, with changes to its configuration.
+
+    Tensors are compared with the network before memory of its size is allocated.
+
+    Args:
+        build: makes an untrained network of a configuration.
+        weights: tensors, which are copied, and configuration.
+        changes: arguments of `build` that replace those of the configuration, and `categories`.
+
+    Raises:
+        TypeError: if `changes` has an unknown argument.
+        ValueError: if the configuration is none of a network, or the tensors do not fit.
+    """
+    changes = complete_arguments(changes)
+    weights = settle(weights, changes)
+    absent = {"backbone", "num_classes", "recurrence"} - weights.config.keys()
+    if absent:
+        listed = ", ".join(sorted(absent))
+        raise ValueError(f"{weights.source} has no {listed} in its configuration")
+    with torch.device("meta"):
+        try:
+            trained = build(**weights.config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"the configuration of {weights.source} does not describe a CCNet: "
+                f"{reason_of(error)}"
+            ) from error
+        model = build(**changed_config(weights.config, changes)) if changes else trained
+    changed = changed_parts(model.config, trained.config)
+    names = model.state_dict().keys()
+    fresh = [part for part in changed if any(name.startswith(part) for name in names)]
+    tensors = weights.state_dict.items()
+    kept = {name: value for name, value in tensors if not str(name).startswith(changed)}
+    try:
+        kept = adapted_to_channels(kept, model.config, trained.config, model)
+        if fresh or has_unsaved_buffers(model):
+            check_fit(model, kept, fresh=changed)
+            with torch.device("cpu"):
+                model = build(**model.config)
+        load_strictly(model, kept, fresh=changed)
+    except ValueError as error:
+        raise ValueError(f"{weights.source}: {error}") from error
+    if "head.classifier" in changed and "training_size" not in changes:
+        model.training_size = None  # that of the images that it is yet to learn from
+    if fresh:
+        logger.warning("%s: these parts start untrained: %s", weights.source, ", ".join(fresh))
+    is_same = compute_the_same(model.config, trained.config)
+    model.card_details = dict(weights.details) if is_same else inherited_details(weights.details)
+    built: Network = model.to(torch.empty(0).device).eval()
+    return built
 
 
 def changed_config(config: Config, changes: Config) -> dict[str, Any]:
