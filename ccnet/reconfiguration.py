@@ -1,7 +1,9 @@
 """Reconfiguration: networks of weights, and what carries over to another configuration."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +14,7 @@ from ccnet.schema import check, mapping, reason_of
 from ccnet.transforms import Preprocessing
 from ccnet.weights.assumptions import settle
 from ccnet.weights.model_card import inherited_details
-from ccnet.weights.serialization import ModelWeights, check_fit, load_strictly
+from ccnet.weights.serialization import NEEDED, ModelWeights, check_fit, fingerprint, load_strictly
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ Config = Mapping[str, Any]
 Network = TypeVar("Network", bound=Any)
 """A module with `config`, `card_details` and `training_size`."""
 
-_WITHOUT_EFFECT = {"aux_channels": None, "dropout": None, "training_size": None}
+WITHOUT_EFFECT = {"aux_channels": None, "dropout": None, "training_size": None}
 """Arguments that do not change what a network computes in evaluation mode."""
 
 
@@ -43,7 +45,7 @@ def build_from_weights(
     """
     changes = complete_arguments(changes)
     weights = settle(weights, changes)
-    absent = {"backbone", "num_classes", "recurrence"} - weights.config.keys()
+    absent = NEEDED - weights.config.keys()
     if absent:
         listed = ", ".join(sorted(absent))
         raise ValueError(f"{weights.source} has no {listed} in its configuration")
@@ -65,7 +67,7 @@ def build_from_weights(
         kept = adapted_to_channels(kept, model.config, trained.config, model)
         if fresh or has_unsaved_buffers(model):
             check_fit(model, kept, fresh=changed)
-            with torch.device("cpu"):
+            with torch.device("cpu"), drawing_apart(replace(weights, state_dict=kept)):
                 model = build(**model.config)
         load_strictly(model, kept, fresh=changed)
     except ValueError as error:
@@ -78,6 +80,20 @@ def build_from_weights(
     model.card_details = dict(weights.details) if is_same else inherited_details(weights.details)
     built: Network = model.to(torch.empty(0).device).eval()
     return built
+
+
+@contextmanager
+def drawing_apart(weights: ModelWeights) -> Iterator[None]:
+    """Draws other random numbers inside than those that some weights may have begun with.
+
+    With the seed that they were trained with, a new classifier would start as theirs started, and
+    trained rows resemble those at the start: it would start with the classes of the weights. What
+    is drawn depends on PyTorch's random state and on the weights.
+    """
+    seed = int(torch.randint(2**62, ())) ^ int(fingerprint(weights)[:15], 16)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def changed_config(config: Config, changes: Config) -> dict[str, Any]:
@@ -172,4 +188,4 @@ def as_json(options: Config) -> dict[str, Any]:
 
 def compute_the_same(config: Config, trained: Config) -> bool:
     """Returns whether two networks of the same parameters compute the same in evaluation mode."""
-    return {**trained, **_WITHOUT_EFFECT} == {**config, **_WITHOUT_EFFECT}
+    return {**trained, **WITHOUT_EFFECT} == {**config, **WITHOUT_EFFECT}

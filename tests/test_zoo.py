@@ -85,6 +85,26 @@ def test_other_classes_keep_all_but_the_classifiers(
     assert f"{weights_file}: these parts start untrained: head.classifier" in caplog.text
 
 
+@pytest.mark.parametrize("seed", [0, 7])
+def test_new_classifiers_do_not_start_as_those_of_the_weights_did(seed):
+    """The seed with which the weights began may be that of the new network: 0 is usual."""
+    torch.manual_seed(seed)
+    weights = CCNet("resnet18", 4).to_weights()
+    rows = weights.state_dict["head.classifier.weight"].flatten(1)
+
+    def start():
+        torch.manual_seed(seed)
+        model = CCNet.from_weights(weights, categories=["a", "b", "c"])
+        return model.head.classifier.weight.detach().flatten(1), torch.rand(2)
+
+    own, after = start()
+    assert torch.cosine_similarity(own[:, None], rows[None], dim=2).abs().max() < 0.5
+    assert 0.3 < own.std() / rows.std() < 3
+    again, random_state = start()
+    assert torch.equal(own, again)
+    assert torch.equal(after, random_state)
+
+
 @pytest.mark.parametrize("recurrence", [1, 3])
 def test_recurrence_can_be_chosen(weights_file, stored, recurrence, pixels):
     model, usual = (ccnet_resnet18(weights=weights_file, recurrence=r) for r in (recurrence, None))
