@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ccnet.attention_kernel.multiplication import without_autocast
 from ccnet.classes import IGNORE_INDEX
 from ccnet.options import named_options
 
@@ -48,15 +49,21 @@ class CategoryConsistentLoss(nn.Module):
         """Computes the loss of a batch.
 
         Args:
-            features: (N, C, h, w), floating point.
+            features: (N, C, h, w), floating point; half precision and autocast are left at once.
             labels: (N, H, W), integers: classes, or 255 for ignored pixels; resized to (h, w) by
                 nearest-neighbour interpolation.
 
         Returns:
             A scalar; 0, with zero gradients, if all pixels are ignored.
         """
-        reduced: Tensor = self.reduce(features).movedim(1, -1).flatten(0, -2)
-        labels = F.interpolate(labels[:, None].float(), features.shape[-2:], mode="nearest-exact")
+        with without_autocast(features.device):
+            return self._loss(self.reduce(features.to(self.reduce.weight.dtype)), labels)
+
+    def _loss(self, reduced: Tensor, labels: Tensor) -> Tensor:
+        size = reduced.shape[-2:]
+        reduced = reduced.to(torch.promote_types(reduced.dtype, torch.float32))
+        reduced = reduced.movedim(1, -1).flatten(0, -2)
+        labels = F.interpolate(labels[:, None].float(), size, mode="nearest-exact")
         flat = labels.long().flatten()
         counted = flat != IGNORE_INDEX
         points, classes = reduced[counted], flat[counted]

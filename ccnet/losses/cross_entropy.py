@@ -33,13 +33,17 @@ class CrossEntropyLoss(nn.Module):
         """Computes the loss of a batch.
 
         Args:
-            logits: (N, K, H, W), floating point.
+            logits: (N, K, H, W), floating point; computed with in float32 if they are narrower.
             labels: (N, H, W), integers: classes, or 255 for ignored pixels.
 
         Returns:
-            A scalar; 0, with zero gradients, if all pixels are ignored.
+            A scalar, float32 (float64 for float64 logits); 0, with zero gradients, if all pixels
+            are ignored.
+
+        Raises:
+            IndexError: on a CPU, if a label is no class.
         """
-        labels = labels.long()
+        logits, labels = _wide(logits), labels.long()
         losses = F.cross_entropy(
             logits, labels, self.class_weights, ignore_index=IGNORE_INDEX, reduction="none"
         )
@@ -98,7 +102,7 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Computes the loss of a batch; arguments and result are as in `CrossEntropyLoss`."""
-        labels = labels.long()
+        logits, labels = _wide(logits), labels.long()
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
         # A NaN loss must not be hidden, so it counts as hard.
         hard = ~(losses.detach() < -self.effective_threshold(logits, labels).log())
@@ -112,7 +116,7 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
 
         Arguments are as in `forward`.
         """
-        kept = self.min_kept // self.factor**2
+        logits, kept = _wide(logits), self.min_kept // self.factor**2
         if kept == 0:
             return logits.new_full((), self.threshold)
         probabilities, valid = self._on_coarse_grid(logits, labels)
@@ -134,6 +138,10 @@ class OhemCrossEntropyLoss(CrossEntropyLoss):
         shares = (rows.shares[:, None] * columns.shares).to(logits.dtype)
         parts = beside.gather(1, classes)[:, 0] * shares
         return parts.unflatten(2, (2, -1)).unflatten(1, (2, -1)).sum(dim=(1, 3)), valid
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class _Coarse(NamedTuple):

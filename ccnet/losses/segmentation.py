@@ -14,7 +14,8 @@ class SegmentationLoss(nn.Module):
 
     Args:
         aux_weight: weight of the auxiliary loss.
-        class_weights: (K,), weight of each class; None for 1.
+        class_weights: (K,), weight of each class, for the cross-entropies created here: of the
+            auxiliary output alone if `main` is given, which has its own; None for 1.
         main: loss of the main output, such as `OhemCrossEntropyLoss`; None for cross-entropy.
         consistency: loss of the network's optional output "rcca"; None for no such loss.
         consistency_weight: weight of the consistency loss.

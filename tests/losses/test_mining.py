@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccnet.losses import CategoryConsistentLoss, OhemCrossEntropyLoss
+from ccnet.losses import CategoryConsistentLoss, CrossEntropyLoss, OhemCrossEntropyLoss
 
 
 def mined_pixels(logits, labels, threshold, min_kept, factor=8):
@@ -35,7 +35,7 @@ def mined_pixels(logits, labels, threshold, min_kept, factor=8):
 
 
 @pytest.mark.parametrize("size", [(48, 72), (33, 57), (9, 4), (7, 100)])
-@pytest.mark.parametrize("min_kept", [0, 64, 640, 5000, 10**6])
+@pytest.mark.parametrize("min_kept", [0, 64, 640, 5000, 108 * 64, 10**6])
 @pytest.mark.parametrize("threshold", [0.3, 0.7])
 @pytest.mark.parametrize("ignored", [0.0, 0.4])
 def test_mining_keeps_the_pixels_of_the_definition(size, min_kept, threshold, ignored):
@@ -115,6 +115,24 @@ def test_consistency_takes_labels_at_the_nearest_pixel():
     labels = torch.randint(0, 3, (1, 4, 6))
     fine = labels.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
     torch.testing.assert_close(loss(features, fine), loss(features, labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_of_half_precision_are_computed_in_float32(dtype):
+    """Sums over 300 x 300 pixels exceed float16, and count pixels of both in steps of hundreds."""
+    logits = torch.randn(1, 5, 300, 300).to(dtype)
+    labels = torch.randint(5, (1, 300, 300))
+    features = (20 * torch.randn(1, 32, 40, 40)).to(dtype)
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.0])
+    for loss in (CrossEntropyLoss(weights), OhemCrossEntropyLoss(0.3, 6400)):
+        value = loss(logits, labels)
+        assert value.dtype == torch.float32
+        assert torch.equal(value, loss(logits.float(), labels))
+    loss = CategoryConsistentLoss(32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = loss(features, labels)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, loss(features.float(), labels))
 
 
 def test_mining_shows_logits_that_are_not_finite():
