@@ -101,8 +101,9 @@ def convert_inplace_abn(model: nn.Module, negative_slope: float | None = None) -
         The model.
 
     Raises:
-        ValueError: if there is a ReLU and no slope for it, or the slope is not positive. The model
-            is then unchanged.
+        ValueError: if there is a ReLU and no slope for it, the slope is not positive, or one of
+            these convolutions or norms is used twice or has a computed weight, as by weight norm.
+            The model is then unchanged.
     """
     if negative_slope is not None:
         check_slope(negative_slope)
@@ -114,6 +115,7 @@ def convert_inplace_abn(model: nn.Module, negative_slope: float | None = None) -
             layers += _layers_of_block(path, module, negative_slope)
         elif isinstance(module, nn.Sequential):
             layers += _layers_of_sequence(path, module, negative_slope)
+    _refuse_shared(model, layers)
     for parent, name, convolution, slope in layers:
         norm: Any = parent.get_submodule(name)
         _make_positive(norm, convolution)
@@ -219,6 +221,22 @@ def _slope(activation: nn.Module, path: str, negative_slope: float | None) -> fl
             "pass negative_slope, such as 0.01, to replace every ReLU by a leaky one"
         )
     return negative_slope
+
+
+def _refuse_shared(model: nn.Module, layers: list[_Layer]) -> None:
+    """Refuses layers into which no sign can be moved, or not without a change elsewhere."""
+    paths: dict[nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(module, []).append(path)
+    for layer in layers:
+        for module in (layer.convolution, layer.parent.get_submodule(layer.name)):
+            if len(paths[module]) > 1:
+                raise ValueError(f"{' and '.join(paths[module])} are one module: make copies of it")
+        if not isinstance(layer.convolution._parameters.get("weight"), nn.Parameter):
+            raise ValueError(
+                f"the weight of {paths[layer.convolution][0]} is computed from other parameters: "
+                "remove weight norm, spectral norm and other parametrisations first"
+            )
 
 
 @torch.no_grad()
