@@ -20,7 +20,8 @@ def criss_cross_attention(
     The weights are a softmax over these positions of `scale` times the dot product of the
     position's query with their keys.
 
-    Energies and softmax are computed in float32 for half-precision inputs.
+    Energies and softmax are computed in float32 for half-precision inputs; `scale` multiplies the
+    query before, in its own dtype, which is exact for powers of two alone.
 
     Args:
         query: (N, Ck, *spatial), floating point, with any number of spatial axes from one up.
@@ -69,6 +70,7 @@ class _CrissCrossAttention(nn.Module):
     """Base of the criss-cross modules: `gamma` times the attention output, plus the input."""
 
     convolution: type[nn.Module]
+    axes: str
 
     @named_options()
     def __init__(self, in_channels: int, reduction: int = 8) -> None:
@@ -91,7 +93,14 @@ class _CrissCrossAttention(nn.Module):
 
         Returns:
             (N, C, *spatial), in the same dtype.
+
+        Raises:
+            ValueError: if x has another number of axes, or integers.
         """
+        if x.dim() != len(self.axes) or not x.is_floating_point():
+            raise ValueError(
+                f"expected floating point ({', '.join(self.axes)}), not {tuple(x.shape)} {x.dtype}"
+            )
         attended = criss_cross_attention(self.query_conv(x), self.key_conv(x), self.value_conv(x))
         return self.gamma.to(attended.dtype) * attended + x
 
@@ -115,6 +124,7 @@ class CrissCrossAttention2d(_CrissCrossAttention):
     """
 
     convolution = nn.Conv2d
+    axes = "NCHW"
 
 
 class CrissCrossAttention3d(_CrissCrossAttention):
@@ -135,8 +145,10 @@ class CrissCrossAttention3d(_CrissCrossAttention):
     """
 
     convolution = nn.Conv3d
+    axes = "NCTHW"
 
 
+@torch.inference_mode(False)  # whose tensors autograd cannot save
 def attention_map(
     queries_and_keys: Sequence[tuple[Tensor, Tensor]], position: Sequence[int]
 ) -> Tensor:
@@ -153,18 +165,20 @@ def attention_map(
         (N, *spatial), float32 (float64 for float64 queries), in 0..1, of sum 1.
 
     Raises:
-        ValueError: if `queries_and_keys` is empty, or the position is not on the map.
+        ValueError: if `queries_and_keys` is empty, shapes, dtypes or devices do not fit together,
+            or the position is not on the map.
 
     Source:
         CCNet, section 3.3, information propagation by recurrence (https://arxiv.org/abs/1811.11721).
     """
     if not queries_and_keys:
         raise ValueError("queries_and_keys is empty; give the query and the key of each loop")
-    query = queries_and_keys[0][0]
+    for query, key in queries_and_keys:
+        _check_inputs(query, key, queries_and_keys[0][0])
     _check_position(position, query.shape[2:])
     wide = torch.promote_types(query.dtype, torch.float32)
     *earlier, last = [
-        (query.detach().to(wide), key.detach().to(wide)) for query, key in queries_and_keys
+        (_ordinary(query).to(wide), _ordinary(key).to(wide)) for query, key in queries_and_keys
     ]
     with without_autocast(query.device):
         weights = _weights_at(*last, position)[:, None]
@@ -174,6 +188,11 @@ def attention_map(
             gathered = criss_cross_attention(query, key, values)
         (weights,) = torch.autograd.grad(gathered, values, weights)
     return weights[:, 0]
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """Returns a tensor without gradient, which autograd can save."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _weights_at(query: Tensor, key: Tensor, position: Sequence[int]) -> Tensor:

@@ -81,9 +81,9 @@ def test_no_shape_dtype_or_stride_differs_from_the_reference(
 @pytest.mark.parametrize("shape", SHAPES)
 def test_dense_form_and_scaled_energies_equal_the_reference(shape):
     inputs = random_inputs(shape)
-    scaled = criss_cross_attention(*inputs, scale=0.3)
-    assert torch.equal(scaled, criss_cross_attention(*inputs, scale=0.3)), "not deterministic"
-    for actual, scale in ((attention_kernel.dense(*inputs), 1), (scaled, 0.3)):
+    scaled, again, other = (criss_cross_attention(*inputs, scale=s) for s in (0.3, 0.3, -0.7))
+    assert torch.equal(scaled, again), "not deterministic"
+    for actual, scale in ((attention_kernel.dense(*inputs), 1), (scaled, 0.3), (other, -0.7)):
         expected = reference.criss_cross_attention(*inputs, scale=scale)
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
@@ -219,6 +219,8 @@ def test_vmap_and_functional_gradients(schedule):
     expected = [criss_cross_attention(q, k, value[:2]) for q, k, _ in zip(*per_sample, strict=True)]
     actual = shared(per_sample[0], per_sample[1], value[:2])
     torch.testing.assert_close(actual, torch.stack(expected))
+    moved = [one.movedim(0, dim) for one, dim in zip(per_sample, (1, 2, -1), strict=True)]
+    torch.testing.assert_close(torch.vmap(criss_cross_attention, (1, 2, -1))(*moved), batched)
 
     def loss(query):
         return criss_cross_attention(query, key, value).square().sum()

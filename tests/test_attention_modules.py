@@ -94,3 +94,46 @@ def test_attention_map_refuses_positions_off_the_map():
             attention_map([(query, key)], position)
     with pytest.raises(ValueError, match="empty"):
         attention_map([], (0, 0))
+
+
+def test_attention_map_refuses_queries_and_keys_that_do_not_fit():
+    query, key = torch.randn(2, 1, 4, 5, 6)
+    for pair in [(query, key[:, :, :1]), (query, key[:, :1]), (query, key.double())]:
+        with pytest.raises(ValueError, match=r"^query(,| and) key"):
+            attention_map([(query, key), pair], (0, 0))
+    with pytest.raises(ValueError, match="must have the batch and spatial sizes of query"):
+        attention_map([(query, key), (query[:, :, 1:], key[:, :, 1:])], (0, 0))
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+def test_attention_map_in_inference_mode_is_the_same(loops):
+    pairs = [tuple(torch.randn(2, 1, 4, 5, 6)) for _ in range(loops)]
+    expected = attention_map(pairs, (1, 2))
+    with torch.inference_mode():
+        found = attention_map([(q.clone(), k.clone()) for q, k in pairs], (1, 2))
+    assert torch.equal(found, expected)
+    assert not found.is_inference()
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "message"),
+    [
+        (CrissCrossAttention2d, torch.randn(8, 5, 6), r"\(N, C, H, W\), not \(8, 5, 6\) torch.flo"),
+        (
+            CrissCrossAttention2d,
+            torch.ones(1, 8, 5, 6, dtype=torch.int64),
+            r"\(N, C, H, W\), not .* torch.int64$",
+        ),
+        (CrissCrossAttention3d, torch.randn(1, 8, 5, 6), r"\(N, C, T, H, W\), not \(1, 8, 5, 6\)"),
+    ],
+)
+def test_module_refuses_what_is_no_map(module, x, message):
+    with pytest.raises(ValueError, match=f"^expected floating point {message}"):
+        module(8)(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")  # PyTorch's own
+def test_forward_mode_derivatives_are_refused_by_name():
+    inputs = tuple(torch.randn(3, 1, 4, 5, 6))
+    with pytest.raises(NotImplementedError, match="has no forward-mode derivative"):
+        torch.func.jvp(criss_cross_attention, inputs, inputs)

@@ -61,6 +61,14 @@ class CrissCross(torch.autograd.Function):
         return _differentiate(ctx, upstream, _backward)
 
     @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        """Refuses forward mode."""
+        raise NotImplementedError(
+            "criss-cross attention has no forward-mode derivative (jvp, jacfwd): use reverse mode "
+            "(grad, vjp, jacrev)"
+        )
+
+    @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
