@@ -18,13 +18,10 @@ from ccnet.command_line import ArgumentParser
 from ccnet.console import prepare_console
 from ccnet.files import sha256_of, user_path
 from ccnet.model import CCNet
+from ccnet.reconfiguration import WITHOUT_EFFECT
 from ccnet.schema import shown
 from ccnet.weights import read_weights, write_weights
 from ccnet.weights.registry import details_of, find_member
-
-FREE = {"aux_channels", "dropout", "output_stride", "stem_widths", "training_size"}
-"""Arguments of a network or its backbone in which weights and the entry that they are to be may
-differ; where tensors depend on one, the entry's network does not take them."""
 
 
 def parse_arguments(
@@ -54,17 +51,25 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def fixed_arguments(model: CCNet) -> dict[str, Any]:
-    """Returns the arguments of a network and of its backbone that are not `FREE`."""
+    """Returns the arguments of a network and of its backbone with an effect."""
     config, known = model.config, signature(type(model.backbone)).parameters.values()
     defaults = {one.name: one.default for one in known if one.default is not one.empty}
     options = {**defaults, **config["backbone_options"]}
     return {
-        **{name: config[name] for name in sorted(config.keys() - FREE - {"backbone_options"})},
-        **{f"backbone's {name}": options[name] for name in sorted(options.keys() - FREE)},
+        **{
+            name: config[name]
+            for name in sorted(config.keys() - WITHOUT_EFFECT.keys() - {"backbone_options"})
+        },
+        **{
+            f"backbone's {name}": options[name]
+            for name in sorted(options.keys() - WITHOUT_EFFECT.keys())
+        },
     }
 
 
 def publish(arguments: argparse.Namespace) -> None:
+    if arguments.published.exists() and arguments.published.samefile(arguments.trained):
+        raise ValueError(f"{arguments.published} is the trained file itself: give another name")
     trained = read_weights(arguments.trained)
     state_dict = {
         name: tensor.to(torch.float16) if tensor.dim() > 1 else tensor
@@ -88,6 +93,7 @@ def publish(arguments: argparse.Namespace) -> None:
                     f"{shown(found.get(name))}, not {shown(value)}"
                 )
         published = replace(published, config=registered.config, details=details_of(entry))
+        model = CCNet.from_weights(published)
     write_weights(arguments.published, published)
     print(f"file        {arguments.published} ({arguments.published.stat().st_size / 1e6:.1f} MB)")
     print(f"sha256      {sha256_of(arguments.published)}")

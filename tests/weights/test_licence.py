@@ -116,7 +116,9 @@ def test_pushed_model_has_the_licence(run, hub, monkeypatch):
 
 def test_file_that_is_to_be_registered_weights_has_their_details(run, monkeypatch, tmp_path):
     path, entry = tmp_path / "mine.safetensors", CCNet_ResNet18_Weights.CAMVID
-    trained = run[0] / "best.safetensors"
+    trained, weights = tmp_path / "trained.safetensors", read_weights(run[0] / "best.safetensors")
+    config = {**weights.config, "backbone_options": {"output_stride": 8}}
+    write_weights(trained, replace(weights, config=config))
     run_script(monkeypatch, publish_weights, trained, path, "--entry", str(entry))
     weights = read_weights(path)
     assert weights.details == ccnet_resnet18(weights="DEFAULT").card_details
@@ -130,6 +132,7 @@ def test_file_that_is_to_be_registered_weights_has_their_details(run, monkeypatc
         ({"recurrence": 1}, "recurrence is 1, not 2"),
         ({"align_corners": False}, "align_corners is False, not True"),
         ({"backbone_options": {"ceil_mode": False}}, "backbone's ceil_mode is False, not True"),
+        ({"backbone_options": {"output_stride": 16}}, "backbone's output_stride is 16, not 8"),
         (
             {"backbone_options": {"negative_slope": 0.01}},
             "backbone's negative_slope is 0.01, not 0.0",
@@ -149,6 +152,27 @@ def test_file_of_another_network_does_not_become_registered_weights(
     with pytest.raises(SystemExit, match=rf"^error: {trained} cannot be {entry}: its {message}"):
         run_script(monkeypatch, publish_weights, trained, path, "--entry", entry)
     assert not path.exists()
+
+
+def test_other_tensors_do_not_become_registered_weights(make_model, monkeypatch, tmp_path):
+    trained, path = tmp_path / "trained.safetensors", tmp_path / "mine.safetensors"
+    stem = {"stem_widths": [8, 8, 64], "output_stride": 8}
+    write_weights(trained, make_model(11, label_set="camvid", backbone_options=stem).to_weights())
+    entry = str(CCNet_ResNet18_Weights.CAMVID)
+    with pytest.raises(SystemExit, match=r"stem_widths is \[8, 8, 64\], not None"):
+        run_script(monkeypatch, publish_weights, trained, path, "--entry", entry)
+    assert not path.exists()
+
+
+def test_trained_file_is_not_replaced_by_the_published_one(run, monkeypatch, tmp_path):
+    trained, other = tmp_path / "trained.safetensors", tmp_path / "link.safetensors"
+    content = (run[0] / "best.safetensors").read_bytes()
+    trained.write_bytes(content)
+    other.symlink_to(trained)
+    for path in (trained, other):
+        with pytest.raises(SystemExit, match="is the trained file itself: give another name"):
+            run_script(monkeypatch, publish_weights, trained, path)
+    assert trained.read_bytes() == content
 
 
 def test_unknown_entry_is_named(run, monkeypatch, tmp_path):
