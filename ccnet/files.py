@@ -74,6 +74,19 @@ def irregularity(path: Path) -> str:
     return "it is no regular file" if path.exists() and not path.is_file() else ""
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """Returns what changes when a file is written again or replaced; () if there is none.
+
+    Its length and times, and its number in the file system: another file that takes its place may
+    have been last modified at the same time.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`, and renames the file written there to `path`.

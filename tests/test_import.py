@@ -90,7 +90,7 @@ ORDERS = {
         *("model_card", "hub_mixin"),
     ],
     "explorer": [
-        *("bounded", "file_state", "pictures", "networks", "views", "answers", "query", "server"),
+        *("bounded", "pictures", "networks", "views", "answers", "query", "server"),
     ],
     "publishing": ["preparation", "upload", "pinning", "zoo"],
     "weights.pickles": ["calls", "dry_run", "seals", "reading"],

@@ -1,19 +1,19 @@
 """Networks of the explorer: registered weights and files, with any number of loops."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ccnet.explorer.bounded import BoundedStore
-from ccnet.explorer.file_state import FileState, state_of
-from ccnet.files import user_path
+from ccnet.files import file_state, user_path
 from ccnet.inference.replica import evaluation_replica
 from ccnet.model import CCNet
 from ccnet.weights.conversion import complete
 from ccnet.weights.registry import REGISTRY
-from ccnet.weights.sources import read_path
+from ccnet.weights.sources import read_path, split_entry
 from ccnet.zoo import NETWORKS, build_ccnet
 
 MOST_LOOPS = 4
@@ -60,9 +60,15 @@ class Networks:
         network = self._kept.get_or_make(key, lambda: self._load(name))
         return network if loops is None else _with_loops(network, loops)
 
-    def state(self, name: str) -> FileState:
+    def state(self, name: str) -> tuple[Any, ...]:
         """What changes when a file of weights is written again; registered ones never do."""
-        return () if name.partition(":")[0] in NETWORKS else state_of(user_path(name))
+        if name.partition(":")[0] in NETWORKS:
+            return ()
+        path = user_path(split_entry(name)[0])
+        with suppress(OSError):  # which loading tells
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+            return tuple((file.name, file_state(file)) for file in files)
+        return ()
 
     def _load(self, name: str) -> CCNet:
         builder, _, member = name.partition(":")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ccnet.datasets.street_scenes import StreetScenes
 from ccnet.explorer.bounded import BoundedStore
-from ccnet.explorer.file_state import FileState, state_of
+from ccnet.files import file_state
 from ccnet.images import UNREADABLE, decode_image
 from ccnet.images.formats import open_picture, quiet
 from ccnet.schema import reason_of
@@ -86,9 +86,9 @@ class Pictures:
             raise UnknownPictureError("this picture is no longer kept: choose it again")
         return pixels
 
-    def state(self, key: str) -> FileState:
+    def state(self, key: str) -> tuple[int, ...]:
         """What changes when the file of a picture is written again."""
-        return state_of(self._paths[key]) if key in self._paths else ()
+        return file_state(self._paths[key]) if key in self._paths else ()
 
     def _make(self, key: str) -> Tensor:
         if key in self._paths:

@@ -6,7 +6,7 @@ import logging
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import takewhile
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from ccnet.datasets.identity import identify_file
 from ccnet.distributed import rank
-from ccnet.files import atomic_write, user_path
+from ccnet.files import atomic_write, file_state, user_path
 from ccnet.images import UNREADABLE, decode_image, is_picture_name
 from ccnet.images.formats import open_picture, quiet
 
@@ -87,12 +88,13 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
             stamp = repr([size, *((name, stamps[name]) for name in names)])
             digest = hashlib.sha256(stamp.encode()).hexdigest()
             path = user_path(cache) / f"images-{digest[:16]}.npy"
-            if not path.is_file():
+            if (packed := _packed(path, (len(names), 3, size, size))) is None:
                 _pack(path, source, names, decode, size, progress)
-        self.images = np.load(path, mmap_mode="r")
+                packed = np.load(path, mmap_mode="r")
+        self.images = packed
         self._folder = source if source.is_dir() else None
         self.names = [_within(name, shared) for name in names]
-        self._files = [(name, *stamps[name]) for name in names]
+        self._files = [(name, stamps[name]) for name in names]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,9 +108,11 @@ class ClassFolder(Dataset[tuple[Tensor, int]]):
         But for pictures above 128 KiB: of an archive the checksum of the whole entry is known, of a
         folder that of both ends.
         """
-        name, size, checksum = self._files[index]
-        state = f"{size} {checksum:08x}" if not self._folder else identify_file(self._folder / name)
-        return {"name": self.names[index], "image": state}
+        name, stamp = self._files[index]
+        if self._folder:
+            return {"name": self.names[index], "image": identify_file(self._folder / name)}
+        size, checksum = stamp
+        return {"name": self.names[index], "image": f"{size} {checksum:08x}"}
 
 
 def _within(name: str, folders: int) -> str:
@@ -117,13 +121,12 @@ def _within(name: str, folders: int) -> str:
 
 def _open(
     source: Path, stack: ExitStack
-) -> tuple[dict[str, tuple[int, int]], Callable[[str], Tensor]]:
+) -> tuple[Mapping[str, tuple[int, ...]], Callable[[str], Tensor]]:
     """Returns what tells each file's contents from others, by its name, and a decoder of files."""
     if source.is_dir():
         files = [path for path in source.rglob("*") if path.is_file()]
-        stats = {path.relative_to(source).as_posix(): path.stat() for path in files}
-        stamps = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
-        return stamps, lambda name: decode_image(source / name)
+        states = {path.relative_to(source).as_posix(): file_state(path) for path in files}
+        return states, lambda name: decode_image(source / name)
     if not source.exists():
         raise FileNotFoundError(f"no folder or archive of classes at {source}")
     try:
@@ -161,6 +164,20 @@ def _class_folders(source: Path, names: list[str]) -> tuple[list[str], int]:
             f"{found} alone"
         )
     return folders, shared
+
+
+def _packed(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """Returns the images of an earlier use; None if there are none, or the file is damaged."""
+    try:
+        images: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        return None
+    except (EOFError, OSError, ValueError):
+        images = np.empty(0, np.uint8)
+    if images.shape == shape and images.dtype == np.uint8:
+        return images
+    logger.warning("%s is damaged: the images are decoded again", path)
+    return None
 
 
 def _pack(

@@ -1,5 +1,6 @@
 """ClassFolder: which images of a folder or an archive belong to which class."""
 
+import os
 import time
 import zipfile
 
@@ -46,6 +47,36 @@ LAYOUTS = {
         [0, 1],
     ),
 }
+
+
+def test_images_that_change_places_are_decoded_again(tmp_path):
+    """As when two wrong labels are corrected: files of one length, last modified at one time."""
+    root = write(tmp_path / "images", ["red/1-red.bmp", "blue/1-blue.bmp"])
+    paths = root / "red/1-red.bmp", root / "blue/1-blue.bmp"
+    for path in paths:
+        os.utime(path, (1.6e9, 1.6e9))
+    before = ClassFolder(root, tmp_path / "cache", 8)
+    paths[0].rename(tmp_path / "kept")
+    paths[1].rename(paths[0])
+    (tmp_path / "kept").rename(paths[1])
+    after = ClassFolder(root, tmp_path / "cache", 8)
+    assert [torch.equal(before[at][0], after[1 - at][0]) for at in (0, 1)] == [True, True]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no header", 300, "(2, 3, 9, 9)"])
+def test_damaged_cache_is_made_anew(tmp_path, caplog, damage):
+    root = write(tmp_path / "images", ["red/1.png", "blue/1.png"])
+    images = [ClassFolder(root, tmp_path / "cache", 8)[at][0] for at in (0, 1)]
+    (cache,) = (tmp_path / "cache").iterdir()
+    content = cache.read_bytes()
+    if isinstance(damage, str):
+        np.save(cache, np.zeros((2, 3, 9, 9), np.uint8))
+    else:
+        cache.write_bytes(content[:damage] if isinstance(damage, int) else damage)
+    again = ClassFolder(root, tmp_path / "cache", 8)
+    assert all(torch.equal(again[at][0], images[at]) for at in (0, 1))
+    assert f"{cache} is damaged: the images are decoded again" in caplog.text
+    assert cache.read_bytes() == content
 
 
 @pytest.mark.parametrize("as_source", [lambda root: root, archived], ids=["folder", "archive"])

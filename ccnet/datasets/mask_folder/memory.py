@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from huggingface_hub import constants
 from PIL import __version__ as pillow_version
 
-from ccnet.files import atomic_write
+from ccnet.files import atomic_write, file_state
 
 SETTLED = 2.0
 """Seconds after which a file counts as written: its time changes if it is written once more."""
@@ -79,12 +79,7 @@ class Memory(Generic[Facts]):
         return memory["files"] if memory["format"] == _FORMAT else {}
 
     def _state(self, path: Path) -> tuple[str, list[int] | None]:
-        try:
-            status = path.stat()
-        except OSError:
-            return "", None
-        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        return path.relative_to(self.root).as_posix(), state
+        return path.relative_to(self.root).as_posix(), list(file_state(path)) or None
 
 
 def _digest(content: str) -> str:
