@@ -56,7 +56,8 @@ def logits_of(model: CCNet) -> Tensor:
     """Computes the logits of a fixed input."""
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        logits: Tensor = model(torch.randn(1, 3, 96, 128, generator=generator))["out"]
+        size = 1, model.preprocessing.channels, 96, 128
+        logits: Tensor = model(torch.randn(size, generator=generator))["out"]
     return logits
 
 

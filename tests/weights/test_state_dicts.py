@@ -6,6 +6,7 @@ from families import small_state
 from safetensors.torch import save_file
 
 import ccnet
+from ccnet.commands import convert
 from ccnet.model import CCNet
 from ccnet.norm import convert_inplace_abn
 from ccnet.weights.sources import load_weights
@@ -267,3 +268,16 @@ def test_resnet34_is_called_unknown(save):
     }
     with pytest.raises(ValueError, match="6 blocks in its third stage, basic blocks, is not known"):
         ccnet.ccnet_resnet18(weights=save(state | blocks))
+
+
+def test_channels_of_a_state_dict_are_measured(tmp_path):
+    network = CCNet("resnet18", num_classes=3, in_channels=4, aux_channels=8).eval()
+    torch.save(network.state_dict(), tmp_path / "four.pth")
+    images = torch.randn(1, 4, 33, 41)
+    with torch.no_grad():
+        expected = network(images)["out"]
+        found = ccnet.ccnet_resnet18(weights=tmp_path / "four.pth")(images)["out"]
+        assert torch.equal(found, expected)
+        convert.main([str(tmp_path / "four.pth"), "--output", str(tmp_path / "converted")])
+        found = CCNet.from_pretrained(str(tmp_path / "converted"))(images)["out"]
+    torch.testing.assert_close(found, expected)

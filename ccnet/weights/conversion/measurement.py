@@ -26,7 +26,9 @@ def measure(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     for tensor in (classifier, auxiliary):
         if tensor is not None and tensor.dim() < 2:
             raise ValueError(f"a classifier has the shape {tuple(tensor.shape)}")
+    channels = _input_channels(state_dict)
     return {
+        **({"in_channels": channels} if channels != 3 else {}),
         "backbone": _DEPTHS[depth],
         "num_classes": classifier.shape[0],
         "recurrence": 2 if any(name.startswith("head.cca.") for name in state_dict) else 0,
@@ -36,12 +38,22 @@ def measure(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def measure_stem(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     """Returns the widths of the stem's convolutions; none for a single one of 7x7."""
+    found = _stem(state_dict)
+    if not found:
+        return {}
+    is_plain = len(found) == 1 and found[0].shape[-1] == 7
+    return {"stem_widths": [] if is_plain else [kernels.shape[0] for kernels in found]}
+
+
+def _input_channels(state_dict: Mapping[str, Tensor]) -> int:
+    return next((kernels.shape[1] for kernels in _stem(state_dict)), 3)
+
+
+def _stem(state_dict: Mapping[str, Tensor]) -> list[Tensor]:
+    """The kernels of the stem's convolutions, in their order."""
     found = {
         int(match[1]): tensor
         for name, tensor in state_dict.items()
         if (match := re.fullmatch(r"backbone\.stem\.(\d+)\.weight", name)) and tensor.dim() == 4
     }
-    if not found:
-        return {}
-    is_plain = len(found) == 1 and next(iter(found.values())).shape[-1] == 7
-    return {"stem_widths": [] if is_plain else [found[key].shape[0] for key in sorted(found)]}
+    return [found[number] for number in sorted(found)]
