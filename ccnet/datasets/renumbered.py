@@ -49,6 +49,12 @@ class Renumbered(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image, mask = self.dataset[index]
         labels = mask.as_subclass(Tensor)
+        if ((labels >= len(self.classes)) & (labels != IGNORE_INDEX)).any():
+            others = [label for label in labels.unique().tolist() if label != IGNORE_INDEX]
+            raise ValueError(
+                f"sample {index} of the data set has label {others[-1]}, but there are "
+                f"{len(self.classes)} classes, and {IGNORE_INDEX} for none"
+            )
         return image, tv_tensors.Mask(self._numbers[labels.long()])
 
     def identify(self, index: int) -> dict[str, Any]:

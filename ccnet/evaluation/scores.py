@@ -107,15 +107,16 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Ten
         (K, K), int64: number of pixels of class `row` that were predicted as `column`.
 
     Raises:
-        ValueError: if a class is K or more.
+        ValueError: if a class is K or more, or negative.
     """
     counted = labels != IGNORE_INDEX
     true, found = labels[counted].long(), predicted[counted].long()
     for name, classes in (("labels", true), ("predictions", found)):
-        if classes.numel() and classes.max() >= num_classes:
+        low, high = (bound.item() for bound in classes.aminmax()) if classes.numel() else (0, 0)
+        if low < 0 or high >= num_classes:
             raise ValueError(
-                f"{name} contain class {classes.max().item()}, "
-                f"but there are only {num_classes} classes"
+                f"{name} contain class {low if low < 0 else high}, "
+                f"but there are only {num_classes} classes, from 0 on"
             )
     pairs = true * num_classes + found
     return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

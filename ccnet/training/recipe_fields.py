@@ -1,6 +1,7 @@
 """Fields of recipes: their types, and those that have only a few values."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from fractions import Fraction
@@ -8,6 +9,9 @@ from numbers import Integral, Real
 from typing import Any
 
 from ccnet.schema import shown
+
+_ROUNDING = Fraction(1, 10**9)
+"""By how much shares that are 1 together may be more, when they are written as decimals."""
 
 
 def settle_types(recipe: Any) -> None:
@@ -83,7 +87,7 @@ def as_shares(name: str, text: str, choices: Sequence[str]) -> list[tuple[str, F
                 f"commas, of {', '.join(choices)}: {choice!r} is none of these"
             )
         try:
-            share = Fraction(number if "/" in number else repr(float(number)))  # no huge exponents
+            share = Fraction(0 if re.search(r"e[+-]?0*\d{4}", number, re.I) else number)
         except (ValueError, ZeroDivisionError):
             share = Fraction(0)
         if not 0 < share <= 1:
@@ -92,11 +96,11 @@ def as_shares(name: str, text: str, choices: Sequence[str]) -> list[tuple[str, F
                 f"such as '{choice}=0.5', not {number!r}"
             )
         shares.append((choice, share))
-    if (total := sum(share for _, share in shares)) > 1:
+    if (total := sum(share for _, share in shares)) > 1 + _ROUNDING:
         raise ValueError(
-            f"{name} {text!r}: the shares must be at most 1 together, not {float(total):g}"
+            f"{name} {text!r}: the shares must be at most 1 together, not {float(total):.9g}"
         )
-    return shares
+    return [(choice, share / max(total, 1)) for choice, share in shares]
 
 
 def refuse_other_choices(recipe: object, choices: Mapping[str, Sequence[object]]) -> None:

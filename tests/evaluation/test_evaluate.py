@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from ccnet.classes import CAMVID, CITYSCAPES, LabelSet
+from ccnet.datasets import Renumbered
 from ccnet.evaluation import Scores, confusion_matrix, evaluate, save_label_ids
 from ccnet.inference import InferenceProtocol
 
@@ -63,6 +64,23 @@ def test_values_that_are_no_classes_are_refused():
         confusion_matrix(values, torch.zeros_like(values), 5)
     with pytest.raises(ValueError, match="predictions contain class 7"):
         confusion_matrix(torch.zeros_like(values), values, 5)
+    negative = torch.tensor([0, -1, 2])
+    for pair in [(negative, values.clamp(max=4)), (values.clamp(max=4), negative)]:
+        with pytest.raises(ValueError, match="contain class -1, but there are only 5 classes"):
+            confusion_matrix(*pair, 5)
+
+
+def test_label_of_no_class_does_not_pass_for_unlabelled():
+    class Stray:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return torch.zeros(3, 2, 2, dtype=torch.uint8), tv_tensors.Mask([[0, 1], [7, 255]])
+
+    two = LabelSet(("road", "car"), ((0, 0, 0), (1, 1, 1)))
+    with pytest.raises(ValueError, match="has label 7, but there are 2 classes"):
+        Renumbered(Stray(), two, CAMVID)[0]
 
 
 def test_scores_follow_from_the_pixels(maps):

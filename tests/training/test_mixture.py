@@ -168,6 +168,21 @@ def test_recipes_have_shares(mix, expected):
 
 
 @pytest.mark.parametrize(
+    "mix",
+    [
+        f"labelmefacade={5 / 6},street-scenes={1 / 6}",
+        "labelmefacade=0.83333333333333333333,street-scenes=0.16666666666666666667",
+        "labelmefacade=5/6,street-scenes=1/6",
+    ],
+)
+def test_shares_of_everything_may_be_rounded(mix):
+    rest, first, second = (share for _, share in Recipe(mix=mix).shares())
+    assert rest + first + second == 1
+    assert 0 <= rest < 1e-9
+    assert first == pytest.approx(5 / 6, abs=1e-9)
+
+
+@pytest.mark.parametrize(
     ("mix", "message"),
     [
         ("coco=0.5", "mix 'coco=0.5' must be such as .* 'coco' is none of these"),
