@@ -9,7 +9,7 @@ PYTEST := -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Segments a rendered street, or your own picture: make demo IMAGE=my.jpg
 demo: .venv/installed
-	$(BIN)/ccnet predict $(if $(IMAGE),"$(IMAGE)") --output demo --overwrite
+	$(BIN)/ccnet predict $(if $(IMAGE),"$(IMAGE)") --save overlay,legend,labels --output demo --overwrite
 
 test: .venv/installed-dev
 	$(MAKE) --jobs lint types fast-test

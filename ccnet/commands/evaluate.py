@@ -17,13 +17,12 @@ Label ids are written to a folder that is new or empty.
 
 import argparse
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import ccnet
 from ccnet.command_line import ArgumentParser
@@ -45,6 +44,7 @@ from ccnet.files import user_path
 from ccnet.inference import InferenceProtocol, Segmentation
 from ccnet.inference.command_line import add_protocol_options, given_options
 from ccnet.locks import FolderLock
+from ccnet.prediction_run.progress import Progress
 from ccnet.zoo import NETWORK_NAMES
 
 SHOWN = 6
@@ -124,8 +124,7 @@ def measure(
 ) -> Report:
     """Evaluates weights; writes label ids if a folder for them is given."""
     mious, sizes = {}, set[tuple[int, int]]()
-    hidden = True if rank() else None
-    with tqdm(total=len(own_indices(len(data.names))), unit="image", disable=hidden) as bar:
+    with closing(Progress(len(own_indices(len(data.names))), is_shown=not rank())) as progress:
 
         def each(index: int, result: Segmentation, scores: Scores) -> None:
             mious[index] = scores.miou
@@ -134,7 +133,7 @@ def measure(
             if label_ids:
                 path = label_ids / f"{data.names[index]}.png"
                 save_label_ids(result.labels, data.label_set, path)
-            bar.update()
+            progress.show(len(mious))
 
         scores = evaluate(model, data.images, protocol=protocol, classes=data.classes, each=each)
     mious = {index: miou for part in all_gather(mious) for index, miou in part.items()}

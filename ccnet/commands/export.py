@@ -95,6 +95,6 @@ def export(arguments: argparse.Namespace) -> None:
     print(f"sha256      {sha256_of(path)}")
     if arguments.with_preprocessing and (size := model.training_size) is not None:
         print(
-            f"note        the network learnt from pictures like {size[1]} x {size[0]}: the file "
-            "sees them at their own size, so resize others"
+            f"note        the network learnt from pictures of about {size[1]} x {size[0]} pixels, "
+            "and the file does not resize: give it pictures of about that size"
         )

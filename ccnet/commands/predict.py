@@ -73,6 +73,7 @@ from ccnet.prediction_run.run import Run, found_by_rank_zero
 from ccnet.prediction_run.stages import Picture, Stages
 from ccnet.video import is_video_name
 from ccnet.video.command_line import check_clip, segment_clip, video_of
+from ccnet.visualization.legend import percentage
 from ccnet.zoo import NETWORK_NAMES
 
 DEMO_SEED = 20181128
@@ -153,7 +154,7 @@ def describe(picture: Picture) -> str:
 def print_details(picture: Picture, kinds: Sequence[str]) -> None:
     assert isinstance(picture.outcome, Segmentation)
     for name, share in picture.outcome.shares().items():
-        print(f"  {printable(name):<14}{100 * share:5.1f} %")
+        print(f"  {printable(name):<14}{percentage(share):>7}")
     names = {"labels": "colour map"}
     files = {names.get(kind, kind): picture.job.path(kind) for kind in kinds}
     for name, path in {"picture": picture.job.picture, **files}.items():

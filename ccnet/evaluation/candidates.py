@@ -68,8 +68,7 @@ class Candidate:
             raise ValueError(
                 f"{self} has {len(categories)} classes ({', '.join(categories)}), but the data "
                 f"set has {len(label_set)} ({', '.join(label_set.categories)}): give weights of "
-                "these (--weights), or evaluate these weights on images and masks of their own "
-                "classes (ccnet evaluate folder)"
+                "these (--weights), or images and masks of the weights' own classes (a folder)"
             )
 
 

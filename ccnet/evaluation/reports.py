@@ -71,7 +71,8 @@ class Report:
     def summary(self) -> str:
         """Text for a terminal: protocol, IoU per class, means, published mIoU."""
         scores = self.scores
-        lines = [f"{printable(self.title)}: {self.protocol}", ""]
+        count = f"{len(self.images)} image{'s' if len(self.images) != 1 else ''}"
+        lines = [f"{printable(self.title)}, {count}: {self.protocol}", ""]
         if not scores.confusion.any():
             return "\n".join([*lines, "no labelled pixels: there are no scores"])
         lines += [scores.table(), ""]

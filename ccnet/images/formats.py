@@ -85,7 +85,7 @@ def open_picture(picture: Path | io.BytesIO) -> Image.Image:
         if kind == "HEIF":
             _register_heif()
         if kind is None:
-            reason = "it has no format of a picture that Pillow knows"
+            reason = "it has no format of a picture that Pillow knows" if head else "it is empty"
             raise UnidentifiedImageError(reason) from None
         if not _has_reader(kind):
             raise ValueError(MISSING[kind]) from None

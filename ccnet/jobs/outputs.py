@@ -60,6 +60,7 @@ def coco(segmentation: str) -> Write:
 
 OUTPUTS = {
     "overlay": Output(".overlay.png", png(lambda result: result.overlay())),
+    "legend": Output(".legend.png", png(lambda result: result.overlay(legend=True, outlines=True))),
     "labels": Output(".labels.png", png(lambda result: result.colorize(), optimize=True)),
     "polygons": Output(".polygons.json", coco("polygons"), read=read_coco_origin),
     "rle": Output(".rle.json", coco("rle"), ("coco", ("pycocotools",)), read_coco_origin),

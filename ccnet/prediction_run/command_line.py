@@ -26,7 +26,8 @@ def default_workers() -> int:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds options for which pictures are segmented, how many at a time, and what is written."""
     kinds = (
-        f"what to write, of {', '.join(OUTPUTS)}; the last two are COCO's (default: %(default)s)"
+        f"what to write, of {', '.join(OUTPUTS)}: legend is an overlay with outlines and the names "
+        "of its classes, the last two are COCO's (default: %(default)s)"
     )
     add = parser.add_argument_group("run on many images").add_argument
     add("--save", default=",".join(USUAL), metavar="KINDS", help=kinds)

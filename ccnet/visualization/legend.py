@@ -73,8 +73,13 @@ class Entry:
 
     @property
     def percentage(self) -> str:
-        """The share, such as "41.2 %", and "< 0.1 %" for what is hardly there."""
-        return f"{self.share:.1%}".replace("%", " %") if self.share >= 0.0005 else "< 0.1 %"
+        """The share in words, see `percentage`."""
+        return percentage(self.share)
+
+
+def percentage(share: float) -> str:
+    """Returns a share in words, such as "41.2 %", and "< 0.1 %" for what is hardly there."""
+    return f"{share:.1%}".replace("%", " %") if share >= 0.0005 or not share else "< 0.1 %"
 
 
 def legend_entries(

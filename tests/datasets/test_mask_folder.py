@@ -159,7 +159,7 @@ def test_all_problems_are_reported_at_once(tmp_path, add, write_classes):
         "images/text.png cannot be read as an image",
         "images/cut_image.png cannot be read as an image",
         "masks/cut_mask.png cannot be read as a PNG",
-        "images/size.png is (6, 8), its mask (6, 9)",
+        "images/size.png has 8 x 6 pixels, its mask 9 x 6 pixels: a mask of",
         "masks/rgb.png holds colours, unlike the others: save them as class numbers too",
         "masks/deep.png holds numbers in 1000..1000",
         "masks/high.png has the labels [3, 254], in 2 pixels (",
@@ -205,7 +205,7 @@ def test_wrong_masks_of_many_kinds_are_a_short_report(tmp_path, add):
         "8 masks (",
         "have the labels [7], in 384 pixels (",
         "and 3 more) hold colours, unlike the others",
-        "images/rows4.png is (6, 8), its mask (5, 8)",
+        "images/rows4.png has 8 x 6 pixels, its mask 8 x 5 pixels: ",
     ):
         assert said in report
 

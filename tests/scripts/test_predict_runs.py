@@ -194,8 +194,8 @@ INVALID = [
     *((f"--{name} 0", f"--{name} must be 1 or more, not 0") for name in ("limit", "workers")),
     ("--batch-size -1", "--batch-size must be 1 or more, not -1"),
     ("--batch-size x", "argument --batch-size: invalid int value"),
-    ("--save ,", "--save: '' is none of overlay, labels"),
-    ("--save labels,mask", "--save: 'mask' is none of overlay, labels"),
+    ("--save ,", "--save: '' is none of overlay, legend, labels"),
+    ("--save labels,mask", "--save: 'mask' is none of overlay, legend, labels"),
 ]
 
 

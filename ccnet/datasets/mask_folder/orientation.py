@@ -59,5 +59,9 @@ def _misfit(image: Path, mask: Path, facts: Mapping[Path, FileFacts]) -> str:
     for path in (image, mask):
         size, turn = facts[path].size, facts[path].orientation
         upright = turned_size(size, turn)
-        sizes.append(f"{upright}" if turn == 1 else f"{upright} by its EXIF orientation {turn}")
-    return f"{image} is {sizes[0]}, its mask {sizes[1]} (height, width)"
+        pixels = f"{upright[1]} x {upright[0]} pixels"
+        sizes.append(pixels if turn == 1 else f"{pixels} by its EXIF orientation {turn}")
+    return (
+        f"{image} has {sizes[0]}, its mask {sizes[1]}: a mask of another size is to be resized "
+        "without mixing numbers (nearest neighbour)"
+    )
