@@ -33,7 +33,7 @@ def validate(
         val_set: (image, mask) pairs.
         recipe: gives protocol and precision.
         step: of the weights, for errors; a checkpoint has them.
-        termination: ends the validation after the current image of any rank.
+        termination: ends the validation of a rank after its current image, and all in the end.
         each: called with the index of an image and its segmentation, on the rank that made it.
 
     Returns:
