@@ -72,7 +72,7 @@ class Report:
         """Text for a terminal: protocol, IoU per class, means, published mIoU."""
         scores = self.scores
         count = f"{len(self.images)} image{'s' if len(self.images) != 1 else ''}"
-        lines = [f"{printable(self.title)}, {count}: {self.protocol}", ""]
+        lines = [f"{printable(self.title)}: {self.protocol}; {count}", ""]
         if not scores.confusion.any():
             return "\n".join([*lines, "no labelled pixels: there are no scores"])
         lines += [scores.table(), ""]

@@ -50,7 +50,7 @@ def test_published_miou_is_confirmed_within_the_tolerance(shift):
 
 def test_summary_and_the_images_of_the_lowest_miou():
     lines = make_report().summary().splitlines()
-    assert lines[0] == "mine on streets val: whole, flip, average of logits, float32"
+    assert lines[0] == "mine on streets val: whole, flip, average of logits, float32; 4 images"
     assert "| red | 72.7 |" in lines
     assert "| **mean (mIoU)** | **49.24** |" in lines
     assert lines[-3:] == [

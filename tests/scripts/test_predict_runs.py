@@ -135,7 +135,8 @@ def test_records_of_ones_own_are_not_touched(predict, pictures, tmp_path):
 
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_only_what_is_asked_for_is_written_and_looked_at(predict, pictures, tmp_path, kind):
-    assert predict("in", "--output", "both")[0] == 0
+    everything = ",".join(OUTPUTS)
+    assert predict("in", "--output", "both", "--save", everything)[0] == 0
     assert predict("in", "--output", "out", "--save", kind)[0] == 0
     both, one = contents(tmp_path / "both"), contents(tmp_path / "out")
     suffix = OUTPUTS[kind].suffix
@@ -147,7 +148,7 @@ def test_only_what_is_asked_for_is_written_and_looked_at(predict, pictures, tmp_
     status, _, errors = predict("in", "--output", "out", "--save", f"{kind},{other}")
     assert (status, len(errors.splitlines())) == (1, 2)
     (tmp_path / "out" / f"a{OUTPUTS[other].suffix}").unlink()
-    assert predict("in", "--output", "out")[0] == 0
+    assert predict("in", "--output", "out", "--save", everything)[0] == 0
     assert contents(tmp_path / "out") == both
 
 
