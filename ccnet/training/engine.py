@@ -45,6 +45,7 @@ from ccnet.training.termination import Terminated, Termination
 from ccnet.training.trackers import Tracker, chosen_tracker
 from ccnet.training.validation import validate
 from ccnet.weights import write_weights
+from ccnet.weights.sources import BEST_OF_A_RUN
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +243,7 @@ class Trainer:
     def _save_weights(self) -> None:
         """Writes best.safetensors, always with plain batch normalisation."""
         if distributed.rank() == 0:
-            path = self.run_dir / "best.safetensors"
+            path = self.run_dir / BEST_OF_A_RUN
             with saving(path):
                 write_weights(path, self.model.to_weights())
 

@@ -41,6 +41,7 @@ from ccnet.training.run_folder import state_to_resume
 from ccnet.training.run_log import RunLog
 from ccnet.training.termination import Terminated, Termination
 from ccnet.weights import write_weights
+from ccnet.weights.sources import BEST_OF_A_RUN
 
 logger = logging.getLogger(__name__)
 
@@ -222,7 +223,7 @@ class BackboneTrainer:
             with saving(path), atomic_write(path) as temporary:
                 temporary.write_text("".join(f"{json.dumps(one)}\n" for one in self.records))
             if accuracy > best:
-                path = self.run_dir / "best.safetensors"
+                path = self.run_dir / BEST_OF_A_RUN
                 with saving(path):
                     average: Any = self.average.module
                     write_weights(path, backbone_weights(average, self.recipe, self.details))

@@ -13,6 +13,7 @@ from ccnet import distributed
 from ccnet.files import irregularity, remove_unfinished
 from ccnet.training.checkpoint import Checkpoints, load_checkpoint
 from ccnet.training.recipes import Recipe, with_later_fields
+from ccnet.weights.sources import BEST_OF_A_RUN
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ BEGINNING: Mapping[str, Callable[[str], bool]] = {
 }
 """What a run writes before its first checkpoint, in this order, and how the start of each looks."""
 
-_RESULTS = ("best.safetensors", "log.jsonl", "results.json")
+_RESULTS = (BEST_OF_A_RUN, "log.jsonl", "results.json")
 """What a run writes after its first checkpoint."""
 
 _START = 2**20

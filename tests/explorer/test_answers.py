@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import ccnet
-from ccnet.explorer import Explorer
+from ccnet.explorer import Explorer, answers
 from ccnet.explorer.pictures import MOST_PIXELS, MOST_SIDE
 from ccnet.visualization import heat_levels, record_attention
+from ccnet.visualization.attention_paths import Path as Way
 
 SCENE = "scene-0"
 
@@ -81,26 +82,20 @@ def test_maps_are_those_of_the_record(explorer, network, weights, picture_paths)
             assert start[0] == end[0] or start[1] == end[1], "a hop along a row or a column"
 
 
-def test_paths_are_told_in_words(explorer, network, weights, picture_paths):
-    """Those of the page, "From its strongest position ...", by the points that it draws."""
-    record, said = record_attention(network, picture_paths[0]), set()
-    for pixel in map(record.pixel, np.ndindex(*record.map_size)):
-        for found in explorer.attention("file-0", weights, 3, *pixel)["maps"]:
-            for path in found["paths"]:
-                words = path["words"].split(", then ")
-                moves = [
-                    (loop, "row" if start[0] == end[0] else "column")
-                    for loop, (start, end) in enumerate(pairwise(path["points"]), 1)
-                    if start != end
-                ]
-                if len(moves) == found["loops"]:
-                    assert words == [f"along the {line}" for _, line in moves]
-                elif moves:
-                    assert words == [f"along the {line} in loop {loop}" for loop, line in moves]
-                else:
-                    assert words == ["to itself"]
-                said.add(len(moves) - found["loops"])
-    assert {0, -1} <= said
+@pytest.mark.parametrize(
+    ("positions", "words"),
+    [
+        ([(4, 1), (4, 6)], "along the row"),
+        ([(0, 1), (4, 1)], "along the column"),
+        ([(0, 1), (4, 1), (4, 6)], "along the column, then along the row"),
+        ([(4, 1), (4, 6), (4, 6)], "along the row in loop 1"),
+        ([(4, 6), (4, 6), (0, 6)], "along the column in loop 2"),
+        ([(4, 6), (4, 2), (4, 2), (4, 6)], "along the row in loop 1, then along the row in loop 3"),
+        ([(4, 6), (4, 6), (4, 6)], "to itself"),
+    ],
+)
+def test_path_from_the_source_in_words(positions, words):
+    assert answers._words(Way(tuple(positions), 0.5)) == words
 
 
 def test_number_of_loops_changes_labels_and_maps(explorer, network, weights, picture_paths):

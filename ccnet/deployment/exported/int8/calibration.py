@@ -67,7 +67,7 @@ def _within(number: int, bounds: tuple[int, int]) -> int:
 
 
 def seen_pixels(network: PredictionMixin, picture: Path) -> Tensor:
-    """Returns a picture as `predict` shows it to a network: at the size that it learnt from.
+    """Returns a picture at the size at which `predict` shows it to a network.
 
     Args:
         network: one with `predict`.
