@@ -45,7 +45,10 @@ def as_ever(model, pixels):
 
 
 def assert_is_as_exact(model, pixels, dtypes=(torch.float32, torch.bfloat16)):
-    """Compares with float64: there all agree; else errors are those of the network itself."""
+    """Compares with float64: there all agree; else errors are those of the network itself.
+
+    But for a factor: in bands, processors may choose other kernels.
+    """
     model.double()
     expected = as_ever(model, pixels)
     found = model.predict(pixels, return_probabilities=True)
@@ -58,7 +61,7 @@ def assert_is_as_exact(model, pixels, dtypes=(torch.float32, torch.bfloat16)):
             model.predict(pixels, return_probabilities=True).probabilities,
         )
         before, after = ((one.double() - expected).square().mean().sqrt() for one in made)
-        assert after < 1.5 * before + 1e-7
+        assert after < 2.5 * before + 1e-7
 
 
 NETWORKS = [

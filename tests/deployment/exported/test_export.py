@@ -253,7 +253,7 @@ def test_command_exports_and_says_what_it_does(exported, small, tmp_path, monkey
     path = tmp_path / "new" / "model.onnx"
     main(["--output", str(path), "--with-preprocessing"])
     printed = capsys.readouterr().out
-    for text in ("tracing", "writing onnx", "comparing", "written", "sha256", "like 64 x 48"):
+    for text in ("tracing", "writing onnx", "comparing", "written", "sha256", "about 64 x 48"):
         assert text in printed
     assert printed.count("x 131x65: 100.00% of labels equal") == 1
     assert path.exists()
