@@ -3,7 +3,8 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PYTHON3_10 ?= python3.10
 # One thread for each of the processes that share the tests
-PYTEST := -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile \
+	--no-loadscope-reorder
 
 .PHONY: demo test fast-test test-oldest slow-test gpu-benchmark lint types wheel clean
 

@@ -173,14 +173,15 @@ def attention_map(
     """
     if not queries_and_keys:
         raise ValueError("queries_and_keys is empty; give the query and the key of each loop")
-    for query, key in queries_and_keys:
-        _check_inputs(query, key, queries_and_keys[0][0])
-    _check_position(position, query.shape[2:])
-    wide = torch.promote_types(query.dtype, torch.float32)
+    first = queries_and_keys[0][0]
+    for loop, pair in enumerate(queries_and_keys, 1):
+        _check_pair(loop, *pair, first)
+    _check_position(position, first.shape[2:])
+    wide = torch.promote_types(first.dtype, torch.float32)
     *earlier, last = [
         (_ordinary(query).to(wide), _ordinary(key).to(wide)) for query, key in queries_and_keys
     ]
-    with without_autocast(query.device):
+    with without_autocast(first.device):
         weights = _weights_at(*last, position)[:, None]
     for query, key in reversed(earlier):
         with torch.enable_grad():
@@ -190,9 +191,23 @@ def attention_map(
     return weights[:, 0]
 
 
+def _check_pair(loop: int, query: Tensor, key: Tensor, first: Tensor) -> None:
+    """Checks query and key of a loop, given the query of the first one."""
+    kinds = [(one.shape, one.dtype, one.device) for one in (query, key)]
+    fits = query.shape[:1] == first.shape[:1] and query.shape[2:] == first.shape[2:]
+    if kinds[0] != kinds[1] or not fits or not query.is_floating_point():
+        given = [f"{tuple(shape)} {dtype} on {device}" for shape, dtype, device in kinds]
+        raise ValueError(
+            "query and key of a loop must have one shape (N, Ck, *spatial), floating-point dtype "
+            "and device, and all loops the same N and spatial sizes; those of loop "
+            f"{loop} are {given[0]} and {given[1]}"
+        )
+
+
 def _ordinary(tensor: Tensor) -> Tensor:
     """Returns a tensor without gradient, which autograd can save."""
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
+    is_compiling = torch.compiler.is_compiling()
+    return tensor.clone() if not is_compiling and tensor.is_inference() else tensor.detach()
 
 
 def _weights_at(query: Tensor, key: Tensor, position: Sequence[int]) -> Tensor:

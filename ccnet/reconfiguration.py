@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -67,7 +67,8 @@ def build_from_weights(
         kept = adapted_to_channels(kept, model.config, trained.config, model)
         if fresh or has_unsaved_buffers(model):
             check_fit(model, kept, fresh=changed)
-            with torch.device("cpu"), drawing_apart(replace(weights, state_dict=kept)):
+            apart = drawing_apart(replace(weights, state_dict=kept)) if fresh else nullcontext()
+            with torch.device("cpu"), apart:
                 model = build(**model.config)
         load_strictly(model, kept, fresh=changed)
     except ValueError as error:

@@ -124,7 +124,9 @@ def measure(
 ) -> Report:
     """Evaluates weights; writes label ids if a folder for them is given."""
     mious, sizes = {}, set[tuple[int, int]]()
-    with closing(Progress(len(own_indices(len(data.names))), is_shown=not rank())) as progress:
+    count, unit = len(own_indices(len(data.names))), "images of this process"
+    unit = "images" if count == len(data.names) else unit
+    with closing(Progress(count, is_shown=not rank(), unit=unit)) as progress:
 
         def each(index: int, result: Segmentation, scores: Scores) -> None:
             mious[index] = scores.miou

@@ -51,7 +51,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def fixed_arguments(model: CCNet) -> dict[str, Any]:
-    """Returns the arguments of a network and of its backbone with an effect."""
+    """Returns the arguments of a network and of its backbone with an effect.
+
+    But for the widths of the stem, which the tensors tell.
+    """
     config, known = model.config, signature(type(model.backbone)).parameters.values()
     defaults = {one.name: one.default for one in known if one.default is not one.empty}
     options = {**defaults, **config["backbone_options"]}
@@ -62,7 +65,7 @@ def fixed_arguments(model: CCNet) -> dict[str, Any]:
         },
         **{
             f"backbone's {name}": options[name]
-            for name in sorted(options.keys() - WITHOUT_EFFECT.keys())
+            for name in sorted(options.keys() - WITHOUT_EFFECT.keys() - {"stem_widths"})
         },
     }
 

@@ -13,8 +13,8 @@ class Mixture(ConcatDataset[Any]):
     """Several data sets, one behind the other, of which a `Trainer` draws in given shares.
 
     The shares count samples, whatever the numbers of images: of a small data set with a large share
-    each image comes more often. Of the samples of any number of steps from the first on, each data
-    set has its share, to within the number of data sets.
+    each image comes more often. After any number of steps each data set
+    has had its share of the samples, to within the number of data sets.
 
     Args:
         datasets: (image, mask) pairs with the same classes.

@@ -49,10 +49,10 @@ class Renumbered(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image, mask = self.dataset[index]
         labels = mask.as_subclass(Tensor)
-        if ((labels >= len(self.classes)) & (labels != IGNORE_INDEX)).any():
-            others = [label for label in labels.unique().tolist() if label != IGNORE_INDEX]
+        stray = (labels < 0) | (labels >= len(self.classes)) & (labels != IGNORE_INDEX)
+        if stray.any():
             raise ValueError(
-                f"sample {index} of the data set has label {others[-1]}, but there are "
+                f"sample {index} of the data set has label {int(labels[stray][0])}, but there are "
                 f"{len(self.classes)} classes, and {IGNORE_INDEX} for none"
             )
         return image, tv_tensors.Mask(self._numbers[labels.long()])

@@ -1,11 +1,11 @@
 """Networks of the explorer: registered weights and files, with any number of loops."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 
 from ccnet.explorer.bounded import BoundedStore
 from ccnet.files import file_state, user_path
@@ -13,13 +13,16 @@ from ccnet.inference.replica import evaluation_replica
 from ccnet.model import CCNet
 from ccnet.weights.conversion import complete
 from ccnet.weights.registry import REGISTRY
-from ccnet.weights.sources import read_path, split_entry
+from ccnet.weights.sources import BEST_OF_A_RUN, read_path, split_entry
 from ccnet.zoo import NETWORKS, build_ccnet
 
 MOST_LOOPS = 4
 
 KEPT = 2
 """Networks that are kept."""
+
+_FILES = (SAFETENSORS_SINGLE_FILE, CONFIG_NAME, BEST_OF_A_RUN)
+"""Of a folder, those that a network is read from."""
 
 
 class Networks:
@@ -65,10 +68,8 @@ class Networks:
         if name.partition(":")[0] in NETWORKS:
             return ()
         path = user_path(split_entry(name)[0])
-        with suppress(OSError):  # which loading tells
-            files = sorted(path.iterdir()) if path.is_dir() else [path]
-            return tuple((file.name, file_state(file)) for file in files)
-        return ()
+        files = [path / name for name in _FILES] if path.is_dir() else [path]
+        return tuple(map(file_state, files))
 
     def _load(self, name: str) -> CCNet:
         builder, _, member = name.partition(":")

@@ -44,8 +44,9 @@ class CrossEntropyLoss(nn.Module):
             IndexError: on a CPU, if a label is no class.
         """
         logits, labels = _wide(logits), labels.long()
+        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
         losses = F.cross_entropy(
-            logits, labels, self.class_weights, ignore_index=IGNORE_INDEX, reduction="none"
+            logits, labels, weights, ignore_index=IGNORE_INDEX, reduction="none"
         )
         return self._mean(losses, labels, labels != IGNORE_INDEX)
 
@@ -54,7 +55,8 @@ class CrossEntropyLoss(nn.Module):
         total = losses.where(counted, 0).sum()
         count = counted.sum(dtype=losses.dtype)
         if self.class_weights is not None:
-            count = self.class_weights[labels.where(counted, 0)].where(counted, 0).sum()
+            weights = self.class_weights.to(losses.dtype)
+            count = weights[labels.where(counted, 0)].where(counted, 0).sum()
         if self.joint:
             count = distributed.all_reduce_mean(count)
         return total / count.clamp(min=torch.finfo(losses.dtype).tiny)

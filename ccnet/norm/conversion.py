@@ -1,5 +1,6 @@
 """Conversion of models between batch norm, synchronised batch norm and InPlaceABN."""
 
+from collections import defaultdict
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -68,6 +69,10 @@ def convert_sync_batchnorm(
     return model
 
 
+class NotInvertibleError(ValueError):
+    """An activation cannot be inverted."""
+
+
 class _Layer(NamedTuple):
     """The norm `name` of a parent module, after a convolution; slope None is no activation."""
 
@@ -101,9 +106,10 @@ def convert_inplace_abn(model: nn.Module, negative_slope: float | None = None) -
         The model.
 
     Raises:
-        ValueError: if there is a ReLU and no slope for it, the slope is not positive, or one of
-            these convolutions or norms is used twice or has a computed weight, as by weight norm.
-            The model is then unchanged.
+        NotInvertibleError: if there is a ReLU and no slope for it.
+        ValueError: if the slope is not positive, one of these norms is in two places, or a
+            convolution before negative weights is so or has a computed weight, as by weight norm.
+            In each case the model is unchanged.
     """
     if negative_slope is not None:
         check_slope(negative_slope)
@@ -216,7 +222,7 @@ def _slope(activation: nn.Module, path: str, negative_slope: float | None) -> fl
     if own > 0:
         return float(own)
     if negative_slope is None:
-        raise ValueError(
+        raise NotInvertibleError(
             f"{path} is {activation}, which cannot be inverted: use leaky ReLUs, or "
             "pass negative_slope, such as 0.01, to replace every ReLU by a leaky one"
         )
@@ -224,17 +230,24 @@ def _slope(activation: nn.Module, path: str, negative_slope: float | None) -> fl
 
 
 def _refuse_shared(model: nn.Module, layers: list[_Layer]) -> None:
-    """Refuses layers into which no sign can be moved, or not without a change elsewhere."""
-    paths: dict[nn.Module, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        paths.setdefault(module, []).append(path)
+    """Refuses layers into which a sign cannot be moved, or not without a change elsewhere."""
+    owners = defaultdict[Any, list[str]](list)  # of modules and parameters: their places
+    for path, module in model.named_modules():
+        for name, part in (*module._modules.items(), *module._parameters.items()):
+            if part is not None:
+                owners[part].append(f"{path}.{name}" if path else name)
     for layer in layers:
-        for module in (layer.convolution, layer.parent.get_submodule(layer.name)):
-            if len(paths[module]) > 1:
-                raise ValueError(f"{' and '.join(paths[module])} are one module: make copies of it")
-        if not isinstance(layer.convolution._parameters.get("weight"), nn.Parameter):
+        norm: Any = layer.parent.get_submodule(layer.name)
+        changed = [norm]
+        if norm.affine and not norm.weight.is_meta and (norm.weight < 0).any():
+            changed.append(layer.convolution)
+        for module in changed:
+            for part in (module, *module._parameters.values()):
+                if len(owners[part]) > 1:
+                    raise ValueError(f"{' and '.join(owners[part])} are one: make copies of it")
+        if not all(isinstance(one._parameters.get("weight"), nn.Parameter) for one in changed[1:]):
             raise ValueError(
-                f"the weight of {paths[layer.convolution][0]} is computed from other parameters: "
+                f"the weight of {owners[layer.convolution][0]} is computed from other parameters: "
                 "remove weight norm, spectral norm and other parametrisations first"
             )
 

@@ -16,10 +16,12 @@ class Progress:
     Args:
         total: their number.
         is_shown: whether anything is shown; else nothing is ever.
+        unit: what they are called.
     """
 
-    def __init__(self, total: int, *, is_shown: bool = True) -> None:
-        self._bar = tqdm(total=total, unit=" pictures", disable=None if is_shown else True)
+    def __init__(self, total: int, *, is_shown: bool = True, unit: str = "pictures") -> None:
+        self._unit = f" {unit}"
+        self._bar = tqdm(total=total, unit=self._unit, disable=None if is_shown else True)
         self._say: Callable[[str], None] | None = None
         if is_shown and self._bar.disable:
             self._say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: T201
@@ -35,7 +37,7 @@ class Progress:
             self._said = now
             self._say(
                 tqdm.format_meter(
-                    done, self._total, now - self._start, ncols=0, unit=" pictures"
+                    done, self._total, now - self._start, ncols=0, unit=self._unit
                 ).strip()
             )
 

@@ -172,7 +172,7 @@ def _packed(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
         images: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     except FileNotFoundError:
         return None
-    except (EOFError, OSError, ValueError):
+    except (EOFError, ValueError):
         images = np.empty(0, np.uint8)
     if images.shape == shape and images.dtype == np.uint8:
         return images

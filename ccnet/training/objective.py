@@ -11,6 +11,7 @@ from ccnet.datasets import Sample
 from ccnet.losses import CategoryConsistentLoss, OhemCrossEntropyLoss, SegmentationLoss
 from ccnet.model import CCNet
 from ccnet.norm import InPlaceABN, convert_inplace_abn, convert_sync_batchnorm
+from ccnet.norm.conversion import NotInvertibleError
 from ccnet.training.optimization import given_weights, log_balanced_weights
 from ccnet.training.precision import autocast
 from ccnet.training.recipes import Recipe
@@ -81,7 +82,7 @@ def _convert_in_place(model: CCNet) -> None:
     for part in model.unfrozen_parts():
         try:
             convert_inplace_abn(part)
-        except ValueError as error:
+        except NotInvertibleError as error:
             where = f"the activations of its {names[part]}" if names[part] else "activations"
             raise ValueError(
                 f"norm 'inplace' needs a network of leaky ReLUs, and {where} are ReLU: give norm "

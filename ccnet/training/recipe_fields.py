@@ -87,7 +87,9 @@ def as_shares(name: str, text: str, choices: Sequence[str]) -> list[tuple[str, F
                 f"commas, of {', '.join(choices)}: {choice!r} is none of these"
             )
         try:
-            share = Fraction(0 if re.search(r"e[+-]?0*\d{4}", number, re.I) else number)
+            exponent = re.search(r"e[+-]?([\d_]+)$", number, re.IGNORECASE)
+            is_huge = exponent is not None and int(exponent[1]) > 999  # an endless power of 10
+            share = Fraction(0 if is_huge else number)
         except (ValueError, ZeroDivisionError):
             share = Fraction(0)
         if not 0 < share <= 1:

@@ -128,6 +128,7 @@ def test_losses_of_half_precision_are_computed_in_float32(dtype):
         value = loss(logits, labels)
         assert value.dtype == torch.float32
         assert torch.equal(value, loss(logits.float(), labels))
+        torch.testing.assert_close(loss.to(dtype)(logits, labels), value)
     loss = CategoryConsistentLoss(32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = loss(features, labels)

@@ -37,45 +37,6 @@ def negate_some(network):
     return network.train()
 
 
-def twice(module):
-    layers = [module, nn.BatchNorm2d(4), nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(nn.Sequential(*layers), nn.Sequential(*[module, *layers[1:]]))
-
-
-def with_one_norm():
-    norm = nn.BatchNorm2d(4)
-    parts = [[nn.Conv2d(4, 4, 3), norm, nn.LeakyReLU(SLOPE)] for _ in range(2)]
-    return nn.Sequential(*(nn.Sequential(*part) for part in parts))
-
-
-@pytest.mark.parametrize(
-    ("network", "message"),
-    [
-        (twice(nn.Conv2d(4, 4, 3)), r"^0\.0 and 1\.0 are one module: make copies"),
-        (with_one_norm(), r"^0\.1 and 1\.1 are one module: make copies"),
-        *(
-            (
-                nn.Sequential(norm(nn.Conv2d(4, 4, 3)), nn.BatchNorm2d(4), nn.LeakyReLU(SLOPE)),
-                r"^the weight of 0 is computed from other parameters: remove weight norm",
-            )
-            for norm in (
-                nn.utils.parametrizations.weight_norm,
-                nn.utils.parametrizations.spectral_norm,
-                nn.utils.spectral_norm,
-            )
-        ),
-    ],
-    ids=["convolution", "norm", "weight norm", "spectral norm", "spectral norm by a hook"],
-)
-def test_layer_that_cannot_take_a_sign_is_refused(network, message):
-    before = copy.deepcopy(network.state_dict())
-    with pytest.raises(ValueError, match=message):
-        convert_inplace_abn(negate_some(network))
-    assert not any(isinstance(module, InPlaceABN) for module in network.modules())
-    kept = network.state_dict()
-    assert all(torch.equal(kept[name].abs(), value.abs()) for name, value in before.items())
-
-
 @pytest.fixture
 def relu_network(make_model):
     """A small CCNet with a deep stem, in training mode, in float64."""

@@ -142,13 +142,13 @@ def test_wrong_published_miou_is_not_confirmed(main, camvid, scores, published, 
 
 
 def test_options_change_the_protocol(main, camvid, bundled, tmp_path, capsys):
-    options = "--mode slide --crop 64,96 --stride 48 --scales 0.75,1 --flip --limit 1"
+    options = "--mode slide --crop 240,320 --stride 160 --scales 1,0.5 --flip --limit 1"
     main("camvid", "--root", camvid, "--report", tmp_path, *options.split())
-    protocol = PROTOCOL.replace(mode="slide", crop=(64, 96), stride=48, scales=(0.75, 1), flip=True)
+    asked = PROTOCOL.replace(mode="slide", crop=(240, 320), stride=160, scales=(1, 0.5), flip=True)
     report = json.loads((tmp_path / "report.json").read_text())
-    assert InferenceProtocol(**report["protocol"]) == protocol
+    assert InferenceProtocol(**report["protocol"]) == asked
     assert (report["dataset"], report["published mIoU"]) == ("CamVid val, the first 1", None)
-    one = evaluate(bundled, StreetScenes(1, size=(96, 128), seed=5), protocol=protocol)
+    one = evaluate(bundled, StreetScenes(1, size=(96, 128), seed=5), protocol=asked)
     assert report["confusion"] == one.confusion.tolist()
     assert "published" not in capsys.readouterr().out
 

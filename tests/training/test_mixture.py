@@ -198,6 +198,7 @@ def test_shares_of_everything_may_be_rounded(mix):
         ("labelmefacade=50", "above 0 and at most 1"),
         ("labelmefacade=1e-99999999", "above 0 and at most 1"),
         ("labelmefacade=1e99999999", "above 0 and at most 1"),
+        ("labelmefacade=1e-9_9_9_9_9_9_9_9", "above 0 and at most 1"),
         ("labelmefacade=0.6,folder=0.5", "the shares must be at most 1 together, not 1.1"),
         (None, "mix must be text, '' for none"),
     ],
