@@ -28,6 +28,9 @@ else:
     trainer(folder, endless, train_set=busy, workers=workers).run()
 """
 
+# What PyTorch raises at the end of a worker comes at any moment: in a callback, it is a warning.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def start(repository, tmp_path):
